@@ -1,0 +1,108 @@
+"""``lmflow data check|preview|stats``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lmflow_core import console
+from lmflow_core.cli.shaped import print_json
+from lmflow_core.errors import DataError
+from lmflow_core.options import build
+from lmflow_core.registry import Catalogue
+from lmflow_core.settings import DataSettings, ModelSettings
+from lmflow_core.workflows import inspect_data
+
+Command = Callable[..., Any]
+
+_paths = click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+_format = click.option("--dataset-format", help="Form of the rows; recognised when left out.")
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+
+
+def _model_options(command: Command) -> Command:
+    for decorate in (
+        click.option("--model", required=True, help="Model whose tokenizer is used."),
+        click.option("--template", help="Conversation template; the model decides when left out."),
+        click.option("--max-length", help="Longest example in tokens."),
+    ):
+        command = decorate(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def data() -> None:
+    """Look at data before it is trained on."""
+
+
+@data.command()
+@_paths
+@_format
+@_json
+@click.pass_obj
+def check(catalogue: Catalogue, paths: tuple[Path, ...], dataset_format: str | None, as_json: bool) -> None:
+    """Read every row and list the bad ones by file and number. Exit status 2 when there are any."""
+    report = inspect_data.check_data(paths, dataset_format, catalogue)
+    if as_json:
+        print_json(dataclasses.asdict(report))
+    else:
+        rows = [(file, chosen["format"], chosen["reason"]) for file, chosen in report.files.items()]
+        click.echo(console.table(("FILE", "FORMAT", "REASON"), rows))
+        for bad in report.bad_rows:
+            where = f"{bad.file}, row {bad.row}" if bad.row is not None else bad.file
+            click.echo(f"{where}: {bad.problem}")
+        click.echo(f"{report.examples} examples, {len(report.bad_rows)} bad")
+    if report.bad_rows:
+        raise DataError(f"{len(report.bad_rows)} bad rows or files")
+
+
+@data.command()
+@_paths
+@_format
+@_model_options
+@click.option("--rows", default=3, show_default=True, help="Rows to show.")
+@_json
+@click.pass_obj
+def preview(
+    catalogue: Catalogue, /, paths: tuple[Path, ...], rows: int, as_json: bool, **given: str | None
+) -> None:
+    """Show the first rows as they will be trained on; what carries a label is green."""
+    previews = inspect_data.preview_data(_model(given), _data(paths, given), rows, catalogue)
+    if as_json:
+        fields = ("file", "row", "input_ids", "labels", "text")
+        print_json([{name: getattr(shown, name) for name in fields} for shown in previews])
+        return
+    for shown in previews:
+        click.secho(f"{shown.file}, row {shown.row}: {len(shown.input_ids)} tokens", bold=True)
+        for text, trained in shown.pieces:
+            click.secho(text, nl=False, fg="green" if trained else None, dim=not trained)
+        click.echo()
+
+
+@data.command()
+@_paths
+@_format
+@_model_options
+@_json
+@click.pass_obj
+def stats(catalogue: Catalogue, /, paths: tuple[Path, ...], as_json: bool, **given: str | None) -> None:
+    """Count examples, tokens, what is trained on, over-long rows and duplicates."""
+    result = inspect_data.data_stats(_model(given), _data(paths, given), catalogue)
+    if as_json:
+        print_json(result)
+        return
+    lengths = ", ".join(f"{name} {value}" for name, value in result["length"].items())
+    click.echo(console.pairs([*((k, v) for k, v in result.items() if k != "length"), ("length", lengths)]))
+
+
+def _model(given: dict[str, str | None]) -> ModelSettings:
+    return build(ModelSettings, {"model": given["model"]})
+
+
+def _data(paths: tuple[Path, ...], given: dict[str, str | None]) -> DataSettings:
+    values = {name: value for name, value in given.items() if name != "model" and value is not None}
+    return build(DataSettings, {"dataset": list(paths), **values})

@@ -1,0 +1,61 @@
+"""``lmflow doctor``: versions, devices, and what is missing for what."""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import Any
+
+import click
+
+from lmflow_core import console
+from lmflow_core.cli.shaped import print_json
+from lmflow_core.record import versions
+from lmflow_core.registry import Catalogue, official_names
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@click.pass_obj
+def doctor(catalogue: Catalogue, as_json: bool) -> None:
+    """Tell versions, devices, and what is missing for what."""
+    found = {**versions(catalogue.plugins), **_machine(), "missing": _missing(catalogue)}
+    if as_json:
+        print_json(found)
+        return
+    rows = [(name, _flat(value)) for name, value in found.items() if name != "missing"]
+    click.echo(console.pairs(rows))
+    for line in found["missing"]:
+        click.echo(f"missing: {line}")
+
+
+def _machine() -> dict[str, Any]:
+    return {"platform": platform.platform(), "cpus": os.cpu_count(), "devices": _devices()}
+
+
+def _devices() -> list[str]:
+    try:
+        import torch
+    except ImportError:
+        return ["unknown: torch is not installed"]
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return ["cpu", *gpus]
+
+
+def _missing(catalogue: Catalogue) -> list[str]:
+    """Tell, for each official distribution that is not in use, which names go without it."""
+    healthy = {record.distribution for record in catalogue.plugins.healthy()}
+    lacking: dict[str, list[str]] = {}
+    for kind, names in official_names().items():
+        for name, distribution in names.items():
+            if distribution not in healthy:
+                lacking.setdefault(distribution, []).append(f"{kind} {name}")
+    lines = [f"{distribution}, for {', '.join(names)}" for distribution, names in sorted(lacking.items())]
+    lines += [f"plugin {r.name} is {r.status}: {r.error}" for r in catalogue.plugins.unhealthy()]
+    return lines
+
+
+def _flat(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {content}" for name, content in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,42 @@
+"""``lmflow export`` and ``lmflow merge``."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import click
+
+from lmflow_core import console
+from lmflow_core.cli.flags import Arguments
+from lmflow_core.cli.shaped import ShapedCommand, print_json
+from lmflow_core.job import EXPORT, Request
+from lmflow_core.registry import Catalogue
+from lmflow_core.workflows.export import export as work
+
+
+def _export(request: Request, catalogue: Catalogue, arguments: Arguments) -> None:
+    _write(request, catalogue, arguments, needs_adapter=False)
+
+
+def _merge(request: Request, catalogue: Catalogue, arguments: Arguments) -> None:
+    _write(request, catalogue, arguments, needs_adapter=True)
+
+
+def _write(request: Request, catalogue: Catalogue, arguments: Arguments, *, needs_adapter: bool) -> None:
+    exported = work(request, catalogue, needs_adapter=needs_adapter)
+    if "json" in arguments.switches:
+        print_json({"output": str(exported.folder), "files": dict(exported.report.files)})
+        return
+    rows = [(name, f"{size:,}") for name, size in exported.report.files.items()]
+    click.echo(console.table(("FILE", "BYTES"), rows))
+    console.note(f"written to {exported.folder}")
+
+
+export = ShapedCommand(
+    EXPORT, _export, summary="Write a model in another form; its adapter is merged on the way."
+)
+merge = ShapedCommand(
+    dataclasses.replace(EXPORT, name="merge"),
+    _merge,
+    summary="Merge an adapter into its model and write the whole.",
+)

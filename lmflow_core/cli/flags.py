@@ -1,0 +1,160 @@
+"""Command-line arguments to values by option name.
+
+Every option takes one value, ``--name value`` or ``--name=value``; a truth value may be left out (``--resume``),
+given (``--resume true``) or denied (``--no-resume``). Underscores and dashes are the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lmflow_core import console
+from lmflow_core.cli.lmflow_names import IGNORED, TRANSLATED
+from lmflow_core.errors import OptionError
+from lmflow_core.job import Shape, all_fields, chosen, option_classes, read_run_file, unknown_option
+from lmflow_core.options import OptionField, fields_of
+from lmflow_core.registry import Catalogue
+
+_TRUTH = re.compile(r"^(true|false|yes|no|on|off|0|1)$", re.IGNORECASE)
+_VALUE = re.compile(r"^(?!--?[A-Za-z])")
+
+
+@dataclass
+class Arguments:
+    """Parsed arguments: values by field name, switches of the command line itself, and the rest in order."""
+
+    values: dict[str, object] = field(default_factory=dict)
+    switches: set[str] = field(default_factory=set)
+    positional: list[str] = field(default_factory=list)
+
+
+class FlagParser:
+    """Parses the flags of one command, with the options of every component it could choose."""
+
+    def __init__(self, shape: Shape, catalogue: Catalogue, switches: Sequence[str] = ()) -> None:
+        self._shape = shape
+        self._catalogue = catalogue
+        self._switches = {"json", "help", *switches}
+        self._fields = _known_fields(shape, catalogue)
+        self._aliases = {alias: f.name for f in self._fields.values() for alias in f.aliases}
+
+    def parse(self, arguments: Sequence[str]) -> Arguments:
+        """Sort arguments into values, switches and the rest.
+
+        Raises:
+            OptionError: a flag is unknown or lacks its value.
+        """
+        parsed = Arguments()
+        rest = list(arguments)
+        while rest:
+            token = rest.pop(0)
+            if token in ("-h", "--help"):
+                parsed.switches.add("help")
+            elif token.startswith("--") and len(token) > 2:
+                self._flag(parsed, token[2:], rest)
+            elif token.startswith("-") and len(token) > 1:
+                raise OptionError(f"unknown option {token} of 'lmflow {self._shape.name}'")
+            else:
+                parsed.positional.append(token)
+        return parsed
+
+    def _flag(self, parsed: Arguments, token: str, rest: list[str]) -> None:
+        written, equals, value = token.partition("=")
+        name = written.replace("-", "_")
+        if name in self._switches:
+            parsed.switches.add(name)
+            return
+        given = value if equals else None
+        name = self._aliases.get(name, name)
+        if name in self._fields:
+            parsed.values[name] = self._value(self._fields[name], given, rest)
+        elif name.startswith("no_") and self._is_truth(name[3:]):
+            parsed.values[name[3:]] = False
+        elif name in TRANSLATED or name in IGNORED:
+            self._from_lmflow(parsed, name, given, rest)
+        else:
+            raise OptionError(
+                unknown_option(name, set(self._fields) | set(self._aliases), self._shape, self._catalogue)
+            )
+
+    def canonical(self, key: str, where: str) -> str:
+        """Return the field name of a run-file key.
+
+        Raises:
+            OptionError: no field has that name.
+        """
+        name = self._aliases.get(key, key)
+        if name not in self._fields:
+            raise OptionError(where + unknown_option(key, set(self._fields), self._shape, self._catalogue))
+        return name
+
+    def _is_truth(self, name: str) -> bool:
+        return name in self._fields and self._fields[name].type is bool
+
+    def _value(self, option: OptionField, given: str | None, rest: list[str]) -> str:
+        if given is not None:
+            return given
+        if option.type is bool:
+            return rest.pop(0) if rest and _TRUTH.match(rest[0]) else "true"
+        if not rest or not (_VALUE.match(rest[0]) or (option.type is str and not rest[0].startswith("--"))):
+            raise OptionError(f"{option.flag} needs a value: {option.help}")
+        return rest.pop(0)
+
+    def _from_lmflow(self, parsed: Arguments, name: str, given: str | None, rest: list[str]) -> None:
+        """Take a flag of the original LMFlow that has no option of the same name here."""
+        if given is None and rest and not rest[0].startswith("--"):
+            given = rest.pop(0)
+        if name in IGNORED:
+            console.note(f"--{name} has no effect here: {IGNORED[name]}")
+            return
+        for key, value in TRANSLATED[name](given if given is not None else "true").items():
+            parsed.values.setdefault(key, value)
+
+
+def _known_fields(shape: Shape, catalogue: Catalogue) -> dict[str, OptionField]:
+    classes = list(shape.settings)
+    for kind in shape.selectors.values():
+        classes += [p.spec.options for p in catalogue.of_kind(kind) if p.spec.options is not None]
+    return {f.name: f for options in dict.fromkeys(classes) for f in fields_of(options)}
+
+
+def with_run_file(parsed: Arguments, parser: FlagParser) -> dict[str, object]:
+    """Return the values of the run file named by the first positional argument, overridden by the flags.
+
+    Raises:
+        OptionError: there are more arguments than one run file.
+        RequestError: the run file cannot be read or has an unknown key.
+    """
+    if not parsed.positional:
+        return dict(parsed.values)
+    if len(parsed.positional) > 1:
+        raise OptionError(f"unexpected argument {parsed.positional[1]!r}; one run file is taken")
+    path = Path(parsed.positional[0])
+    values = {parser.canonical(key, f"{path}: "): value for key, value in read_run_file(path).items()}
+    return values | parsed.values
+
+
+def help_rows(shape: Shape, values: Mapping[str, object], catalogue: Catalogue) -> Iterator[tuple[str, str]]:
+    """Yield each flag of a command with its help, for the components that the values choose."""
+    for option in all_fields(option_classes(shape, chosen(shape, values, catalogue))):
+        yield f"{option.flag} {_metavar(option)}".rstrip(), _help(option)
+
+
+def _metavar(option: OptionField) -> str:
+    if option.choices:
+        return "|".join(option.choices)
+    names = {bool: "", int: "N", float: "X", str: "TEXT"}
+    metavar = names.get(option.type, "PATH")
+    return f"{metavar},…" if option.many else metavar
+
+
+def _help(option: OptionField) -> str:
+    default = (
+        "" if option.default in (None, (), False) or option.required else f" [default: {option.default}]"
+    )
+    required = " [required]" if option.required else ""
+    aliases = f" (also {', '.join('--' + alias for alias in option.aliases)})" if option.aliases else ""
+    return f"{option.help}{default}{required}{aliases}"

@@ -1,0 +1,139 @@
+"""The entry point: the command group, and how errors end the program."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+import lmflow_core
+from lmflow_core import console
+from lmflow_core.errors import LmflowError
+from lmflow_core.plugins import PluginPolicy, load_plugins
+from lmflow_core.registry import Catalogue
+
+# name -> (module, summary): a module is imported only when its command runs.
+CORE_COMMANDS = {
+    "finetune": ("training", "Fine-tune a model on data."),
+    "evaluate": ("evaluation", "Measure the NLL of data under a model."),
+    "generate": ("talking", "Answer one prompt."),
+    "chat": ("talking", "Talk with a model."),
+    "export": ("exporting", "Write a model in another form, its adapter merged."),
+    "merge": ("exporting", "Merge an adapter into its model."),
+    "data": ("data", "Check, preview and count data before training."),
+    "plugins": ("plugins", "List the plugins and what each provides."),
+    "templates": ("templates", "List the conversation templates or show one."),
+    "doctor": ("doctor", "Tell versions, devices, and what is missing for what."),
+}
+_QUIET_COMMANDS = ("plugins", "doctor")
+
+
+class LmflowGroup(click.Group):
+    """Commands of the core and of plugins, none imported before it runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the core's commands, then those of plugins."""
+        catalogue: Catalogue = ctx.obj
+        return [*CORE_COMMANDS, *catalogue.commands.names()]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        catalogue: Catalogue = ctx.obj
+        if cmd_name in CORE_COMMANDS:
+            module = importlib.import_module(f"lmflow_core.cli.{CORE_COMMANDS[cmd_name][0]}")
+            command: click.Command = getattr(module, cmd_name)
+        elif cmd_name in catalogue.commands or ":" in cmd_name:
+            command = catalogue.commands.load(cmd_name)
+        else:
+            ctx.fail(self._unknown(catalogue, cmd_name))
+        if cmd_name not in _QUIET_COMMANDS:
+            _report_unhealthy(catalogue)
+        return command
+
+    def _unknown(self, catalogue: Catalogue, name: str) -> str:
+        from lmflow_core.errors import UnknownNameError, suggestion
+        from lmflow_core.registry import official_names
+
+        if name in official_names().get("command", {}):
+            try:
+                catalogue.commands.find(name)
+            except UnknownNameError as error:
+                return str(error)
+        return f"No such command {name!r}.{suggestion(name, (*CORE_COMMANDS, *catalogue.commands.names()))}"
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands from their summaries, without importing any."""
+        catalogue: Catalogue = ctx.obj
+        rows = [(name, summary) for name, (_, summary) in CORE_COMMANDS.items()]
+        rows += [(p.spec.name, f"{p.spec.summary} ({p.plugin.name})") for p in catalogue.commands]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+@click.group(cls=LmflowGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(lmflow_core.__version__, prog_name="lmflow")
+@click.option("--no-plugin", multiple=True, metavar="NAME", help="Do not load this plugin; may be repeated.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def cli(no_plugin: tuple[str, ...], debug: bool) -> None:
+    """Fine-tune large language models and put them to work."""
+
+
+def _report_unhealthy(catalogue: Catalogue) -> None:
+    for record in catalogue.plugins.unhealthy():
+        console.note(
+            f"plugin {record.name} is {record.status} ({record.error}); see 'lmflow plugins show {record.name}'"
+        )
+    for warning in catalogue.plugins.warnings:
+        console.note(warning)
+
+
+def _take_global_options(arguments: Sequence[str]) -> tuple[list[str], list[str], bool]:
+    """Split off ``--no-plugin NAME`` and ``--debug`` wherever they stand."""
+    rest: list[str] = []
+    disabled: list[str] = []
+    debug = False
+    tokens = iter(arguments)
+    for token in tokens:
+        name, equals, value = token.replace("_", "-", 2).partition("=")
+        if name == "--no-plugin":
+            disabled.append(value if equals else next(tokens, ""))
+        elif token == "--debug":
+            debug = True
+        else:
+            rest.append(token)
+    return rest, [name for name in disabled if name], debug
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit status: 0 done, 1 the work failed, 2 the request was wrong."""
+    rest, disabled, debug = _take_global_options(arguments)
+    try:
+        catalogue = Catalogue(load_plugins(PluginPolicy.from_environment(no_plugin=disabled)))
+        status = cli.main(rest, prog_name="lmflow", obj=catalogue, standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return 2
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except LmflowError as error:
+        if debug:
+            traceback.print_exc()
+        console.note(f"error: {error}")
+        return error.exit_status
+    except (KeyboardInterrupt, click.Abort):
+        console.note("interrupted")
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,132 @@
+"""``lmflow plugins``: what is loaded, what is not, and why."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from typing import Any
+
+import click
+
+import lmflow_core
+from lmflow_core import console
+from lmflow_core.cli.shaped import print_json
+from lmflow_core.errors import UnknownNameError, suggestion
+from lmflow_core.plugins import PluginRecord, short_name
+from lmflow_core.registry import Catalogue
+from lmflow_core.specs import KINDS
+
+SCHEMA = 1
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@click.option("--kind", type=click.Choice(sorted(KINDS)), help="List the names of one kind instead.")
+@click.option(
+    "--check", is_flag=True, help="Exit with status 1 when a plugin is unhealthy or a name contested."
+)
+@click.option("--timings", is_flag=True, help="Show how long each plugin took to load.")
+@click.pass_context
+def plugins(ctx: click.Context, as_json: bool, kind: str | None, check: bool, timings: bool) -> None:
+    """List the plugins and what each provides."""
+    if ctx.invoked_subcommand is not None:
+        return
+    catalogue: Catalogue = ctx.obj
+    if as_json:
+        print_json(as_document(catalogue))
+    elif kind:
+        click.echo(_names_of_kind(catalogue, kind))
+    else:
+        click.echo(_listing(catalogue, timings))
+    for warning in catalogue.plugins.warnings:
+        console.note(warning)
+    if check and (catalogue.plugins.unhealthy() or catalogue.conflicts()):
+        ctx.exit(1)
+
+
+@plugins.command()
+@click.argument("name")
+@click.pass_obj
+def show(catalogue: Catalogue, name: str) -> None:
+    """Show one plugin: where it is, what it provides, and the traceback when it is broken."""
+    records = [record for record in catalogue.plugins.records if record.name == short_name(name)]
+    if not records:
+        known = [record.name for record in catalogue.plugins.records]
+        raise UnknownNameError(
+            f"no plugin {name!r} is installed.{suggestion(name, known)} Installed: {', '.join(known)}"
+        )
+    for record in records:
+        click.echo(_described(record))
+
+
+def as_document(catalogue: Catalogue) -> dict[str, Any]:
+    """Return the listing as a document; its shape carries a ``schema`` number."""
+    return {
+        "schema": SCHEMA,
+        "core": {"version": lmflow_core.__version__, "python": sys.version.split()[0]},
+        "plugins": [_as_entry(record) for record in catalogue.plugins.records],
+        "conflicts": catalogue.conflicts(),
+        "digest": catalogue.plugins.digest(),
+    }
+
+
+def _as_entry(record: PluginRecord) -> dict[str, Any]:
+    return {
+        "name": record.name,
+        "distribution": record.distribution,
+        "version": record.version,
+        "status": record.status,
+        "stage": record.stage,
+        "error": record.error,
+        "hooks": list(record.hooks),
+        "provides": record.provides(),
+        "location": record.location,
+        "load_ms": record.load_ms,
+        "heavy_imports": list(record.heavy_imports),
+    }
+
+
+def _listing(catalogue: Catalogue, timings: bool) -> str:
+    header = ["PLUGIN", "VERSION", "STATUS", *(["LOAD MS"] if timings else []), "PROVIDES"]
+    rows = [_row(record, timings) for record in catalogue.plugins.records]
+    lines = [console.table(header, rows)]
+    for conflict in catalogue.conflicts():
+        lines.append(
+            f"contested: {conflict['kind']} {conflict['name']!r}: use {' or '.join(conflict['providers'])}"
+        )  # type: ignore[arg-type]
+    counts = Counter(record.status for record in catalogue.plugins.records)
+    summary = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    lines.append(f"{len(rows)} plugins: {summary or 'none'}.  Details: lmflow plugins show NAME")
+    return "\n".join(lines)
+
+
+def _row(record: PluginRecord, timings: bool) -> list[object]:
+    provides = _provides(record) if record.status == "ok" else f"{record.stage}: {record.error}"
+    timing: list[object] = [f"{record.load_ms:.1f}"] if timings else []
+    return [record.name, record.version, record.status, *timing, provides]
+
+
+def _provides(record: PluginRecord) -> str:
+    return "; ".join(f"{kind}s: {', '.join(names)}" for kind, names in record.provides().items())
+
+
+def _names_of_kind(catalogue: Catalogue, kind: str) -> str:
+    rows = [
+        (p.spec.name, p.plugin.name, ", ".join(p.spec.aliases), p.spec.summary)
+        for p in catalogue.of_kind(kind)
+    ]
+    return console.table((kind.upper(), "PLUGIN", "ALIASES", "SUMMARY"), sorted(rows))
+
+
+def _described(record: PluginRecord) -> str:
+    lines = [
+        ("plugin", record.name),
+        ("distribution", f"{record.distribution} {record.version}"),
+        ("status", record.status if record.status == "ok" else f"{record.status} at stage {record.stage}"),
+        ("location", record.location or "?"),
+        ("load time", f"{record.load_ms:.1f} ms"),
+    ]
+    if record.error:
+        lines.append(("error", record.error))
+    lines += [(f"{spec.kind} {spec.name}", spec.summary) for spec in record.specs]
+    return console.pairs(lines) + (f"\n\n{record.details.rstrip()}" if record.details else "")

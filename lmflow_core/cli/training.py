@@ -1,0 +1,37 @@
+"""``lmflow finetune``."""
+
+from __future__ import annotations
+
+from lmflow_core import console
+from lmflow_core.cli.flags import Arguments
+from lmflow_core.cli.shaped import ShapedCommand, print_json
+from lmflow_core.job import FINETUNE, Request
+from lmflow_core.registry import Catalogue
+
+
+def _run(request: Request, catalogue: Catalogue, arguments: Arguments) -> None:
+    from lmflow_core.workflows.finetune import finetune as work
+
+    finished = work(request, catalogue)
+    if finished is None:
+        return
+    if "json" in arguments.switches:
+        print_json(finished.record)
+        return
+    record = finished.record
+    losses = record["losses"]
+    console.note(
+        f"{record['steps']} steps, {record['tokens']} tokens in {record['seconds']:.1f} s "
+        f"({record['tokens_per_second']:.1f} tokens/s, peak {record['peak_memory_bytes'] / 1e9:.2f} GB)"
+    )
+    if losses:
+        console.note(f"loss {losses[0][1]:.4f} -> {losses[-1][1]:.4f}")
+    console.note(f"result in {finished.folder}")
+
+
+finetune = ShapedCommand(
+    FINETUNE,
+    _run,
+    summary="Fine-tune a model on data. Flags override the run file; the chosen tuner's options join in.",
+    run_file=True,
+)

@@ -1,0 +1,76 @@
+"""The one family of errors: each says what is wrong, where, and how to mend it.
+
+The exit status belongs to the error: 2 when the request was wrong, 1 when the work failed.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class LmflowError(Exception):
+    """Work that failed. The message is meant for the user and needs no traceback."""
+
+    exit_status = 1
+
+
+class RequestError(LmflowError):
+    """A request that cannot be carried out as it was made: a flag, a file or a name is wrong."""
+
+    exit_status = 2
+
+
+class OptionError(RequestError):
+    """An option is unknown, has the wrong type, or is out of its range."""
+
+
+class DataError(RequestError):
+    """Data that cannot be used; tells the file and, where there is one, the row (counted from 1)."""
+
+    def __init__(self, problem: str, *, file: Path | str | None = None, row: int | None = None) -> None:
+        self.problem = problem
+        self.file = file
+        self.row = row
+        super().__init__(self._message())
+
+    def _message(self) -> str:
+        if self.file is None:
+            return self.problem
+        where = f"{self.file}, row {self.row}" if self.row is not None else f"{self.file}"
+        return f"{where}: {self.problem}"
+
+
+class ModelError(RequestError):
+    """A model reference that names nothing, or a model that cannot do what is asked of it."""
+
+
+class OutputError(RequestError):
+    """A place to write to that is taken or cannot be written."""
+
+
+class PluginError(RequestError):
+    """A plugin that breaks its contract, or a request that no healthy plugin can serve."""
+
+
+class SpecError(PluginError):
+    """A spec that a plugin declared wrongly."""
+
+
+class UnknownNameError(PluginError):
+    """A name that no healthy plugin provides."""
+
+
+class NameConflictError(PluginError):
+    """A name that several plugins provide, used without saying whose is meant."""
+
+
+class PluginLoadError(PluginError):
+    """A healthy plugin whose target cannot be imported or does not fit its contract."""
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return `` Did you mean 'x'?`` for the nearest known name, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {close[0]!r}?" if close else ""

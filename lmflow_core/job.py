@@ -1,0 +1,189 @@
+"""From given values (flags, a run file) to a resolved request: settings, chosen components and their options."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lmflow_core.errors import OptionError, RequestError, suggestion
+from lmflow_core.options import OptionField, build, fields_of, to_values
+from lmflow_core.registry import Catalogue, Provided
+from lmflow_core.settings import (
+    ChoiceSettings,
+    DataSettings,
+    DecodingSettings,
+    EvaluationSettings,
+    ExportSettings,
+    ModelSettings,
+    OutputSettings,
+    PromptSettings,
+    ResumeSettings,
+    TrainingSettings,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a command takes: settings classes, and the fields that choose a component of some kind."""
+
+    name: str
+    settings: tuple[type, ...]
+    selectors: Mapping[str, str] = field(default_factory=dict)
+
+
+FINETUNE = Shape(
+    "finetune",
+    (ModelSettings, DataSettings, OutputSettings, ChoiceSettings, TrainingSettings, ResumeSettings),
+    {"objective": "objective", "tuner": "tuner", "attention": "attention", "engine": "engine"},
+)
+EVALUATE = Shape("evaluate", (ModelSettings, DataSettings, EvaluationSettings))
+EXPORT = Shape("export", (ModelSettings, OutputSettings, ExportSettings), {"format": "exporter"})
+GENERATE = Shape("generate", (ModelSettings, PromptSettings, DecodingSettings), {"decoder": "decoder"})
+CHAT = Shape("chat", (ModelSettings, DecodingSettings), {"decoder": "decoder"})
+
+
+@dataclass(frozen=True)
+class Component:
+    """A chosen name: what provides it, and its options object (None when it has no options)."""
+
+    provided: Provided[Any]
+    options: Any
+
+    def make(self, catalogue: Catalogue) -> Any:
+        """Import the target and make the component."""
+        return catalogue.of_kind(self.provided.spec.kind).load(self.provided.qualified)(self.options)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request whose every value is checked."""
+
+    shape: Shape
+    settings: Mapping[type, Any]
+    components: Mapping[str, Component]
+
+    def get(self, settings: type[T]) -> T:
+        """Return the settings object of a class."""
+        found: T = self.settings[settings]
+        return found
+
+    def values(self) -> dict[str, Any]:
+        """Return every resolved value by name: a run file that makes this request again."""
+        resolved: dict[str, Any] = {}
+        for settings in self.settings.values():
+            resolved |= to_values(settings)
+        for selector, component in self.components.items():
+            resolved[selector] = component.provided.spec.name
+            resolved |= to_values(component.options) if component.options is not None else {}
+        return resolved
+
+
+def chosen(shape: Shape, values: Mapping[str, object], catalogue: Catalogue) -> dict[str, Provided[Any]]:
+    """Return what each selector of a command chooses, by the given values and the defaults.
+
+    Raises:
+        UnknownNameError, NameConflictError: a name is not that of one healthy component.
+    """
+    found: dict[str, Provided[Any]] = {}
+    defaults = {f.name: f.default for settings in shape.settings for f in fields_of(settings)}
+    for selector, kind in shape.selectors.items():
+        name = values.get(selector, defaults[selector]) or _engine_of_environment(catalogue)
+        found[selector] = catalogue.of_kind(kind).find(str(name))
+    return found
+
+
+def _engine_of_environment(catalogue: Catalogue) -> str:
+    for provided in catalogue.engines:
+        wanted = provided.spec.environment
+        if wanted and all(name in os.environ for name in wanted):
+            return provided.qualified
+    return "local"
+
+
+def option_classes(shape: Shape, components: Mapping[str, Provided[Any]]) -> list[type]:
+    """Return the options classes of a command with the chosen components."""
+    return [*shape.settings, *(p.spec.options for p in components.values() if p.spec.options is not None)]
+
+
+def all_fields(classes: Sequence[type]) -> Iterator[OptionField]:
+    """Yield every field of some options classes.
+
+    Raises:
+        RequestError: two classes have a field of the same name, so its flag would be ambiguous.
+    """
+    owners: dict[str, type] = {}
+    for options in classes:
+        for option_field in fields_of(options):
+            other = owners.setdefault(option_field.name, options)
+            if other is not options:
+                raise RequestError(
+                    f"{option_field.flag} is an option of both {other.__name__} and {options.__name__}; "
+                    "these components cannot be combined"
+                )
+            yield option_field
+
+
+def resolve(shape: Shape, values: Mapping[str, object], catalogue: Catalogue, where: str = "") -> Request:
+    """Check every value of a request.
+
+    Args:
+        shape: the command.
+        values: values by field name, flags over run file.
+        catalogue: the components there are.
+        where: what to put before a flag in messages.
+
+    Raises:
+        OptionError: a value is unknown, missing, of the wrong type or out of range.
+        UnknownNameError, NameConflictError: a chosen component is not there.
+    """
+    picked = chosen(shape, values, catalogue)
+    known = {f.name for f in all_fields(option_classes(shape, picked))}
+    for name in values:
+        if name not in known:
+            raise OptionError(where + unknown_option(name, known, shape, catalogue))
+    components = {
+        selector: Component(provided, _built(provided.spec.options, values, where))
+        for selector, provided in picked.items()
+    }
+    return Request(shape, {s: build(s, values, where) for s in shape.settings}, components)
+
+
+def _built(options: type | None, values: Mapping[str, object], where: str) -> Any:
+    return None if options is None else build(options, values, where)
+
+
+def unknown_option(name: str, known: set[str], shape: Shape, catalogue: Catalogue) -> str:
+    """Tell that an option is unknown, and whose it is or what it may have meant."""
+    flag = "--" + name.replace("_", "-")
+    for selector, kind in shape.selectors.items():
+        for provided in catalogue.of_kind(kind):
+            if provided.spec.options and name in {f.name for f in fields_of(provided.spec.options)}:
+                choice = f"--{selector} {provided.spec.name}"
+                return f"{flag} belongs to {kind} {provided.spec.name!r}: add {choice}"
+    return f"unknown option {flag} of 'lmflow {shape.name}'.{suggestion(name, known)}"
+
+
+def read_run_file(path: Path) -> dict[str, object]:
+    """Return the values of a run file: YAML with option names as keys. A ``run.json`` serves too.
+
+    Raises:
+        RequestError: the file cannot be read or does not hold a mapping.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RequestError(f"{path}: the run file cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path}: broken YAML: {' '.join(str(error).split())}") from error
+    if isinstance(content, dict) and isinstance(content.get("options"), dict):
+        content = content["options"]
+    if not isinstance(content, dict):
+        raise RequestError(f"{path}: a run file maps option names to values")
+    return {str(key).replace("-", "_"): value for key, value in content.items()}

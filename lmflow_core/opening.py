@@ -1,0 +1,186 @@
+"""From what a user types after ``--model`` and ``--template`` to an open model and a bound template."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lmflow_core.contracts import LanguageModel, ModelLoader, Template, Tokenizer, Tuner
+from lmflow_core.conversations import Message
+from lmflow_core.errors import ModelError, RequestError
+from lmflow_core.registry import Catalogue, Provided
+from lmflow_core.settings import ModelSettings
+from lmflow_core.specs import ModelSpec
+
+_PROBES = (
+    ((Message("user", "a"), Message("assistant", "b")), False),
+    ((Message("user", "a"),), True),
+    ((Message("system", "s"), Message("user", "a")), True),
+    ((Message("user", "a"), Message("assistant", "b"), Message("user", "c")), True),
+)
+
+
+@dataclass
+class OpenModel:
+    """A model whose tokenizer is open, and the adapter that waits for its weights."""
+
+    model: LanguageModel
+    template_name: str | None
+    adapter: Path | None = None
+    tuner: Tuner | None = None
+
+    def load(self) -> LanguageModel:
+        """Load the weights and put the adapter on."""
+        self.model.load()
+        if self.tuner is not None and self.adapter is not None:
+            self.tuner.attach(self.model, self.adapter)
+        return self.model
+
+
+def open_model(settings: ModelSettings, catalogue: Catalogue) -> OpenModel:
+    """Open the model that the settings name; the weights wait for :meth:`OpenModel.load`.
+
+    A folder that holds an adapter opens the adapter's base model, with the adapter on it.
+
+    Raises:
+        ModelError: the reference names no model, or the adapter's folder holds none.
+        PluginError: the plugin that opens it is missing or broken.
+    """
+    settings, adapter, tuner = _with_adapter(settings, catalogue)
+    provided = find_model(settings.model, catalogue)
+    loader: ModelLoader = catalogue.models.load(provided.qualified)()
+    return OpenModel(loader.open(settings.model, settings), provided.spec.template, adapter, tuner)
+
+
+def _with_adapter(
+    settings: ModelSettings, catalogue: Catalogue
+) -> tuple[ModelSettings, Path | None, Tuner | None]:
+    if settings.adapter is not None:
+        return settings, settings.adapter, _adapter_tuner(settings.adapter, catalogue)
+    folder = Path(settings.model).expanduser()
+    if not folder.is_dir() or not _adapter_owners(folder, catalogue):
+        return settings, None, None
+    tuner = _adapter_tuner(folder, catalogue)
+    base = tuner.base_reference(folder)
+    if base is None:
+        raise ModelError(
+            f"{folder} holds an adapter that does not tell its base model: add --adapter and --model"
+        )
+    return replace(settings, model=base), folder, tuner
+
+
+def _adapter_owners(folder: Path, catalogue: Catalogue) -> list[str]:
+    return [
+        p.qualified
+        for p in catalogue.tuners
+        if p.spec.adapter_file and (folder / p.spec.adapter_file).is_file()
+    ]
+
+
+def _adapter_tuner(folder: Path, catalogue: Catalogue) -> Tuner:
+    owners = _adapter_owners(folder, catalogue)
+    if not owners:
+        marks = sorted({p.spec.adapter_file for p in catalogue.tuners if p.spec.adapter_file})
+        raise ModelError(
+            f"{folder} holds no adapter (looked for {', '.join(marks) or 'none: no plugin makes any'})"
+        )
+    spec = catalogue.tuners.spec(owners[0])
+    tuner: Tuner = catalogue.tuners.load(owners[0])(spec.options() if spec.options else None)
+    return tuner
+
+
+def find_model(reference: str, catalogue: Catalogue) -> Provided[ModelSpec]:
+    """Return the spec that opens a reference: by its own name, else by the form of the reference.
+
+    Raises:
+        ModelError: the reference is no registered name, folder, file or hub name.
+        UnknownNameError: it names a model of a plugin that is not there.
+    """
+    if reference in catalogue.models or ":" in reference:
+        return catalogue.models.find(reference)
+    form = _form(reference, catalogue)
+    fitting = [provided for provided in catalogue.models if form in provided.spec.references]
+    if len(fitting) == 1:
+        return fitting[0]
+    if not fitting:
+        raise ModelError(
+            f"no plugin opens {reference!r} (a {form} reference); see 'lmflow plugins --kind model'"
+        )
+    names = " or ".join(f"{p.qualified}" for p in fitting)
+    raise ModelError(f"{reference!r} can be opened by {names}; disable one with --no-plugin")
+
+
+def _form(reference: str, catalogue: Catalogue) -> str:
+    path = Path(reference).expanduser()
+    if path.is_dir():
+        return "folder"
+    if path.suffix == ".gguf":
+        if path.is_file():
+            return "gguf"
+        raise ModelError(f"no such file: {reference}")
+    if path.is_absolute() or reference.startswith((".", "~")) or reference.count("/") > 1:
+        raise ModelError(f"no such folder: {reference}")
+    if "/" in reference:
+        return "hub"
+    catalogue.models.find(reference)  # explains by cause why the name is unknown
+    raise AssertionError("find() raises for a name that is not registered")
+
+
+def choose_template(
+    asked: str | None, opened: OpenModel, catalogue: Catalogue, *, needed: bool = True
+) -> tuple[str | None, Template | None]:
+    """Return the template to use and its name: the one asked for, the model's, or the one that renders as it does.
+
+    Raises:
+        UnknownNameError: the name asked for is unknown.
+        RequestError: ``needed`` is set and the model does not tell its template.
+    """
+    tokenizer = opened.model.tokenizer
+    name = asked or opened.template_name
+    if name is None:
+        fitting = matching_templates(tokenizer, catalogue)
+        if len(fitting) != 1:
+            if needed:
+                raise RequestError(_undecided(tokenizer, fitting, catalogue))
+            return None, None
+        name = fitting[0]
+    return catalogue.templates.spec(name).name, load_template(name, tokenizer, catalogue)
+
+
+def load_template(name: str, tokenizer: Tokenizer, catalogue: Catalogue) -> Template:
+    """Return a template bound to a tokenizer."""
+    template: Template = catalogue.templates.load(name)
+    return template.bind(tokenizer.bos, tokenizer.eos)
+
+
+def matching_templates(tokenizer: Tokenizer, catalogue: Catalogue) -> list[str]:
+    """Return the templates that render some probing conversations exactly as the model's own template does."""
+    names = (provided.qualified for provided in catalogue.templates)
+    return [name for name in names if _renders_alike(load_template(name, tokenizer, catalogue), tokenizer)]
+
+
+def _renders_alike(template: Template, tokenizer: Tokenizer) -> bool:
+    compared = 0
+    for messages, prompt in _PROBES:
+        own = tokenizer.render_chat(messages, prompt)
+        if own is None:
+            continue
+        try:
+            ours = "".join(segment.text for segment in template.render(messages, prompt))
+        except ValueError:
+            return False
+        if ours != own:
+            return False
+        compared += 1
+    return compared > 0
+
+
+def _undecided(tokenizer: Tokenizer, fitting: list[str], catalogue: Catalogue) -> str:
+    known = ", ".join(catalogue.templates.names())
+    if fitting:
+        return f"several templates render as the model's own does: choose one with --template {'|'.join(fitting)}"
+    if tokenizer.render_chat(_PROBES[0][0], False) is None:
+        return f"the model has no chat template: choose one with --template NAME. Known: {known}"
+    return (
+        f"no known template renders as the model's own does: choose one with --template NAME. Known: {known}"
+    )

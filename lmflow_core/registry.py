@@ -1,0 +1,257 @@
+"""From names to specs and from specs to code: conflicts, unknown names, and targets that do not fit.
+
+``names`` and ``spec`` never import a target; ``load`` imports one. Every failure is answered by its cause.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import importlib.metadata
+import importlib.resources
+import inspect
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from lmflow_core import contracts
+from lmflow_core.errors import NameConflictError, PluginLoadError, UnknownNameError
+from lmflow_core.plugins import PluginRecord, PluginSet, load_plugins, short_name
+from lmflow_core.specs import (
+    KINDS,
+    AttentionSpec,
+    CommandSpec,
+    DatasetSpec,
+    DecoderSpec,
+    EngineSpec,
+    ExporterSpec,
+    ModelSpec,
+    ObjectiveSpec,
+    Spec,
+    TemplateSpec,
+    TunerSpec,
+)
+
+S = TypeVar("S", bound=Spec)
+
+
+@dataclass(frozen=True)
+class Provided(Generic[S]):
+    """A spec together with the plugin that provides it."""
+
+    spec: S
+    plugin: PluginRecord
+
+    @property
+    def qualified(self) -> str:
+        """The name that is never contested: ``plugin:name``."""
+        return f"{self.plugin.name}:{self.spec.name}"
+
+
+class Registry(Generic[S]):
+    """The names of one kind, over all healthy plugins."""
+
+    def __init__(self, plugins: PluginSet, spec_class: type[S]) -> None:
+        self.kind = spec_class.kind
+        self._plugins = plugins
+        self._by_name: dict[str, list[Provided[S]]] = {}
+        self._all: list[Provided[S]] = []
+        for record in plugins.healthy():
+            for spec in record.specs:
+                if isinstance(spec, spec_class):
+                    self._add(Provided(spec, record))
+
+    def _add(self, provided: Provided[S]) -> None:
+        self._all.append(provided)
+        for name in (provided.spec.name, *provided.spec.aliases):
+            self._by_name.setdefault(name, []).append(provided)
+
+    def names(self) -> list[str]:
+        """Return every name that can be used as it is, without aliases, in order."""
+        return sorted(name for name in {p.spec.name for p in self._all} if len(self._by_name[name]) == 1)
+
+    def __iter__(self) -> Iterator[Provided[S]]:
+        return iter(self._all)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_name
+
+    def conflicts(self) -> dict[str, list[str]]:
+        """Return the contested names with the qualified names that end the contest."""
+        contested = {name: owners for name, owners in self._by_name.items() if len(owners) > 1}
+        return {name: [owner.qualified for owner in owners] for name, owners in sorted(contested.items())}
+
+    def find(self, name: str) -> Provided[S]:
+        """Return what a name or a ``plugin:name`` stands for.
+
+        Raises:
+            NameConflictError: several plugins provide the name.
+            UnknownNameError: no healthy plugin provides it; the message tells why.
+        """
+        plugin, _, bare = name.rpartition(":")
+        owners = [p for p in self._by_name.get(bare, ()) if not plugin or p.plugin.name == short_name(plugin)]
+        if len(owners) > 1:
+            raise NameConflictError(self._conflict_message(name, owners))
+        if not owners:
+            raise UnknownNameError(self._unknown_message(plugin, bare))
+        return owners[0]
+
+    def spec(self, name: str) -> S:
+        """Return the spec of a name; raises as :meth:`find` does."""
+        return self.find(name).spec
+
+    def load(self, name: str) -> Any:
+        """Import the target of a name and check it against the contract of its kind.
+
+        Raises:
+            NameConflictError, UnknownNameError: as :meth:`find` does.
+            PluginLoadError: the target cannot be imported or does not fit its contract.
+        """
+        provided = self.find(name)
+        _check_requirements(self.kind, provided)
+        target = _import_target(self.kind, provided)
+        problem = contract_problem(target, contracts.CONTRACTS.get(self.kind))
+        if problem:
+            raise PluginLoadError(f"{_described(self.kind, provided)} does not fit its contract: {problem}")
+        return target
+
+    def _conflict_message(self, name: str, owners: list[Provided[S]]) -> str:
+        listed = " and ".join(
+            f"{o.plugin.name!r} ({o.plugin.distribution} {o.plugin.version})" for o in owners
+        )
+        qualified = " or ".join(repr(f"{o.plugin.name}:{name}") for o in owners)
+        return (
+            f"{self.kind} {name!r} is provided by {listed}. "
+            f"Use {qualified}, or disable one: --no-plugin {owners[-1].plugin.name}"
+        )
+
+    def _unknown_message(self, plugin: str, name: str) -> str:
+        opening = f"unknown {self.kind} {name!r}" + (f" of plugin {plugin!r}" if plugin else "") + "."
+        distribution = (
+            (plugin and f"lmflow-{short_name(plugin)}") or official_names().get(self.kind, {}).get(name)
+        )
+        if distribution and (absence := self._absence(distribution)):
+            return f"{opening} {absence}"
+        return f"{opening}{self._known_names(name)}{self._failed_plugins()}"
+
+    def _absence(self, distribution: str) -> str | None:
+        """Tell why the distribution that should provide a name does not, or None when it is healthy."""
+        record = next((r for r in self._plugins.records if r.name == short_name(distribution)), None)
+        if record is None:
+            return f"It is provided by {distribution}, not installed: pip install {distribution}"
+        if record.status == "ok":
+            return None
+        if record.status == "disabled":
+            return f"It is provided by {distribution}, which is {record.error}."
+        return (
+            f"It is provided by {distribution}, which is installed but {record.status} "
+            f"({record.error}; see 'lmflow plugins show {record.name}')."
+        )
+
+    def _known_names(self, name: str) -> str:
+        close = difflib.get_close_matches(name, list(self._by_name), n=1, cutoff=0.6)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        known = ", ".join(f"{p.spec.name} ({p.plugin.name})" for p in sorted(self._all, key=_name_of))
+        return f"{hint} Known {self.kind}s: {known or 'none'}."
+
+    def _failed_plugins(self) -> str:
+        failed = [record.name for record in self._plugins.unhealthy()]
+        return f" Not loaded, so their names are missing: {', '.join(failed)}." if failed else ""
+
+
+def _name_of(provided: Provided[Any]) -> str:
+    return str(provided.spec.name)
+
+
+class Catalogue:
+    """One registry for each kind, over one set of plugins."""
+
+    def __init__(self, plugins: PluginSet) -> None:
+        self.plugins = plugins
+        self.models = Registry(plugins, ModelSpec)
+        self.tuners = Registry(plugins, TunerSpec)
+        self.objectives = Registry(plugins, ObjectiveSpec)
+        self.templates = Registry(plugins, TemplateSpec)
+        self.datasets = Registry(plugins, DatasetSpec)
+        self.decoders = Registry(plugins, DecoderSpec)
+        self.exporters = Registry(plugins, ExporterSpec)
+        self.attentions = Registry(plugins, AttentionSpec)
+        self.engines = Registry(plugins, EngineSpec)
+        self.commands = Registry(plugins, CommandSpec)
+
+    @classmethod
+    def discover(cls) -> Catalogue:
+        """Load the installed plugins, as the environment allows."""
+        return cls(load_plugins())
+
+    def of_kind(self, kind: str) -> Registry[Any]:
+        """Return the registry of a kind such as ``"tuner"``."""
+        return next(registry for registry in vars(self).values() if getattr(registry, "kind", None) == kind)
+
+    def conflicts(self) -> list[dict[str, object]]:
+        """Return every contested name of every kind."""
+        return [
+            {"kind": kind, "name": name, "providers": providers}
+            for kind in KINDS
+            for name, providers in self.of_kind(kind).conflicts().items()
+        ]
+
+
+@functools.cache
+def official_names() -> Mapping[str, Mapping[str, str]]:
+    """Return ``{kind: {name: distribution}}`` of every official plugin, installed or not."""
+    text = importlib.resources.files("lmflow_core").joinpath("_official.json").read_text(encoding="utf-8")
+    names: dict[str, dict[str, str]] = json.loads(text)
+    return names
+
+
+def _described(kind: str, provided: Provided[Any]) -> str:
+    plugin = provided.plugin
+    return (
+        f"{kind} {provided.spec.name!r} of plugin {plugin.name!r} "
+        f"({plugin.distribution} {plugin.version}, target {provided.spec.target})"
+    )
+
+
+def _check_requirements(kind: str, provided: Provided[Any]) -> None:
+    for requirement in provided.spec.requires:
+        try:
+            importlib.metadata.version(requirement)
+        except importlib.metadata.PackageNotFoundError:
+            raise PluginLoadError(
+                f"{_described(kind, provided)} needs {requirement}: pip install {requirement}"
+            ) from None
+
+
+def _import_target(kind: str, provided: Provided[Any]) -> Any:
+    module, _, attribute = provided.spec.target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (Exception, SystemExit) as error:
+        raise PluginLoadError(
+            f"{_described(kind, provided)} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+
+
+def contract_problem(target: Any, contract: type | None) -> str | None:
+    """Return what keeps a target from fitting a contract: a missing method or parameter, or None."""
+    if contract is None:
+        return None
+    for name, method in vars(contract).items():
+        if name.startswith("_") or not callable(method):
+            continue
+        if not callable(getattr(target, name, None)):
+            return f"it has no method {name!r}"
+        wanted = [p for p in inspect.signature(method).parameters if p != "self"]
+        if missing := _missing_parameters(getattr(target, name), wanted):
+            return f"{name}() does not take {', '.join(missing)}"
+    return None
+
+
+def _missing_parameters(function: Any, wanted: list[str]) -> list[str]:
+    parameters = inspect.signature(function).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return []
+    return [name for name in wanted if name not in parameters]

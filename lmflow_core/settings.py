@@ -1,0 +1,163 @@
+"""The settings every run shares, whichever components it chooses. Components add options of their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lmflow_core.options import option
+
+LENGTH_POLICIES = ("error", "drop", "truncate", "split")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """Which model, and how it is opened."""
+
+    model: str = option(help="Model: a registered name, a folder, a hub name or a GGUF file.")
+    adapter: Path | None = option(
+        None, help="Folder of an adapter to put on the model.", aliases=("lora_model_path",)
+    )
+    dtype: str = option(
+        "auto",
+        help="Number format of the weights; auto is float32 on a CPU, bfloat16 on a GPU.",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        aliases=("torch_dtype",),
+    )
+    device: str = option("auto", help="Where to run: auto, cpu, cuda or cuda:N.")
+    revision: str | None = option(None, help="Revision of a hub model.", aliases=("model_revision",))
+    trust_remote_code: bool = option(
+        False, help="Run Python code that comes with a model. Off unless you ask."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Which data, and how rows become tokens."""
+
+    dataset: tuple[Path, ...] = option(help="Data file or folder; several with commas.")
+    dataset_format: str | None = option(None, help="Form of the rows; recognised from them when left out.")
+    template: str | None = option(
+        None,
+        help="Conversation template; the model decides when left out.",
+        aliases=("conversation_template",),
+    )
+    max_length: int | None = option(
+        None, help="Longest example in tokens; the model's context when left out.", minimum=2
+    )
+    length_policy: str = option(
+        "error", help="What happens to longer examples; always counted.", choices=LENGTH_POLICIES
+    )
+    max_train_samples: int | None = option(None, help="Read only this many rows.", minimum=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How a training run goes. Names in ``aliases`` are those of transformers' ``TrainingArguments``."""
+
+    epochs: float = option(1.0, help="Passes over the data.", above=0, aliases=("num_train_epochs",))
+    max_steps: int | None = option(None, help="Stop after this many optimizer steps.", minimum=1)
+    batch_size: int = option(
+        8, help="Examples per step and process.", minimum=1, aliases=("per_device_train_batch_size",)
+    )
+    gradient_accumulation_steps: int = option(1, help="Batches per optimizer step.", minimum=1)
+    lr: float | None = option(
+        None, help="Peak learning rate; the tuner's own when left out.", above=0, aliases=("learning_rate",)
+    )
+    lr_scheduler_type: str = option(
+        "cosine",
+        help="Course of the learning rate.",
+        choices=("cosine", "linear", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"),
+    )
+    warmup_ratio: float = option(0.03, help="Share of the steps spent warming up.", minimum=0, maximum=1)
+    weight_decay: float = option(0.0, help="Weight decay.", minimum=0)
+    max_grad_norm: float = option(
+        1.0, help="Gradients are clipped to this norm; 0 turns clipping off.", minimum=0
+    )
+    adam_beta1: float = option(0.9, help="AdamW's first decay.", minimum=0, maximum=1)
+    adam_beta2: float = option(0.999, help="AdamW's second decay.", minimum=0, maximum=1)
+    adam_epsilon: float = option(1e-8, help="AdamW's epsilon.", above=0)
+    gradient_checkpointing: bool = option(False, help="Recompute activations to save memory.")
+    logging_steps: int = option(10, help="Steps between points of the loss curve.", minimum=1)
+    save_steps: int | None = option(
+        None, help="Steps between checkpoints; none are kept when left out.", minimum=1
+    )
+    save_total_limit: int = option(2, help="Checkpoints kept.", minimum=1)
+    eval_dataset: tuple[Path, ...] = option((), help="Held-out data to measure during training.")
+    eval_steps: int | None = option(
+        None, help="Steps between measurements; once per epoch when left out.", minimum=1
+    )
+    report_to: tuple[str, ...] = option((), help="Trackers: tensorboard, wandb, mlflow, …")
+    run_name: str | None = option(None, help="Name of the run in trackers.")
+    seed: int = option(42, help="Seed of every random choice.", minimum=0, maximum=2**32 - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChoiceSettings:
+    """The components of a training run."""
+
+    objective: str = option("sft", help="What is learned.")
+    tuner: str = option("full", help="Which parameters train.")
+    attention: str = option("sdpa", help="Attention implementation.")
+    engine: str | None = option(
+        None, help="How the job is spread; recognised from the environment when left out."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputSettings:
+    """Where a result goes."""
+
+    output: Path = option(
+        help="Folder for the result.", aliases=("output_dir", "output_model_path", "output_lora_path")
+    )
+    overwrite: bool = option(
+        False, help="Replace a result that is already there.", aliases=("overwrite_output_dir",)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumeSettings:
+    """Going on with a run."""
+
+    resume: bool = option(False, help="Go on from the last checkpoint in the output folder.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings:
+    """What a model is written as."""
+
+    format: str = option("huggingface", help="Form to write the model in.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """How a model is measured."""
+
+    output_file: Path | None = option(None, help="Write the result to this JSON file as well.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptSettings:
+    """What is asked."""
+
+    prompt: str = option(help="The prompt; '-' reads it from standard input.")
+    raw: bool = option(False, help="Use the prompt as it is, without a conversation template.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodingSettings:
+    """What every decoder is asked."""
+
+    decoder: str = option("sampling", help="Way of drawing tokens.")
+    max_new_tokens: int = option(256, help="Longest answer in tokens.", minimum=1)
+    stop: tuple[str, ...] = option(
+        (), help="Texts that end the answer; several with commas.", aliases=("end_string",)
+    )
+    seed: int = option(42, help="Seed of every random choice.", minimum=0, maximum=2**32 - 1)
+    system: str | None = option(None, help="System prompt.", aliases=("system_prompt",))
+    template: str | None = option(
+        None,
+        help="Conversation template; the model decides when left out.",
+        aliases=("conversation_template",),
+    )

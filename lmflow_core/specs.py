@@ -1,0 +1,171 @@
+"""Specs: the frozen declarations with which a plugin offers something, one class per extension point.
+
+A spec costs nothing to read. ``target`` is a ``"module:attribute"`` string that is imported only when somebody
+chooses the name, so a plugin's ``plugin.py`` stays light.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lmflow_core.errors import SpecError
+
+_NAME = re.compile(r"^[a-z0-9][a-z0-9._-]*$")
+_TARGET = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+_LONGEST_SUMMARY = 60
+CORE_COMMANDS = frozenset(
+    ("finetune", "generate", "chat", "evaluate", "export", "merge", "data", "plugins", "templates", "doctor")
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What every spec has.
+
+    Attributes:
+        name: lower-case name by which a user chooses it, unique among the healthy plugins.
+        target: ``"module:attribute"``, imported when the name is chosen.
+        summary: one line of at most 60 characters for listings.
+        aliases: other names that mean the same.
+        requires: distributions that ``target`` needs beyond the plugin's own dependencies.
+        options: a frozen dataclass whose fields become flags and run-file keys while the name is chosen.
+
+    Raises:
+        SpecError: a field does not have the form above.
+    """
+
+    kind: ClassVar[str] = ""
+
+    name: str
+    target: str
+    summary: str
+    aliases: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    options: type | None = None
+
+    def __post_init__(self) -> None:
+        for name in (self.name, *self.aliases):
+            if not _NAME.match(name):
+                raise SpecError(f"{self.kind} name {name!r} must match {_NAME.pattern}")
+        if not _TARGET.match(self.target):
+            raise SpecError(f"target {self.target!r} of {self.name!r} must look like 'module:attribute'")
+        if not self.summary or len(self.summary) > _LONGEST_SUMMARY or "\n" in self.summary:
+            raise SpecError(
+                f"summary of {self.name!r} must be one line of 1 to {_LONGEST_SUMMARY} characters"
+            )
+        if self.options is not None and not dataclasses.is_dataclass(self.options):
+            raise SpecError(f"options of {self.name!r} must be a dataclass, not {self.options!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec(Spec):
+    """A way to open a model; ``target`` is called with no argument and satisfies ``ModelLoader``.
+
+    ``references`` are the forms of ``--model`` it opens besides its own name: ``folder``, ``hub``, ``gguf``.
+    ``template`` names the conversation template the model was trained with.
+    """
+
+    kind: ClassVar[str] = "model"
+    references: tuple[str, ...] = ()
+    template: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunerSpec(Spec):
+    """Which parameters train and how they are kept; ``target(options)`` satisfies ``Tuner``.
+
+    ``adapter_file`` is the file that marks a folder as an adapter of this tuner, when it makes adapters.
+    ``learning_rate`` is the peak used when the user gives none.
+    """
+
+    kind: ClassVar[str] = "tuner"
+    learning_rate: float = 2e-5
+    adapter_file: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveSpec(Spec):
+    """A loss and the kinds of example it learns from; ``target(options)`` satisfies ``Objective``."""
+
+    kind: ClassVar[str] = "objective"
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemplateSpec(Spec):
+    """A conversation template; ``target`` is an object that satisfies ``Template``."""
+
+    kind: ClassVar[str] = "template"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec(Spec):
+    """A form that rows come in; ``target`` is called with no argument and satisfies ``DatasetFormat``.
+
+    Pure Python. ``fields`` describes the fields of a row in a few words, for error messages.
+    """
+
+    kind: ClassVar[str] = "dataset"
+    fields: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderSpec(Spec):
+    """A way to draw tokens from a model; ``target(options)`` satisfies ``Decoder``."""
+
+    kind: ClassVar[str] = "decoder"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExporterSpec(Spec):
+    """A form a model can be written in; ``target(options)`` satisfies ``Exporter``."""
+
+    kind: ClassVar[str] = "exporter"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionSpec(Spec):
+    """An attention implementation; ``target(options)`` satisfies ``Attention``."""
+
+    kind: ClassVar[str] = "attention"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSpec(Spec):
+    """How a training job is spread over processes; ``target(options)`` satisfies ``Engine``.
+
+    ``environment`` names the variables whose presence chooses this engine when none is asked for.
+    """
+
+    kind: ClassVar[str] = "engine"
+    environment: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandSpec(Spec):
+    """A command of ``lmflow``; ``target`` is a ``click.Command``. The core's own names are reserved."""
+
+    kind: ClassVar[str] = "command"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in CORE_COMMANDS.intersection((self.name, *self.aliases)):
+            raise SpecError(f"the command name {name!r} is reserved for the core")
+
+
+SPEC_CLASSES: tuple[type[Spec], ...] = (
+    ModelSpec,
+    TunerSpec,
+    ObjectiveSpec,
+    TemplateSpec,
+    DatasetSpec,
+    DecoderSpec,
+    ExporterSpec,
+    AttentionSpec,
+    EngineSpec,
+    CommandSpec,
+)
+KINDS: dict[str, type[Spec]] = {spec_class.kind: spec_class for spec_class in SPEC_CLASSES}

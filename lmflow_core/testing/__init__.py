@@ -1,0 +1,1 @@
+"""Fixtures for tests of LMFlow and of plugins for it."""

@@ -1,0 +1,1 @@
+"""The order of work, one readable file each."""

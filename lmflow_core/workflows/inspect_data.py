@@ -1,0 +1,140 @@
+"""Looking at data before it is trained on: bad rows, what carries a label, and how long things are."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lmflow_core.contracts import Encoded, LanguageModel
+from lmflow_core.encoding import Encoder
+from lmflow_core.errors import DataError
+from lmflow_core.examples import ExampleReader, Located
+from lmflow_core.opening import choose_template, open_model
+from lmflow_core.preparation import Preparer, trained_tokens
+from lmflow_core.registry import Catalogue
+from lmflow_core.settings import DataSettings, ModelSettings
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that cannot be trained on; ``row`` is None when the whole file cannot."""
+
+    file: str
+    row: int | None
+    problem: str
+
+
+@dataclass
+class CheckReport:
+    """Every bad row, the counts, and the form chosen for each file with its reason."""
+
+    examples: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    files: dict[str, dict[str, str]] = field(default_factory=dict)
+    bad_rows: list[BadRow] = field(default_factory=list)
+
+
+def check_data(paths: Sequence[Path], dataset_format: str | None, catalogue: Catalogue) -> CheckReport:
+    """Read everything, going on past bad rows.
+
+    Raises:
+        DataError: a path does not exist or holds no data.
+    """
+    report = CheckReport()
+
+    def remember(error: DataError) -> None:
+        report.bad_rows.append(BadRow(str(error.file), error.row, error.problem))
+
+    reader = ExampleReader(catalogue, dataset_format, on_error=remember)
+    for located in reader.read(paths):
+        report.examples += 1
+        report.kinds[located.example.kind] += 1
+    report.files = {str(f): {"format": c.name, "reason": c.reason} for f, c in reader.formats.items()}
+    return report
+
+
+@dataclass(frozen=True)
+class Preview:
+    """One row as it will be trained on. ``pieces`` are its tokens' texts, each with whether it carries a label."""
+
+    file: str
+    row: int
+    input_ids: list[int]
+    labels: list[int]
+    text: str
+    pieces: list[tuple[str, bool]]
+
+
+def preview_data(
+    model: ModelSettings, data: DataSettings, rows: int, catalogue: Catalogue
+) -> Iterator[Preview]:
+    """Yield the first rows, encoded.
+
+    Raises:
+        LmflowError: the data or the model's tokenizer cannot be used.
+    """
+    opened_model, encoded = _encoded(model, data, catalogue, rows)
+    for located, row in encoded:
+        yield _preview(opened_model, located, row)
+
+
+def _preview(model: LanguageModel, located: Located, row: Encoded) -> Preview:
+    ids, labels = list(row.input_ids), list(row.labels)
+    spans = [
+        (list(group), trained)
+        for trained, group in itertools.groupby(range(len(ids)), lambda i: labels[i] >= 0)
+    ]
+    pieces = [(model.tokenizer.decode([ids[i] for i in span]), trained) for span, trained in spans]
+    return Preview(str(located.file), located.row, ids, labels, model.tokenizer.decode(ids), pieces)
+
+
+def _encoded(
+    model: ModelSettings, data: DataSettings, catalogue: Catalogue, rows: int | None
+) -> tuple[LanguageModel, Iterator[tuple[Located, Encoded]]]:
+    opened = open_model(model, catalogue)
+    examples = list(itertools.islice(ExampleReader(catalogue, data.dataset_format).read(data.dataset), rows))
+    needed = any(located.example.kind == "conversation" for located in examples)
+    _, template = choose_template(data.template, opened, catalogue, needed=needed)
+    preparer = Preparer(Encoder(opened.model.tokenizer, template), None, data.length_policy)
+    return opened.model, preparer.encode(examples)
+
+
+def data_stats(model: ModelSettings, data: DataSettings, catalogue: Catalogue) -> dict[str, Any]:
+    """Return counts and token lengths of all rows.
+
+    Raises:
+        LmflowError: the data or the model's tokenizer cannot be used.
+    """
+    opened_model, encoded = _encoded(model, data, catalogue, data.max_train_samples)
+    lengths: list[int] = []
+    trained = duplicates = 0
+    seen: set[int] = set()
+    for _, row in encoded:
+        lengths.append(len(row.input_ids))
+        trained += trained_tokens(row)
+        key = hash(tuple(row.input_ids))
+        duplicates += key in seen
+        seen.add(key)
+    if not lengths:
+        raise DataError("the data holds no rows")
+    limit = data.max_length or opened_model.context_length
+    return {
+        "examples": len(lengths),
+        "tokens": sum(lengths),
+        "trained_tokens": trained,
+        "trained_share": round(trained / max(sum(lengths), 1), 4),
+        "duplicates": duplicates,
+        "max_length": limit,
+        "too_long": sum(length > limit for length in lengths) if limit else 0,
+        "length": _quantiles(sorted(lengths)),
+    }
+
+
+def _quantiles(lengths: Sequence[int]) -> dict[str, int]:
+    last = len(lengths) - 1
+    shares = {"min": 0.0, "p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+    return {name: lengths[round(share * last)] for name, share in shares.items()}

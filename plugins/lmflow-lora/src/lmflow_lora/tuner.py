@@ -1,0 +1,132 @@
+"""LoRA on peft (Hu et al., arXiv:2106.09685): small trained factors beside frozen weights."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lmflow_core.api import ModelError, RequestError, TrainingSettings
+from lmflow_transformers.api import CausalModel
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.optimizers import create_loraplus_optimizer
+
+from lmflow_lora.options import LoraOptions
+
+
+class LoraTuner:
+    """Trains adapters and keeps them as plain peft adapters."""
+
+    def __init__(self, options: LoraOptions | None = None) -> None:
+        self._options = options or LoraOptions()
+        self._initial: tempfile.TemporaryDirectory[str] | None = None
+
+    def prepare(self, model: CausalModel) -> None:
+        """Wrap the network with fresh adapters.
+
+        Raises:
+            RequestError: none of the target modules is in the model.
+        """
+        if isinstance(model.network, PeftModel):
+            model.network.requires_grad_(False)
+            _train_adapters(model.network)
+            return
+        try:
+            model.network = get_peft_model(model.network, self._config())
+        except ValueError as error:
+            raise RequestError(f"--lora-target-modules: {error}") from error
+        if self._options.lora_pissa:
+            self._remember_start(model.network)
+
+    def _config(self) -> LoraConfig:
+        options = self._options
+        targets: Any = list(options.lora_target_modules)
+        return LoraConfig(
+            task_type="CAUSAL_LM",
+            r=options.lora_r,
+            lora_alpha=options.lora_alpha,
+            lora_dropout=options.lora_dropout,
+            target_modules=targets[0] if targets == ["all-linear"] else targets,
+            use_dora=options.lora_dora,
+            use_rslora=options.lora_rslora,
+            init_lora_weights="pissa" if options.lora_pissa else True,
+        )
+
+    def _remember_start(self, network: Any) -> None:
+        """Keep PiSSA's starting factors: the saved adapter is the difference, which fits the unchanged model."""
+        self._initial = tempfile.TemporaryDirectory(prefix="lmflow-pissa-")
+        config = network.peft_config["default"]
+        config.init_lora_weights = True
+        network.save_pretrained(self._initial.name)
+        config.init_lora_weights = "pissa"
+
+    def trainer_extensions(self, model: CausalModel, settings: TrainingSettings) -> Mapping[str, Any]:
+        """Give the trainer LoRA+'s optimizer when it is asked for."""
+        if self._options.lora_plus_ratio is None:
+            return {}
+        optimizer = create_loraplus_optimizer(
+            model.network,
+            torch.optim.AdamW,
+            lr=settings.lr,
+            loraplus_lr_ratio=self._options.lora_plus_ratio,
+            betas=(settings.adam_beta1, settings.adam_beta2),
+            eps=settings.adam_epsilon,
+            weight_decay=settings.weight_decay,
+        )
+        return {"optimizer": optimizer}
+
+    def save(self, model: CausalModel, folder: Path, chat_template: str | None) -> None:
+        """Write the adapter and the tokenizer."""
+        config = model.network.peft_config["default"]
+        config.base_model_name_or_path = _base_name(model)
+        arguments: dict[str, Any] = {"save_embedding_layers": False}
+        if self._initial is not None:
+            arguments["path_initial_model_for_weight_conversion"] = self._initial.name
+        model.network.save_pretrained(folder, **arguments)
+        model.save_tokenizer(folder, chat_template)
+        if self._initial is not None:
+            self._initial.cleanup()
+
+    def attach(self, model: CausalModel, folder: Path) -> None:
+        """Put a saved adapter on a loaded model.
+
+        Raises:
+            ModelError: the adapter does not fit the model.
+        """
+        try:
+            model.network = PeftModel.from_pretrained(model.network, str(folder)).eval()
+        except (RuntimeError, ValueError, KeyError, OSError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ModelError(f"the adapter in {folder} does not fit {model.reference}: {reason}") from error
+
+    def base_reference(self, folder: Path) -> str | None:
+        """Return the base model that an adapter's configuration names."""
+        config = _read_json(folder / "adapter_config.json")
+        named = config.get("base_model_name_or_path")
+        if isinstance(named, str) and named and not (Path(named).is_absolute() and not Path(named).exists()):
+            return named
+        options = _read_json(folder / "run.json").get("options")
+        return options.get("model") if isinstance(options, dict) else None
+
+
+def _base_name(model: CausalModel) -> str:
+    if "gguf_file" in model.arguments:
+        return str(Path(model.reference).absolute())
+    return str(Path(model.source).absolute()) if Path(model.source).is_dir() else model.source
+
+
+def _train_adapters(network: PeftModel) -> None:
+    for name, parameter in network.named_parameters():
+        if "lora_" in name:
+            parameter.requires_grad_(True)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,56 @@
+"""The templates, side by side. What stands in ``assistant`` is what the model writes and is trained on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lmflow_core.api import ChatTemplate
+
+CHATML = ChatTemplate(
+    system="<|im_start|>system\n{content}<|im_end|>\n",
+    user="<|im_start|>user\n{content}<|im_end|>\n",
+    assistant_header="<|im_start|>assistant\n",
+    assistant="{content}<|im_end|>",
+    assistant_end="\n",
+    stop=("<|im_end|>",),
+)
+
+SMOLLM2 = replace(
+    CHATML, default_system="You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+)
+
+LLAMA2 = ChatTemplate(
+    system="<<SYS>>\n{content}\n<</SYS>>\n\n",
+    system_in_user=True,
+    user="{bos}[INST] {content} [/INST]",
+    assistant=" {content} {eos}",
+    stop=("{eos}",),
+    strip=True,
+)
+
+LLAMA3 = ChatTemplate(
+    begin="<|begin_of_text|>",
+    system="<|start_header_id|>system<|end_header_id|>\n\n{content}<|eot_id|>",
+    user="<|start_header_id|>user<|end_header_id|>\n\n{content}<|eot_id|>",
+    assistant_header="<|start_header_id|>assistant<|end_header_id|>\n\n",
+    assistant="{content}<|eot_id|>",
+    stop=("<|eot_id|>",),
+    strip=True,
+)
+
+ZEPHYR = ChatTemplate(
+    system="<|system|>\n{content}{eos}\n",
+    user="<|user|>\n{content}{eos}\n",
+    assistant_header="<|assistant|>\n",
+    assistant="{content}{eos}",
+    assistant_end="\n",
+    stop=("{eos}",),
+)
+
+EMPTY = ChatTemplate(
+    begin="{bos}",
+    system="{content}",
+    user="{content}",
+    assistant="{content}{eos}",
+    stop=("{eos}",),
+)

@@ -1,0 +1,19 @@
+"""The public interface of the torch runtime, for plugins that build on it; everything else is private."""
+
+from lmflow_transformers.devices import peak_memory_bytes
+from lmflow_transformers.models import CausalModel, CausalModelLoader, check_folder, forget_quantisation, save_network
+from lmflow_transformers.packing import lay_out
+from lmflow_transformers.training.trainer import train_with_trainer
+from lmflow_transformers.tuners import FullTuner
+
+__all__ = [
+    "CausalModel",
+    "CausalModelLoader",
+    "FullTuner",
+    "check_folder",
+    "forget_quantisation",
+    "lay_out",
+    "peak_memory_bytes",
+    "save_network",
+    "train_with_trainer",
+]

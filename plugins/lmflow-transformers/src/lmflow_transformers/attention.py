@@ -1,0 +1,124 @@
+"""Attention that keeps packed examples apart, over PyTorch's scaled dot product attention.
+
+Each example attends within its own boundaries, so no mask of T x T entries is ever built, and each call takes
+PyTorch's causal kernel, whose memory grows linearly with length.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lmflow_core.api import RequestError
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface
+
+PACKED_SDPA = "lmflow_packed_sdpa"
+
+
+class SdpaAttention:
+    """PyTorch's attention, on any device."""
+
+    def __init__(self, options: None = None) -> None:
+        """Take no options."""
+
+    def implementation(self, device: str) -> str:
+        """Register the packed attention with transformers and return its name."""
+        AttentionInterface.register(PACKED_SDPA, packed_attention)
+        AttentionMaskInterface.register(PACKED_SDPA, _no_mask)
+        return PACKED_SDPA
+
+
+def _no_mask(*_: Any, **__: Any) -> None:
+    """Build no mask: boundaries say everything."""
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    **others: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attend causally within each packed example.
+
+    Args:
+        module: the attention layer, unused.
+        query: (1, heads, T, head size).
+        key: (1, key-value heads, T, head size); heads are a multiple of them.
+        value: as key.
+        attention_mask: ignored; there is none.
+        dropout: probability of dropping an attention weight.
+        scaling: factor of the scores; 1/sqrt(head size) when None.
+        sliding_window: how many positions back are seen, itself included; None is all.
+        softcap: scores are capped smoothly to this size, as in Gemma 2.
+        cu_seq_lens_q: (examples + 1,) boundaries; one example when None.
+        others: what other attentions of transformers take.
+
+    Returns:
+        (1, T, heads, head size), and None for the weights, which are never formed.
+
+    Raises:
+        RequestError: the model uses attention sinks, which this attention does not have.
+    """
+    if others.get("s_aux") is not None:
+        raise RequestError("this model uses attention sinks, which --attention sdpa does not support")
+    ends = [0, query.shape[2]] if cu_seq_lens_q is None else cu_seq_lens_q.tolist()
+    lengths = [end - start for start, end in zip(ends, ends[1:], strict=False)]
+    attended = [
+        _attend(q, k, v, dropout, scaling, sliding_window, softcap)
+        for q, k, v in zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True)
+    ]
+    return torch.cat(attended, dim=2).transpose(1, 2), None
+
+
+def _attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    dropout: float,
+    scaling: float | None,
+    window: int | None,
+    softcap: float | None,
+) -> torch.Tensor:
+    grouped = query.shape[1] != key.shape[1]
+    if softcap is not None:
+        return _capped_attention(query, key, value, scaling, window, softcap)
+    if window is None or window >= query.shape[2]:
+        return scaled_dot_product_attention(
+            query, key, value, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=grouped
+        )
+    band = _band(query.shape[2], window, query.device)
+    return scaled_dot_product_attention(
+        query, key, value, attn_mask=band, dropout_p=dropout, scale=scaling, enable_gqa=grouped
+    )
+
+
+def _band(length: int, window: int | None, device: torch.device) -> torch.Tensor:
+    """Return a (length, length) mask, true where a query (row) sees a key (column)."""
+    causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+    return causal if window is None else causal & causal.new_ones(length, length).triu(1 - window)
+
+
+def _capped_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scaling: float | None,
+    window: int | None,
+    softcap: float,
+) -> torch.Tensor:
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    scores = query @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    scores = softcap * torch.tanh(scores / softcap)
+    seen = _band(query.shape[2], window, query.device)
+    weights = scores.masked_fill(~seen, float("-inf")).softmax(-1, dtype=torch.float32)
+    return weights.to(query.dtype) @ value

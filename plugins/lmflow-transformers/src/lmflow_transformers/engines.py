@@ -1,0 +1,53 @@
+"""Engines: one process, or the processes of torchrun."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lmflow_core.api import RequestError, World
+
+
+class LocalEngine:
+    """One process."""
+
+    def __init__(self, options: None = None) -> None:
+        """Take no options."""
+
+    @contextmanager
+    def start(self) -> Iterator[World]:
+        """Give a world of one."""
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise RequestError("--engine local in one of several processes: leave out --engine, or use torchrun")
+        yield World()
+
+    def trainer_arguments(self) -> Mapping[str, Any]:
+        """Add nothing."""
+        return {}
+
+
+class TorchrunEngine:
+    """The processes that torchrun started, each with its share of every batch."""
+
+    def __init__(self, options: None = None) -> None:
+        """Take no options."""
+
+    @contextmanager
+    def start(self) -> Iterator[World]:
+        """Join the process group."""
+        if "RANK" not in os.environ:
+            raise RequestError("--engine torchrun: start the command with torchrun, as in "
+                               "'torchrun --nproc-per-node 2 -m lmflow_core finetune …'")
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        torch.distributed.init_process_group(backend)
+        try:
+            yield World(torch.distributed.get_rank(), torch.distributed.get_world_size())
+        finally:
+            torch.distributed.destroy_process_group()
+
+    def trainer_arguments(self) -> Mapping[str, Any]:
+        """Tell the trainer which backend is in use."""
+        return {"ddp_backend": "nccl" if torch.cuda.is_available() else "gloo"}

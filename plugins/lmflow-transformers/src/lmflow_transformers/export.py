@@ -1,0 +1,24 @@
+"""Export to a folder that plain transformers loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lmflow_core.api import ExportReport
+
+from lmflow_transformers.models import CausalModel
+
+
+class HuggingFaceExporter:
+    """Writes safetensors, configuration and tokenizer, with any adapter merged."""
+
+    def __init__(self, options: None = None) -> None:
+        """Take no options."""
+
+    def export(self, model: CausalModel, folder: Path, chat_template: str | None) -> ExportReport:
+        """Merge the adapter, if there is one, and write the model."""
+        merge = getattr(model.network, "merge_and_unload", None)
+        if merge is not None:
+            model.network = merge(safe_merge=True)
+        model.save(folder, chat_template)
+        return ExportReport({file.name: file.stat().st_size for file in sorted(folder.iterdir())})

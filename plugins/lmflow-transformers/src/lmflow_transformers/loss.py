@@ -1,0 +1,191 @@
+"""Cross-entropy at labelled positions only, in chunks, so that the logits of a batch never exist as a whole.
+
+The gradient is computed in the forward pass, while a chunk's logits are at hand: each chunk's logits are made once
+and thrown away (the idea of Cut Cross-Entropy and of Liger's fused linear cross-entropy, arXiv:2411.09009 and
+arXiv:2410.10989).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lmflow_core.api import IGNORE
+
+_PROBE_LENGTH = 8
+
+
+@dataclass(frozen=True)
+class Head:
+    """A model's output head: hidden states to logits.
+
+    ``weight`` is (vocabulary, hidden), ``bias`` (vocabulary,) or None; logits are multiplied by ``scale``, then
+    capped smoothly to ``softcap`` where it is not None.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    scale: float = 1.0
+    softcap: float | None = None
+
+    @classmethod
+    def of(cls, network: Any) -> Head:
+        """Read the head of a causal language model of transformers."""
+        linear, config = network.get_output_embeddings(), network.config
+        scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
+        softcap = getattr(config, "final_logit_softcapping", None)
+        return cls(linear.weight, getattr(linear, "bias", None), float(scale), softcap)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return float32 logits (positions, vocabulary) of hidden states (positions, hidden)."""
+        logits = torch.nn.functional.linear(hidden, self.weight, self.bias).float()
+        logits = logits * self.scale if self.scale != 1.0 else logits
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+    def logits_gradient(self, gradient: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """Return the gradient before cap and scale, for the gradient after them (both (positions, vocabulary))."""
+        if self.softcap is not None:
+            gradient = gradient * (1 - (logits / self.softcap) ** 2)
+        return gradient * self.scale if self.scale != 1.0 else gradient
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Sum of cross-entropies; see :func:`chunked_cross_entropy`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        targets: torch.Tensor,
+        head: Head,
+        chunk: int,
+    ) -> torch.Tensor:
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        wants = ctx.needs_input_grad
+        grads = [
+            torch.zeros_like(tensor) if tensor is not None and wanted else None
+            for tensor, wanted in zip((hidden, weight, bias), wants[:3], strict=True)
+        ]
+        for start in range(0, len(targets), chunk):
+            part = slice(start, start + chunk)
+            total += _chunk_loss(hidden[part], targets[part], head, [None if g is None else g for g in grads], part)
+        ctx.save_for_backward(*grads)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Any) -> Any:
+        scaled = [None if grad is None else grad.mul_(outer[0].to(grad.dtype)) for grad in ctx.saved_tensors]
+        return (*scaled, None, None, None)
+
+
+def _chunk_loss(
+    hidden: torch.Tensor,
+    targets: torch.Tensor,
+    head: Head,
+    grads: list[torch.Tensor | None],
+    part: slice,
+) -> torch.Tensor:
+    """Return one chunk's summed loss and add its gradients to ``grads`` (of hidden, weight, bias)."""
+    logits = head.logits(hidden)
+    normaliser = logits.logsumexp(-1)
+    rows = torch.arange(len(targets), device=targets.device)
+    loss = (normaliser - logits[rows, targets]).sum()
+    if all(grad is None for grad in grads):
+        return loss
+    capped = logits if head.softcap is not None else None
+    gradient = logits.sub_(normaliser[:, None]).exp_() if capped is None else (logits - normaliser[:, None]).exp()
+    gradient[rows, targets] -= 1.0
+    gradient = head.logits_gradient(gradient, logits if capped is None else capped).to(hidden.dtype)
+    grad_hidden, grad_weight, grad_bias = grads
+    if grad_hidden is not None:
+        torch.mm(gradient, head.weight, out=grad_hidden[part])
+    if grad_weight is not None:
+        grad_weight.addmm_(gradient.T, hidden)
+    if grad_bias is not None:
+        grad_bias += gradient.sum(0)
+    return loss
+
+
+def chunked_cross_entropy(
+    hidden: torch.Tensor, targets: torch.Tensor, head: Head, chunk: int
+) -> torch.Tensor:
+    """Return the summed cross-entropy of some positions, with gradients for hidden states, weight and bias.
+
+    Args:
+        hidden: (positions, hidden size).
+        targets: (positions,) token ids, int64, all of them learned.
+        head: the output head.
+        chunk: positions whose logits exist at a time.
+
+    Returns:
+        A scalar, float32, in nats.
+    """
+    loss: torch.Tensor = _ChunkedCrossEntropy.apply(hidden, head.weight, head.bias, targets, head, chunk)
+    return loss
+
+
+@torch.no_grad()
+def token_nll(hidden: torch.Tensor, targets: torch.Tensor, head: Head, chunk: int) -> torch.Tensor:
+    """Return the negative log-likelihood (positions,) of each target, float32, in nats."""
+    parts = []
+    for start in range(0, len(targets), chunk):
+        logits = head.logits(hidden[start : start + chunk])
+        parts.append(torch.nn.functional.cross_entropy(logits, targets[start : start + chunk], reduction="none"))
+    return torch.cat(parts)
+
+
+@contextmanager
+def label_only_forward(network: Any, chunk: int) -> Iterator[None]:
+    """For the time of the context, let ``network(…, shift_labels=…)`` return a loss without forming all logits.
+
+    The loss is summed and divided by ``num_items_in_batch``. It is computed inside ``forward``, so wrappers that
+    need to see the forward pass (data parallelism, adapters) work. A model whose head cannot be reproduced from its
+    configuration falls back to its own logits.
+    """
+    original = network.forward
+    label_only = head_is_plain(network)
+
+    def forward(
+        *args: Any, shift_labels: torch.Tensor | None = None, num_items_in_batch: Any = None, **kwargs: Any
+    ) -> Any:
+        if shift_labels is None:
+            return original(*args, **kwargs)
+        kwargs.pop("labels", None)
+        labelled = shift_labels != IGNORE
+        if label_only:
+            hidden = network.get_decoder()(*args, use_cache=False, **kwargs).last_hidden_state
+            total = chunked_cross_entropy(hidden[labelled], shift_labels[labelled], Head.of(network), chunk)
+        else:
+            logits = original(*args, use_cache=False, **kwargs).logits[labelled].float()
+            total = torch.nn.functional.cross_entropy(logits, shift_labels[labelled], reduction="sum")
+        return {"loss": total / (labelled.sum() if num_items_in_batch is None else num_items_in_batch)}
+
+    network.forward = forward
+    try:
+        yield
+    finally:
+        del network.forward
+
+
+@torch.no_grad()
+def head_is_plain(network: Any) -> bool:
+    """Whether decoder and :class:`Head` together give the network's own logits, tried on a few tokens."""
+    if network.get_output_embeddings() is None or network.get_decoder() is network:
+        return False
+    device = network.get_input_embeddings().weight.device
+    ids = torch.arange(_PROBE_LENGTH, device=device)[None] % network.config.get_text_config().vocab_size
+    training = network.training
+    network.eval()
+    try:
+        own = network(input_ids=ids, use_cache=False).logits[0].float()
+        hidden = network.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state[0]
+        return torch.allclose(Head.of(network).logits(hidden), own, atol=1e-3, rtol=1e-3)
+    finally:
+        network.train(training)
+
+

@@ -1,0 +1,192 @@
+"""Causal language models: opened from a folder, a hub name or a GGUF file, loaded when they are needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from lmflow_core.api import Encoded, ModelError, ModelSettings, Score
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from lmflow_transformers.attention import SdpaAttention
+from lmflow_transformers.devices import pick_device, pick_dtype
+from lmflow_transformers.loss import Head, head_is_plain, token_nll
+from lmflow_transformers.packing import lay_out
+from lmflow_transformers.tokenizers import TransformersTokenizer
+
+_SCORED_AT_ONCE = 2048
+_LOSS_CHUNK = 512
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+
+
+class CausalModel:
+    """A causal language model. ``network`` is the transformers model, perhaps wrapped by an adapter, once loaded.
+
+    ``source`` and ``arguments`` are what ``from_pretrained`` is called with.
+    """
+
+    def __init__(self, reference: str, source: str, arguments: dict[str, Any], settings: ModelSettings) -> None:
+        self.reference = reference
+        self.source = source
+        self.arguments = arguments
+        self.device = pick_device(settings.device)
+        self.dtype = pick_dtype(settings.dtype, self.device)
+        self.config = _opened(AutoConfig, source, arguments, reference)
+        self.tokenizer = TransformersTokenizer(_opened(AutoTokenizer, source, arguments, reference))
+        self._network: Any = None
+
+    @property
+    def context_length(self) -> int | None:
+        """The longest sequence the model was made for, in tokens."""
+        return getattr(self.config.get_text_config(), "max_position_embeddings", None)
+
+    @property
+    def network(self) -> Any:
+        """The loaded network.
+
+        Raises:
+            ModelError: :meth:`load` was not called.
+        """
+        if self._network is None:
+            raise ModelError(f"the weights of {self.reference} are not loaded")
+        return self._network
+
+    @network.setter
+    def network(self, network: Any) -> None:
+        self._network = network
+
+    @property
+    def base(self) -> Any:
+        """The transformers model itself, inside any adapter."""
+        inner = getattr(self.network, "get_base_model", None)
+        return inner() if inner else self.network
+
+    def load(self) -> None:
+        """Load the weights onto the device."""
+        if self._network is not None:
+            return
+        network = _opened(
+            AutoModelForCausalLM,
+            self.source,
+            {**self.arguments, "dtype": self.dtype, "use_safetensors": "gguf_file" not in self.arguments},
+            self.reference,
+        )
+        if "gguf_file" in self.arguments:
+            forget_quantisation(network)
+        self._network = network.to(self.device).eval()
+
+    @torch.no_grad()
+    def score(self, examples: Iterable[Encoded]) -> Iterator[Score]:
+        """Yield each example's summed NLL, several examples per pass, none seeing another."""
+        self.network.eval()
+        own = self.base.config._attn_implementation
+        self.base.set_attn_implementation(SdpaAttention().implementation(str(self.device)))
+        try:
+            plain = head_is_plain(self.base)
+            for batch in _batches(examples):
+                yield from self._score_batch(batch, plain)
+        finally:
+            self.base.set_attn_implementation(own)
+
+    def _score_batch(self, batch: list[Encoded], plain: bool) -> Iterator[Score]:
+        laid = {name: tensor.to(self.device) for name, tensor in lay_out(batch).items()}
+        targets = laid.pop("shift_labels")[0]
+        labelled = targets >= 0
+        if plain:
+            hidden = self.base.get_decoder()(use_cache=False, **laid).last_hidden_state[0]
+            nll = token_nll(hidden[labelled], targets[labelled], Head.of(self.base), _LOSS_CHUNK)
+        else:
+            logits = self.base(use_cache=False, **laid).logits[0][labelled].float()
+            nll = torch.nn.functional.cross_entropy(logits, targets[labelled], reduction="none")
+        ends = laid["cu_seq_lens_q"].tolist()
+        counts = [int(labelled[start:end].sum()) for start, end in zip(ends, ends[1:], strict=False)]
+        for part, count in zip(nll.split(counts), counts, strict=True):
+            yield Score(float(part.double().sum()), count)
+
+    def save(self, folder: Path, chat_template: str | None) -> None:
+        """Write safetensors, configuration and tokenizer; a chat template given replaces the tokenizer's own."""
+        save_network(self.base, folder)
+        self.save_tokenizer(folder, chat_template)
+
+    def save_tokenizer(self, folder: Path, chat_template: str | None) -> None:
+        """Write the tokenizer, with the chat template that was used."""
+        if chat_template is not None:
+            self.tokenizer.inner.chat_template = chat_template
+        self.tokenizer.inner.save_pretrained(folder)
+
+
+def save_network(network: Any, folder: Path) -> None:
+    """Write a transformers model's weights and configuration."""
+    packed = network.config._attn_implementation
+    if packed and packed.startswith("lmflow_"):
+        network.set_attn_implementation("sdpa")
+    network.save_pretrained(folder)
+
+
+def forget_quantisation(network: Any) -> None:
+    """Make a model that was read from GGUF an ordinary one; else it can neither be saved nor reloaded as one."""
+    network.hf_quantizer = None
+    del network.hf_quantizer
+    if hasattr(network.config, "quantization_config"):
+        del network.config.quantization_config
+
+
+def _batches(examples: Iterable[Encoded]) -> Iterator[list[Encoded]]:
+    batch: list[Encoded] = []
+    size = 0
+    for example in examples:
+        if batch and size + len(example.input_ids) > _SCORED_AT_ONCE:
+            yield batch
+            batch, size = [], 0
+        batch.append(example)
+        size += len(example.input_ids)
+    if batch:
+        yield batch
+
+
+def _opened(factory: Any, source: str, arguments: dict[str, Any], reference: str) -> Any:
+    try:
+        return factory.from_pretrained(source, **arguments)
+    except Exception as error:  # transformers raises many kinds; all mean that the reference cannot be opened
+        reason = " ".join(str(error).split())
+        raise ModelError(f"model {reference!r} cannot be opened: {reason[:500]}") from error
+
+
+class CausalModelLoader:
+    """Opens causal language models."""
+
+    def open(self, reference: str, settings: ModelSettings) -> CausalModel:
+        """Open a folder, a GGUF file or a hub name.
+
+        Raises:
+            ModelError: the folder lacks a configuration or weights, or transformers cannot open it.
+        """
+        arguments: dict[str, Any] = {"trust_remote_code": settings.trust_remote_code}
+        path = Path(reference).expanduser()
+        if path.is_dir():
+            check_folder(path)
+            return CausalModel(reference, str(path), {**arguments, "local_files_only": True}, settings)
+        if path.suffix == ".gguf":
+            arguments = {**arguments, "gguf_file": path.name, "local_files_only": True}
+            return CausalModel(reference, str(path.parent), arguments, settings)
+        offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
+        if settings.revision:
+            arguments["revision"] = settings.revision
+        return CausalModel(reference, reference, {**arguments, "local_files_only": offline}, settings)
+
+
+def check_folder(folder: Path) -> None:
+    """Check that a folder holds a configuration and safetensors weights.
+
+    Raises:
+        ModelError: one of them is missing.
+    """
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} is no model folder: it has no config.json")
+    if not any(match for pattern in _WEIGHTS for match in folder.glob(pattern)):
+        unsafe = sorted(file.name for file in folder.glob("*.bin"))
+        hint = f" ({', '.join(unsafe)} is pickled, which LMFlow does not read: convert it)" if unsafe else ""
+        raise ModelError(f"{folder} holds no weights: no *.safetensors file{hint}")

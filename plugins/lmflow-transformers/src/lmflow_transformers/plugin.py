@@ -1,0 +1,93 @@
+"""Declares what the torch runtime offers; everything heavy is behind a target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from lmflow_core.api import (
+    AttentionSpec,
+    DecoderSpec,
+    EngineSpec,
+    ExporterSpec,
+    ModelSpec,
+    ObjectiveSpec,
+    TunerSpec,
+    hookimpl,
+)
+
+from lmflow_transformers.options import SamplingOptions, SftOptions
+
+
+@hookimpl
+def lmflow_register_models() -> Iterable[ModelSpec]:
+    """Offer causal language models from a folder, a hub name or a GGUF file."""
+    yield ModelSpec(
+        name="causal",
+        target="lmflow_transformers.models:CausalModelLoader",
+        summary="Causal language models of transformers.",
+        references=("folder", "hub", "gguf"),
+    )
+
+
+@hookimpl
+def lmflow_register_tuners() -> Iterable[TunerSpec]:
+    """Offer full fine-tuning."""
+    yield TunerSpec(
+        name="full", target="lmflow_transformers.tuners:FullTuner", summary="Train every parameter.", learning_rate=2e-5
+    )
+
+
+@hookimpl
+def lmflow_register_objectives() -> Iterable[ObjectiveSpec]:
+    """Offer supervised fine-tuning."""
+    yield ObjectiveSpec(
+        name="sft",
+        target="lmflow_transformers.training.sft:SftObjective",
+        summary="Supervised fine-tuning: predict the labelled tokens.",
+        examples=("text", "prompted", "conversation"),
+        options=SftOptions,
+    )
+
+
+@hookimpl
+def lmflow_register_decoders() -> Iterable[DecoderSpec]:
+    """Offer plain sampling."""
+    yield DecoderSpec(
+        name="sampling",
+        target="lmflow_transformers.sampling:SamplingDecoder",
+        summary="One token at a time: greedy, temperature, top-k, top-p.",
+        options=SamplingOptions,
+    )
+
+
+@hookimpl
+def lmflow_register_exporters() -> Iterable[ExporterSpec]:
+    """Offer the Hugging Face folder."""
+    yield ExporterSpec(
+        name="huggingface",
+        target="lmflow_transformers.export:HuggingFaceExporter",
+        summary="A folder of safetensors that transformers loads.",
+        aliases=("hf",),
+    )
+
+
+@hookimpl
+def lmflow_register_attentions() -> Iterable[AttentionSpec]:
+    """Offer PyTorch's own attention."""
+    yield AttentionSpec(
+        name="sdpa",
+        target="lmflow_transformers.attention:SdpaAttention",
+        summary="PyTorch's attention, apart for each packed example.",
+    )
+
+
+@hookimpl
+def lmflow_register_engines() -> Iterable[EngineSpec]:
+    """Offer one process, and the processes that torchrun starts."""
+    yield EngineSpec(name="local", target="lmflow_transformers.engines:LocalEngine", summary="One process.")
+    yield EngineSpec(
+        name="torchrun",
+        target="lmflow_transformers.engines:TorchrunEngine",
+        summary="The processes torchrun started, data parallel.",
+        environment=("RANK", "WORLD_SIZE", "MASTER_ADDR"),
+    )

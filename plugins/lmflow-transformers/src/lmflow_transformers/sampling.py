@@ -1,0 +1,71 @@
+"""Plain decoding: one token per pass, with a key-value cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from lmflow_core.api import DecodeStep
+from transformers import (
+    DynamicCache,
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from lmflow_transformers.models import CausalModel
+from lmflow_transformers.options import SamplingOptions
+
+
+class SamplingDecoder:
+    """Draws each token from the model's processed distribution."""
+
+    def __init__(self, options: SamplingOptions | None = None) -> None:
+        self._options = options or SamplingOptions()
+
+    @torch.inference_mode()
+    def decode(
+        self,
+        model: CausalModel,
+        prompt: Sequence[int],
+        *,
+        max_new_tokens: int,
+        stop_ids: frozenset[int],
+        seed: int,
+    ) -> Iterator[DecodeStep]:
+        """Yield one token at a time."""
+        generator = torch.Generator(model.device).manual_seed(seed)
+        processors = logits_processors(self._options)
+        ids = torch.tensor([list(prompt)], device=model.device)
+        cache = DynamicCache(config=model.base.config)
+        fresh = ids
+        for _ in range(max_new_tokens):
+            output = model.network(input_ids=fresh, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            scores = processors(ids, output.logits[:, -1].float())
+            fresh = self._draw(scores, generator)
+            ids = torch.cat([ids, fresh], dim=1)
+            token = int(fresh)
+            yield DecodeStep((token,))
+            if token in stop_ids:
+                return
+
+    def _draw(self, scores: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        if self._options.temperature == 0:
+            return scores.argmax(-1, keepdim=True)
+        return torch.multinomial(scores.softmax(-1), 1, generator=generator)
+
+
+def logits_processors(options: SamplingOptions) -> LogitsProcessorList:
+    """Return transformers' processors for some options, in the order its own ``generate`` uses."""
+    processors = LogitsProcessorList()
+    if options.repetition_penalty != 1.0:
+        processors.append(RepetitionPenaltyLogitsProcessor(options.repetition_penalty))
+    if options.temperature not in (0.0, 1.0):
+        processors.append(TemperatureLogitsWarper(options.temperature))
+    if options.temperature and options.top_k:
+        processors.append(TopKLogitsWarper(options.top_k))
+    if options.temperature and options.top_p < 1.0:
+        processors.append(TopPLogitsWarper(options.top_p))
+    return processors

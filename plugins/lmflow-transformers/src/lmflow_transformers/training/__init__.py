@@ -1,0 +1,1 @@
+"""Training on the Hugging Face ``Trainer``, with padding-free batches and a label-only loss."""

@@ -1,0 +1,54 @@
+"""LMFlow's training settings as transformers' ``TrainingArguments``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lmflow_core.api import TrainingJob
+from transformers import TrainingArguments
+
+
+def training_arguments(job: TrainingJob) -> TrainingArguments:
+    """Return the arguments of the Hugging Face trainer for a job."""
+    settings = job.settings
+    values: dict[str, Any] = {
+        "output_dir": str(job.checkpoints),
+        "num_train_epochs": settings.epochs,
+        "max_steps": settings.max_steps or -1,
+        "per_device_train_batch_size": settings.batch_size,
+        "gradient_accumulation_steps": settings.gradient_accumulation_steps,
+        "learning_rate": settings.lr,
+        "lr_scheduler_type": settings.lr_scheduler_type,
+        "warmup_steps": settings.warmup_ratio,
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.max_grad_norm,
+        "adam_beta1": settings.adam_beta1,
+        "adam_beta2": settings.adam_beta2,
+        "adam_epsilon": settings.adam_epsilon,
+        "optim": "adamw_torch_fused",
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},
+        "logging_steps": settings.logging_steps,
+        "logging_first_step": True,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps" if settings.save_steps else "no",
+        "save_steps": settings.save_steps or 500,
+        "save_total_limit": settings.save_total_limit,
+        "eval_strategy": _eval_strategy(job),
+        "eval_steps": settings.eval_steps,
+        "report_to": list(settings.report_to) or "none",
+        "run_name": settings.run_name,
+        "seed": settings.seed,
+        "use_cpu": job.model.device.type == "cpu",  # type: ignore[attr-defined]
+        "dataloader_pin_memory": False,
+        "remove_unused_columns": False,
+        "disable_tqdm": True,
+        "ddp_find_unused_parameters": False,
+    }
+    return TrainingArguments(**{**values, **job.engine.trainer_arguments()})
+
+
+def _eval_strategy(job: TrainingJob) -> str:
+    if job.held_out is None:
+        return "no"
+    return "steps" if job.settings.eval_steps else "epoch"

@@ -1,0 +1,67 @@
+"""The progress bar of a training run: loss, real tokens per second, memory, time left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from tqdm import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from lmflow_transformers.devices import peak_memory_bytes
+
+
+class Progress(TrainerCallback):
+    """Draws a bar on a terminal and a line per point of the loss curve elsewhere. ``tokens`` is counted by the trainer."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self.seconds = 0.0
+        self._started = 0.0
+        self._bar: Any = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Start the clock and the bar."""
+        self._started = time.perf_counter()
+        self._bar = tqdm(
+            total=state.max_steps,
+            initial=state.global_step,
+            desc="Training",
+            unit="step",
+            file=sys.stderr,
+            disable=not (state.is_world_process_zero and sys.stderr.isatty()),
+        )
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Move the bar."""
+        self.seconds = time.perf_counter() - self._started
+        self._bar.update(state.global_step - self._bar.n)
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
+    ) -> None:
+        """Show the newest figures."""
+        if not state.is_world_process_zero or not logs:
+            return
+        figures = {name: f"{logs[name]:.4f}" for name in ("loss", "eval_loss") if name in logs}
+        if not figures:
+            return
+        figures["tokens/s"] = f"{self.tokens / max(time.perf_counter() - self._started, 1e-9):.0f}"
+        figures["memory"] = f"{peak_memory_bytes() / 1e9:.2f} GB"
+        if self._bar.disable:
+            shown = "  ".join(f"{name} {value}" for name, value in figures.items())
+            print(f"step {state.global_step}/{state.max_steps}  {shown}", file=sys.stderr, flush=True)
+        else:
+            self._bar.set_postfix(figures)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Stop the clock and close the bar."""
+        self.seconds = time.perf_counter() - self._started
+        self._bar.close()
