@@ -88,6 +88,4 @@ def check_trainable(messages: Sequence[Message]) -> None:
     """
     check_turns(messages)
     if messages[-1].role != "assistant":
-        raise ValueError(
-            "the conversation ends with a user message; the last message must be the assistant's"
-        )
+        raise ValueError("the conversation ends with a user message; the last message must be the assistant's")

@@ -76,9 +76,7 @@ class ExampleReader:
             return self._named(self._asked, "asked for with --dataset-format")
         if row.declared is not None:
             return self._declared(row, row.declared)
-        fitting = [
-            p.spec.name for p in self._catalogue.datasets if self._reader(p.spec.name).recognises(row.value)
-        ]
+        fitting = [p.spec.name for p in self._catalogue.datasets if self._reader(p.spec.name).recognises(row.value)]
         if len(fitting) == 1:
             return self._named(fitting[0], f"recognised from the fields {', '.join(row.value)}")
         raise DataError(self._unrecognised(row, fitting), file=row.file, row=row.number)

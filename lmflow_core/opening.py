@@ -52,9 +52,7 @@ def open_model(settings: ModelSettings, catalogue: Catalogue) -> OpenModel:
     return OpenModel(loader.open(settings.model, settings), provided.spec.template, adapter, tuner)
 
 
-def _with_adapter(
-    settings: ModelSettings, catalogue: Catalogue
-) -> tuple[ModelSettings, Path | None, Tuner | None]:
+def _with_adapter(settings: ModelSettings, catalogue: Catalogue) -> tuple[ModelSettings, Path | None, Tuner | None]:
     if settings.adapter is not None:
         return settings, settings.adapter, _adapter_tuner(settings.adapter, catalogue)
     folder = Path(settings.model).expanduser()
@@ -63,27 +61,19 @@ def _with_adapter(
     tuner = _adapter_tuner(folder, catalogue)
     base = tuner.base_reference(folder)
     if base is None:
-        raise ModelError(
-            f"{folder} holds an adapter that does not tell its base model: add --adapter and --model"
-        )
+        raise ModelError(f"{folder} holds an adapter that does not tell its base model: add --adapter and --model")
     return replace(settings, model=base), folder, tuner
 
 
 def _adapter_owners(folder: Path, catalogue: Catalogue) -> list[str]:
-    return [
-        p.qualified
-        for p in catalogue.tuners
-        if p.spec.adapter_file and (folder / p.spec.adapter_file).is_file()
-    ]
+    return [p.qualified for p in catalogue.tuners if p.spec.adapter_file and (folder / p.spec.adapter_file).is_file()]
 
 
 def _adapter_tuner(folder: Path, catalogue: Catalogue) -> Tuner:
     owners = _adapter_owners(folder, catalogue)
     if not owners:
         marks = sorted({p.spec.adapter_file for p in catalogue.tuners if p.spec.adapter_file})
-        raise ModelError(
-            f"{folder} holds no adapter (looked for {', '.join(marks) or 'none: no plugin makes any'})"
-        )
+        raise ModelError(f"{folder} holds no adapter (looked for {', '.join(marks) or 'none: no plugin makes any'})")
     spec = catalogue.tuners.spec(owners[0])
     tuner: Tuner = catalogue.tuners.load(owners[0])(spec.options() if spec.options else None)
     return tuner
@@ -103,9 +93,7 @@ def find_model(reference: str, catalogue: Catalogue) -> Provided[ModelSpec]:
     if len(fitting) == 1:
         return fitting[0]
     if not fitting:
-        raise ModelError(
-            f"no plugin opens {reference!r} (a {form} reference); see 'lmflow plugins --kind model'"
-        )
+        raise ModelError(f"no plugin opens {reference!r} (a {form} reference); see 'lmflow plugins --kind model'")
     names = " or ".join(f"{p.qualified}" for p in fitting)
     raise ModelError(f"{reference!r} can be opened by {names}; disable one with --no-plugin")
 
@@ -181,6 +169,4 @@ def _undecided(tokenizer: Tokenizer, fitting: list[str], catalogue: Catalogue) -
         return f"several templates render as the model's own does: choose one with --template {'|'.join(fitting)}"
     if tokenizer.render_chat(_PROBES[0][0], False) is None:
         return f"the model has no chat template: choose one with --template NAME. Known: {known}"
-    return (
-        f"no known template renders as the model's own does: choose one with --template NAME. Known: {known}"
-    )
+    return f"no known template renders as the model's own does: choose one with --template NAME. Known: {known}"

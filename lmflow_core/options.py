@@ -176,9 +176,7 @@ def _field(field: dataclasses.Field[Any], hint: Any) -> OptionField:
         many = True
         hint = typing.get_args(hint)[0]
     default = field.default_factory() if callable(field.default_factory) else field.default
-    return OptionField(
-        name=field.name, type=hint, optional=optional, many=many, default=default, **field.metadata
-    )
+    return OptionField(name=field.name, type=hint, optional=optional, many=many, default=default, **field.metadata)
 
 
 def build(options: type[T], values: Mapping[str, object], where: str = "") -> T:

@@ -29,9 +29,7 @@ def check_output(folder: Path, *, overwrite: bool = False, resume: bool = False)
         raise OutputError(f"{folder} holds no checkpoint to resume from; leave out --resume to start anew")
     if folder.is_dir() and any(folder.iterdir()) and not (overwrite or resume):
         what = "another run" if (folder / RUN_FILE).exists() or (folder / CHECKPOINTS).exists() else "files"
-        mend = "choose another --output, or add --overwrite" + (
-            " or --resume" if what == "another run" else ""
-        )
+        mend = "choose another --output, or add --overwrite" + (" or --resume" if what == "another run" else "")
         raise OutputError(f"{folder} already holds {what}: {mend}")
     parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not os.access(parent, os.W_OK):

@@ -222,9 +222,7 @@ def _incompatibility(entry: importlib.metadata.EntryPoint) -> str | None:
     return f"needs lmflow-core{requirement}, have {lmflow_core.__version__}"
 
 
-def _load_into(
-    record: PluginRecord, manager: pluggy.PluginManager, entry: importlib.metadata.EntryPoint
-) -> None:
+def _load_into(record: PluginRecord, manager: pluggy.PluginManager, entry: importlib.metadata.EntryPoint) -> None:
     before = set(sys.modules)
     module = _guarded("import", entry.load)
     record.location = getattr(module, "__file__", None) or entry.value
@@ -260,9 +258,7 @@ def _known_hooks(manager: pluggy.PluginManager, module: ModuleType) -> dict[str,
             raise _StageError("hooks", f"{caller.name} asks for an order or wraps others; hooks only declare")
         implementations[caller.name] = implementation
     if not implementations:
-        raise _StageError(
-            "hooks", "not a plugin: it implements no lmflow_register_… hook (is @hookimpl missing?)"
-        )
+        raise _StageError("hooks", "not a plugin: it implements no lmflow_register_… hook (is @hookimpl missing?)")
     return implementations
 
 

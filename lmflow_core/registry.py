@@ -118,9 +118,7 @@ class Registry(Generic[S]):
         return target
 
     def _conflict_message(self, name: str, owners: list[Provided[S]]) -> str:
-        listed = " and ".join(
-            f"{o.plugin.name!r} ({o.plugin.distribution} {o.plugin.version})" for o in owners
-        )
+        listed = " and ".join(f"{o.plugin.name!r} ({o.plugin.distribution} {o.plugin.version})" for o in owners)
         qualified = " or ".join(repr(f"{o.plugin.name}:{name}") for o in owners)
         return (
             f"{self.kind} {name!r} is provided by {listed}. "
@@ -129,9 +127,7 @@ class Registry(Generic[S]):
 
     def _unknown_message(self, plugin: str, name: str) -> str:
         opening = f"unknown {self.kind} {name!r}" + (f" of plugin {plugin!r}" if plugin else "") + "."
-        distribution = (
-            (plugin and f"lmflow-{short_name(plugin)}") or official_names().get(self.kind, {}).get(name)
-        )
+        distribution = (plugin and f"lmflow-{short_name(plugin)}") or official_names().get(self.kind, {}).get(name)
         if distribution and (absence := self._absence(distribution)):
             return f"{opening} {absence}"
         return f"{opening}{self._known_names(name)}{self._failed_plugins()}"

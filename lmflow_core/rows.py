@@ -68,9 +68,7 @@ def read_rows(file: Path) -> Iterator[Row]:
             rows = _read_lines(file, stream) if file.suffix.lower() == ".jsonl" else _read_json(file, stream)
             yield from rows
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"not UTF-8 ({error.reason} at byte {error.start}); convert it to UTF-8", file=file
-        ) from error
+        raise DataError(f"not UTF-8 ({error.reason} at byte {error.start}); convert it to UTF-8", file=file) from error
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", file=file) from error
 
@@ -125,7 +123,7 @@ def _numbered(file: Path, scanner: _Scanner, declared: str | None) -> Iterator[R
 def _read_envelope(file: Path, scanner: _Scanner) -> Iterator[Row]:
     declared: str | None = None
     seen = False
-    for key in scanner.keys():
+    for key in scanner.object_keys():
         if key == "instances" and scanner.peek() == "[":
             seen = True
             yield from _numbered(file, scanner, declared)
@@ -188,7 +186,7 @@ class _Scanner:
         self._expect("]")
         self._row = 0
 
-    def keys(self) -> Iterator[str]:
+    def object_keys(self) -> Iterator[str]:
         """Yield the keys of the object that comes next; the caller reads each value."""
         self._expect("{")
         if self.peek() != "}":

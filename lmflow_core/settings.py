@@ -15,9 +15,7 @@ class ModelSettings:
     """Which model, and how it is opened."""
 
     model: str = option(help="Model: a registered name, a folder, a hub name or a GGUF file.")
-    adapter: Path | None = option(
-        None, help="Folder of an adapter to put on the model.", aliases=("lora_model_path",)
-    )
+    adapter: Path | None = option(None, help="Folder of an adapter to put on the model.", aliases=("lora_model_path",))
     dtype: str = option(
         "auto",
         help="Number format of the weights; auto is float32 on a CPU, bfloat16 on a GPU.",
@@ -26,9 +24,7 @@ class ModelSettings:
     )
     device: str = option("auto", help="Where to run: auto, cpu, cuda or cuda:N.")
     revision: str | None = option(None, help="Revision of a hub model.", aliases=("model_revision",))
-    trust_remote_code: bool = option(
-        False, help="Run Python code that comes with a model. Off unless you ask."
-    )
+    trust_remote_code: bool = option(False, help="Run Python code that comes with a model. Off unless you ask.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,22 +67,16 @@ class TrainingSettings:
     )
     warmup_ratio: float = option(0.03, help="Share of the steps spent warming up.", minimum=0, maximum=1)
     weight_decay: float = option(0.0, help="Weight decay.", minimum=0)
-    max_grad_norm: float = option(
-        1.0, help="Gradients are clipped to this norm; 0 turns clipping off.", minimum=0
-    )
+    max_grad_norm: float = option(1.0, help="Gradients are clipped to this norm; 0 turns clipping off.", minimum=0)
     adam_beta1: float = option(0.9, help="AdamW's first decay.", minimum=0, maximum=1)
     adam_beta2: float = option(0.999, help="AdamW's second decay.", minimum=0, maximum=1)
     adam_epsilon: float = option(1e-8, help="AdamW's epsilon.", above=0)
     gradient_checkpointing: bool = option(False, help="Recompute activations to save memory.")
     logging_steps: int = option(10, help="Steps between points of the loss curve.", minimum=1)
-    save_steps: int | None = option(
-        None, help="Steps between checkpoints; none are kept when left out.", minimum=1
-    )
+    save_steps: int | None = option(None, help="Steps between checkpoints; none are kept when left out.", minimum=1)
     save_total_limit: int = option(2, help="Checkpoints kept.", minimum=1)
     eval_dataset: tuple[Path, ...] = option((), help="Held-out data to measure during training.")
-    eval_steps: int | None = option(
-        None, help="Steps between measurements; once per epoch when left out.", minimum=1
-    )
+    eval_steps: int | None = option(None, help="Steps between measurements; once per epoch when left out.", minimum=1)
     report_to: tuple[str, ...] = option((), help="Trackers: tensorboard, wandb, mlflow, …")
     run_name: str | None = option(None, help="Name of the run in trackers.")
     seed: int = option(42, help="Seed of every random choice.", minimum=0, maximum=2**32 - 1)
@@ -99,9 +89,7 @@ class ChoiceSettings:
     objective: str = option("sft", help="What is learned.")
     tuner: str = option("full", help="Which parameters train.")
     attention: str = option("sdpa", help="Attention implementation.")
-    engine: str | None = option(
-        None, help="How the job is spread; recognised from the environment when left out."
-    )
+    engine: str | None = option(None, help="How the job is spread; recognised from the environment when left out.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,9 +99,7 @@ class OutputSettings:
     output: Path = option(
         help="Folder for the result.", aliases=("output_dir", "output_model_path", "output_lora_path")
     )
-    overwrite: bool = option(
-        False, help="Replace a result that is already there.", aliases=("overwrite_output_dir",)
-    )
+    overwrite: bool = option(False, help="Replace a result that is already there.", aliases=("overwrite_output_dir",))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,9 +137,7 @@ class DecodingSettings:
 
     decoder: str = option("sampling", help="Way of drawing tokens.")
     max_new_tokens: int = option(256, help="Longest answer in tokens.", minimum=1)
-    stop: tuple[str, ...] = option(
-        (), help="Texts that end the answer; several with commas.", aliases=("end_string",)
-    )
+    stop: tuple[str, ...] = option((), help="Texts that end the answer; several with commas.", aliases=("end_string",))
     seed: int = option(42, help="Seed of every random choice.", minimum=0, maximum=2**32 - 1)
     system: str | None = option(None, help="System prompt.", aliases=("system_prompt",))
     template: str | None = option(

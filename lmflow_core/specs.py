@@ -53,9 +53,7 @@ class Spec:
         if not _TARGET.match(self.target):
             raise SpecError(f"target {self.target!r} of {self.name!r} must look like 'module:attribute'")
         if not self.summary or len(self.summary) > _LONGEST_SUMMARY or "\n" in self.summary:
-            raise SpecError(
-                f"summary of {self.name!r} must be one line of 1 to {_LONGEST_SUMMARY} characters"
-            )
+            raise SpecError(f"summary of {self.name!r} must be one line of 1 to {_LONGEST_SUMMARY} characters")
         if self.options is not None and not dataclasses.is_dataclass(self.options):
             raise SpecError(f"options of {self.name!r} must be a dataclass, not {self.options!r}")
 

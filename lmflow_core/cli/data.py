@@ -67,9 +67,7 @@ def check(catalogue: Catalogue, paths: tuple[Path, ...], dataset_format: str | N
 @click.option("--rows", default=3, show_default=True, help="Rows to show.")
 @_json
 @click.pass_obj
-def preview(
-    catalogue: Catalogue, /, paths: tuple[Path, ...], rows: int, as_json: bool, **given: str | None
-) -> None:
+def preview(catalogue: Catalogue, /, paths: tuple[Path, ...], rows: int, as_json: bool, **given: str | None) -> None:
     """Show the first rows as they will be trained on; what carries a label is green."""
     previews = inspect_data.preview_data(_model(given), _data(paths, given), rows, catalogue)
     if as_json:

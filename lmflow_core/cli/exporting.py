@@ -32,9 +32,7 @@ def _write(request: Request, catalogue: Catalogue, arguments: Arguments, *, need
     console.note(f"written to {exported.folder}")
 
 
-export = ShapedCommand(
-    EXPORT, _export, summary="Write a model in another form; its adapter is merged on the way."
-)
+export = ShapedCommand(EXPORT, _export, summary="Write a model in another form; its adapter is merged on the way.")
 merge = ShapedCommand(
     dataclasses.replace(EXPORT, name="merge"),
     _merge,

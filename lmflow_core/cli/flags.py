@@ -152,9 +152,7 @@ def _metavar(option: OptionField) -> str:
 
 
 def _help(option: OptionField) -> str:
-    default = (
-        "" if option.default in (None, (), False) or option.required else f" [default: {option.default}]"
-    )
+    default = "" if option.default in (None, (), False) or option.required else f" [default: {option.default}]"
     required = " [required]" if option.required else ""
     aliases = f" (also {', '.join('--' + alias for alias in option.aliases)})" if option.aliases else ""
     return f"{option.help}{default}{required}{aliases}"

@@ -22,9 +22,7 @@ SCHEMA = 1
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 @click.option("--kind", type=click.Choice(sorted(KINDS)), help="List the names of one kind instead.")
-@click.option(
-    "--check", is_flag=True, help="Exit with status 1 when a plugin is unhealthy or a name contested."
-)
+@click.option("--check", is_flag=True, help="Exit with status 1 when a plugin is unhealthy or a name contested.")
 @click.option("--timings", is_flag=True, help="Show how long each plugin took to load.")
 @click.pass_context
 def plugins(ctx: click.Context, as_json: bool, kind: str | None, check: bool, timings: bool) -> None:
@@ -91,9 +89,7 @@ def _listing(catalogue: Catalogue, timings: bool) -> str:
     rows = [_row(record, timings) for record in catalogue.plugins.records]
     lines = [console.table(header, rows)]
     for conflict in catalogue.conflicts():
-        lines.append(
-            f"contested: {conflict['kind']} {conflict['name']!r}: use {' or '.join(conflict['providers'])}"
-        )  # type: ignore[arg-type]
+        lines.append(f"contested: {conflict['kind']} {conflict['name']!r}: use {' or '.join(conflict['providers'])}")  # type: ignore[arg-type]
     counts = Counter(record.status for record in catalogue.plugins.records)
     summary = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
     lines.append(f"{len(rows)} plugins: {summary or 'none'}.  Details: lmflow plugins show NAME")
@@ -111,10 +107,7 @@ def _provides(record: PluginRecord) -> str:
 
 
 def _names_of_kind(catalogue: Catalogue, kind: str) -> str:
-    rows = [
-        (p.spec.name, p.plugin.name, ", ".join(p.spec.aliases), p.spec.summary)
-        for p in catalogue.of_kind(kind)
-    ]
+    rows = [(p.spec.name, p.plugin.name, ", ".join(p.spec.aliases), p.spec.summary) for p in catalogue.of_kind(kind)]
     return console.table((kind.upper(), "PLUGIN", "ALIASES", "SUMMARY"), sorted(rows))
 
 

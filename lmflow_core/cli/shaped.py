@@ -19,9 +19,7 @@ Run = Callable[[Request, Catalogue, Arguments], None]
 class ShapedCommand(click.Command):
     """A command that hands its raw arguments to a :class:`FlagParser`."""
 
-    def __init__(
-        self, shape: Shape, run: Run, *, summary: str, run_file: bool = False, switches: Sequence[str] = ()
-    ):
+    def __init__(self, shape: Shape, run: Run, *, summary: str, run_file: bool = False, switches: Sequence[str] = ()):
         super().__init__(shape.name, add_help_option=False, help=summary)
         self._shape = shape
         self._run = run
@@ -58,9 +56,7 @@ class ShapedCommand(click.Command):
         with formatter.section("Options"):
             rows = list(help_rows(self._shape, values, catalogue))
             rows += [(f"--{switch}", _SWITCH_HELP.get(switch, "")) for switch in self._switches]
-            formatter.write_dl(
-                [*rows, ("-h, --help", "Show this; with components chosen, their options too.")]
-            )
+            formatter.write_dl([*rows, ("-h, --help", "Show this; with components chosen, their options too.")])
         return formatter.getvalue().rstrip()
 
 

@@ -33,9 +33,7 @@ def evaluate(request: Request, catalogue: Catalogue) -> Evaluation:
     """
     data = request.get(DataSettings)
     opened = open_model(request.get(ModelSettings), catalogue)
-    examples = list(ExampleReader(catalogue, data.dataset_format).read(data.dataset))[
-        : data.max_train_samples
-    ]
+    examples = list(ExampleReader(catalogue, data.dataset_format).read(data.dataset))[: data.max_train_samples]
     needed = any(located.example.kind == "conversation" for located in examples)
     _, template = choose_template(data.template, opened, catalogue, needed=needed)
     limit = data.max_length or opened.model.context_length

@@ -111,9 +111,7 @@ def _summary(counts: Counts, template: str | None) -> str:
         f"template {template}" if template else "no template",
     ]
     if shortened:
-        parts.append(
-            f"too long: {counts.dropped} dropped, {counts.truncated} truncated, {counts.split} split"
-        )
+        parts.append(f"too long: {counts.dropped} dropped, {counts.truncated} truncated, {counts.split} split")
     if counts.untrained:
         parts.append(f"{counts.untrained} left out for want of a trainable token")
     return "; ".join(parts)

@@ -69,9 +69,7 @@ class Preview:
     pieces: list[tuple[str, bool]]
 
 
-def preview_data(
-    model: ModelSettings, data: DataSettings, rows: int, catalogue: Catalogue
-) -> Iterator[Preview]:
+def preview_data(model: ModelSettings, data: DataSettings, rows: int, catalogue: Catalogue) -> Iterator[Preview]:
     """Yield the first rows, encoded.
 
     Raises:
@@ -84,10 +82,7 @@ def preview_data(
 
 def _preview(model: LanguageModel, located: Located, row: Encoded) -> Preview:
     ids, labels = list(row.input_ids), list(row.labels)
-    spans = [
-        (list(group), trained)
-        for trained, group in itertools.groupby(range(len(ids)), lambda i: labels[i] >= 0)
-    ]
+    spans = [(list(group), trained) for trained, group in itertools.groupby(range(len(ids)), lambda i: labels[i] >= 0)]
     pieces = [(model.tokenizer.decode([ids[i] for i in span]), trained) for span, trained in spans]
     return Preview(str(located.file), located.row, ids, labels, model.tokenizer.decode(ids), pieces)
 

@@ -42,9 +42,7 @@ def items(row: Mapping[str, Any], field: str) -> list[Any]:
     return row[field]
 
 
-def messages(
-    row: Mapping[str, Any], field: str, *, role: str, content: str, roles: Mapping[str, str]
-) -> list[Message]:
+def messages(row: Mapping[str, Any], field: str, *, role: str, content: str, roles: Mapping[str, str]) -> list[Message]:
     """Return the messages in a list of objects with a role field and a content field.
 
     ``roles`` maps each role as it is written to LMFlow's.

@@ -66,9 +66,7 @@ class Alpaca:
         """Return a conversation whose last user turn is the instruction, its input below it."""
         turns = [*_system(optional_text(row, "system"))]
         for pair in items(row, "history") if row.get("history") else []:
-            if not (
-                isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)
-            ):
+            if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)):
                 raise ValueError("the field 'history' must hold pairs of texts: [[user, assistant], …]")
             turns += [Message("user", pair[0]), Message("assistant", pair[1])]
         parts = [text(row, "instruction"), optional_text(row, "input")]
@@ -98,9 +96,7 @@ class Messages:
 
     def read(self, row: Mapping[str, Any]) -> Conversation:
         """Return the conversation."""
-        return Conversation(
-            tuple(messages(row, "messages", role="role", content="content", roles=_OWN_ROLES))
-        )
+        return Conversation(tuple(messages(row, "messages", role="role", content="content", roles=_OWN_ROLES)))
 
 
 def _system(prompt: str) -> tuple[Message, ...]:

@@ -19,15 +19,11 @@ def lmflow_register_datasets() -> Iterable[DatasetSpec]:
             "LMFlow's conversations.",
             "messages [role, content], system?",
         ),
-        _spec(
-            "alpaca", "Alpaca", "An instruction with optional input.", "instruction, input?, output, history?"
-        ),
+        _spec("alpaca", "Alpaca", "An instruction with optional input.", "instruction, input?, output, history?"),
         _spec("sharegpt", "ShareGpt", "Turns from human and gpt.", "conversations [from, value]"),
         _spec("messages", "Messages", "OpenAI messages.", "messages [role, content]"),
     ]
 
 
 def _spec(name: str, attribute: str, summary: str, fields: str) -> DatasetSpec:
-    return DatasetSpec(
-        name=name, target=f"lmflow_datasets.formats:{attribute}", summary=summary, fields=fields
-    )
+    return DatasetSpec(name=name, target=f"lmflow_datasets.formats:{attribute}", summary=summary, fields=fields)

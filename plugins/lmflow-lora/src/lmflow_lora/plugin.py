@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lmflow_core.api import TunerSpec, hookimpl
-
 from lmflow_lora.options import LoraOptions
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lmflow_core.api import ModelError, RequestError, TrainingSettings
-from lmflow_transformers.api import CausalModel
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.optimizers import create_loraplus_optimizer
 
+from lmflow_core.api import ModelError, RequestError, TrainingSettings
 from lmflow_lora.options import LoraOptions
+from lmflow_transformers.api import CausalModel
 
 
 class LoraTuner:

@@ -15,9 +15,7 @@ CHATML = ChatTemplate(
     stop=("<|im_end|>",),
 )
 
-SMOLLM2 = replace(
-    CHATML, default_system="You are a helpful AI assistant named SmolLM, trained by Hugging Face"
-)
+SMOLLM2 = replace(CHATML, default_system="You are a helpful AI assistant named SmolLM, trained by Hugging Face")
 
 LLAMA2 = ChatTemplate(
     system="<<SYS>>\n{content}\n<</SYS>>\n\n",

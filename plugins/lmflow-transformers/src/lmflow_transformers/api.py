@@ -1,7 +1,13 @@
 """The public interface of the torch runtime, for plugins that build on it; everything else is private."""
 
 from lmflow_transformers.devices import peak_memory_bytes
-from lmflow_transformers.models import CausalModel, CausalModelLoader, check_folder, forget_quantisation, save_network
+from lmflow_transformers.models import (
+    CausalModel,
+    CausalModelLoader,
+    check_folder,
+    forget_quantisation,
+    save_network,
+)
 from lmflow_transformers.packing import lay_out
 from lmflow_transformers.training.trainer import train_with_trainer
 from lmflow_transformers.tuners import FullTuner

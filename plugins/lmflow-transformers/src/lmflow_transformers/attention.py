@@ -6,13 +6,15 @@ PyTorch's causal kernel, whose memory grows linearly with length.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
-from lmflow_core.api import RequestError
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
+
+from lmflow_core.api import RequestError
 
 PACKED_SDPA = "lmflow_packed_sdpa"
 
@@ -71,7 +73,7 @@ def packed_attention(
     if others.get("s_aux") is not None:
         raise RequestError("this model uses attention sinks, which --attention sdpa does not support")
     ends = [0, query.shape[2]] if cu_seq_lens_q is None else cu_seq_lens_q.tolist()
-    lengths = [end - start for start, end in zip(ends, ends[1:], strict=False)]
+    lengths = [end - start for start, end in pairwise(ends)]
     attended = [
         _attend(q, k, v, dropout, scaling, sliding_window, softcap)
         for q, k, v in zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True)

@@ -6,6 +6,7 @@ import resource
 import sys
 
 import torch
+
 from lmflow_core.api import RequestError
 
 

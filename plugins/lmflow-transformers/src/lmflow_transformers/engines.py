@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+
 from lmflow_core.api import RequestError, World
 
 
@@ -39,8 +40,10 @@ class TorchrunEngine:
     def start(self) -> Iterator[World]:
         """Join the process group."""
         if "RANK" not in os.environ:
-            raise RequestError("--engine torchrun: start the command with torchrun, as in "
-                               "'torchrun --nproc-per-node 2 -m lmflow_core finetune …'")
+            raise RequestError(
+                "--engine torchrun: start the command with torchrun, as in "
+                "'torchrun --nproc-per-node 2 -m lmflow_core finetune …'"
+            )
         backend = "nccl" if torch.cuda.is_available() else "gloo"
         torch.distributed.init_process_group(backend)
         try:

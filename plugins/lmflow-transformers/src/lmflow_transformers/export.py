@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from lmflow_core.api import ExportReport
-
 from lmflow_transformers.models import CausalModel
 
 

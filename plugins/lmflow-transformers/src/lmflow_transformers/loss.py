@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+
 from lmflow_core.api import IGNORE
 
 _PROBE_LENGTH = 8
@@ -111,9 +112,7 @@ def _chunk_loss(
     return loss
 
 
-def chunked_cross_entropy(
-    hidden: torch.Tensor, targets: torch.Tensor, head: Head, chunk: int
-) -> torch.Tensor:
+def chunked_cross_entropy(hidden: torch.Tensor, targets: torch.Tensor, head: Head, chunk: int) -> torch.Tensor:
     """Return the summed cross-entropy of some positions, with gradients for hidden states, weight and bias.
 
     Args:
@@ -187,5 +186,3 @@ def head_is_plain(network: Any) -> bool:
         return torch.allclose(Head.of(network).logits(hidden), own, atol=1e-3, rtol=1e-3)
     finally:
         network.train(training)
-
-

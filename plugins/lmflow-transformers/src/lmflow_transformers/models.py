@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
-from lmflow_core.api import Encoded, ModelError, ModelSettings, Score
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
+from lmflow_core.api import Encoded, ModelError, ModelSettings, Score
 from lmflow_transformers.attention import SdpaAttention
 from lmflow_transformers.devices import pick_device, pick_dtype
 from lmflow_transformers.loss import Head, head_is_plain, token_nll
 from lmflow_transformers.packing import lay_out
 from lmflow_transformers.tokenizers import TransformersTokenizer
+
+# Loading bars of a library would cut into our own output, and its advice is not meant for our users.
+transformers_logging.disable_progress_bar()
+transformers_logging.set_verbosity_error()
 
 _SCORED_AT_ONCE = 2048
 _LOSS_CHUNK = 512
@@ -102,7 +108,7 @@ class CausalModel:
             logits = self.base(use_cache=False, **laid).logits[0][labelled].float()
             nll = torch.nn.functional.cross_entropy(logits, targets[labelled], reduction="none")
         ends = laid["cu_seq_lens_q"].tolist()
-        counts = [int(labelled[start:end].sum()) for start, end in zip(ends, ends[1:], strict=False)]
+        counts = [int(labelled[start:end].sum()) for start, end in pairwise(ends)]
         for part, count in zip(nll.split(counts), counts, strict=True):
             yield Score(float(part.double().sum()), count)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+
 from lmflow_core.api import IGNORE, Encoded
 
 

@@ -14,7 +14,6 @@ from lmflow_core.api import (
     TunerSpec,
     hookimpl,
 )
-
 from lmflow_transformers.options import SamplingOptions, SftOptions
 
 
@@ -33,7 +32,10 @@ def lmflow_register_models() -> Iterable[ModelSpec]:
 def lmflow_register_tuners() -> Iterable[TunerSpec]:
     """Offer full fine-tuning."""
     yield TunerSpec(
-        name="full", target="lmflow_transformers.tuners:FullTuner", summary="Train every parameter.", learning_rate=2e-5
+        name="full",
+        target="lmflow_transformers.tuners:FullTuner",
+        summary="Train every parameter.",
+        learning_rate=2e-5,
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
-from lmflow_core.api import DecodeStep
 from transformers import (
     DynamicCache,
     LogitsProcessorList,
@@ -15,6 +14,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from lmflow_core.api import DecodeStep
 from lmflow_transformers.models import CausalModel
 from lmflow_transformers.options import SamplingOptions
 

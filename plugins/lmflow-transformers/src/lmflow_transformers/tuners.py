@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from lmflow_core.api import ModelError, TrainingSettings
-
 from lmflow_transformers.models import CausalModel
 
 

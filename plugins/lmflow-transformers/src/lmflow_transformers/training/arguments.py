@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmflow_core.api import TrainingJob
 from transformers import TrainingArguments
+
+from lmflow_core.api import TrainingJob
 
 
 def training_arguments(job: TrainingJob) -> TrainingArguments:
@@ -26,8 +27,6 @@ def training_arguments(job: TrainingJob) -> TrainingArguments:
         "adam_beta2": settings.adam_beta2,
         "adam_epsilon": settings.adam_epsilon,
         "optim": "adamw_torch_fused",
-        "gradient_checkpointing": settings.gradient_checkpointing,
-        "gradient_checkpointing_kwargs": {"use_reentrant": False},
         "logging_steps": settings.logging_steps,
         "logging_first_step": True,
         "logging_nan_inf_filter": False,

@@ -21,9 +21,7 @@ class Progress(TrainerCallback):
         self._started = 0.0
         self._bar: Any = None
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Start the clock and the bar."""
         self._started = time.perf_counter()
         self._bar = tqdm(
@@ -35,15 +33,18 @@ class Progress(TrainerCallback):
             disable=not (state.is_world_process_zero and sys.stderr.isatty()),
         )
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Move the bar."""
         self.seconds = time.perf_counter() - self._started
         self._bar.update(state.global_step - self._bar.n)
 
     def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Any = None,
+        **_: Any,
     ) -> None:
         """Show the newest figures."""
         if not state.is_world_process_zero or not logs:
@@ -59,9 +60,7 @@ class Progress(TrainerCallback):
         else:
             self._bar.set_postfix(figures)
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Stop the clock and close the bar."""
         self.seconds = time.perf_counter() - self._started
         self._bar.close()

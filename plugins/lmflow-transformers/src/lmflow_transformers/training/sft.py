@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from lmflow_core.api import TrainingJob, TrainingReport
-
 from lmflow_transformers.loss import label_only_forward
 from lmflow_transformers.options import SftOptions
 from lmflow_transformers.training.trainer import train_with_trainer

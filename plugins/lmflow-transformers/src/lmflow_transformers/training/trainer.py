@@ -7,11 +7,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from lmflow_core.api import Encoded, EncodedDataset, LmflowError, LossPoint, RequestError, TrainingJob, TrainingReport
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback
+from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
+from lmflow_core.api import (
+    Encoded,
+    EncodedDataset,
+    LmflowError,
+    LossPoint,
+    RequestError,
+    TrainingJob,
+    TrainingReport,
+)
 from lmflow_transformers.devices import peak_memory_bytes
 from lmflow_transformers.packing import lay_out
 from lmflow_transformers.training.arguments import training_arguments
@@ -118,9 +126,12 @@ def train_with_trainer(job: TrainingJob) -> TrainingReport:
     extensions = job.tuner.trainer_extensions(job.model, job.settings)
     model.base.set_attn_implementation(job.attention)
     model.base.config.use_cache = False
+    if job.settings.gradient_checkpointing:
+        model.base.gradient_checkpointing_enable({"use_reentrant": False})
     progress = Progress()
     try:
         trainer = PackedTrainer(job, progress, extensions)
+        trainer.remove_callback(PrinterCallback)
         trainer.add_callback(_StopAtNan())
         trainer.train(resume_from_checkpoint=_last_checkpoint(job))
     except (torch.OutOfMemoryError, MemoryError) as error:
@@ -131,6 +142,7 @@ def train_with_trainer(job: TrainingJob) -> TrainingReport:
     finally:
         model.base.set_attn_implementation("sdpa")
         model.base.config.use_cache = True
+        model.base.gradient_checkpointing_disable()
     model.network.eval()
     return _report(trainer, progress)
 

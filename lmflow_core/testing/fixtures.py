@@ -1,0 +1,72 @@
+"""A pytest plugin with what tests of LMFlow and of its plugins share. Nothing here is applied unasked.
+
+Nothing is imported at the top that a test of the core alone would not have: torch and transformers are imported by
+the fixtures that need them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@dataclass(frozen=True)
+class CliResult:
+    """What a command line left: its exit status and what it wrote."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    def json(self) -> Any:
+        """Return the JSON document on stdout."""
+        return json.loads(self.stdout)
+
+
+@pytest.fixture
+def lmflow_cli(capfd: pytest.CaptureFixture[str]) -> Callable[..., CliResult]:
+    """Run ``lmflow`` command lines in this process: ``lmflow_cli("plugins", "--json")``."""
+    from lmflow_core.cli.main import run
+
+    def call(*arguments: object) -> CliResult:
+        capfd.readouterr()
+        status = run([str(argument) for argument in arguments])
+        written = capfd.readouterr()
+        return CliResult(status, written.out, written.err)
+
+    return call
+
+
+@pytest.fixture
+def write_rows(tmp_path: Path) -> Callable[..., Path]:
+    """Write rows to a data file: ``write_rows([row, …])`` or ``write_rows([row, …], "name.jsonl")``."""
+
+    def write(rows: list[Any], name: str = "data.json") -> Path:
+        path = tmp_path / name
+        lines = path.suffix == ".jsonl"
+        text = "\n".join(json.dumps(row) for row in rows) if lines else json.dumps(rows)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a folder with a random two-layer Llama, a byte-level tokenizer and a ChatML template."""
+    from lmflow_core.testing.tiny import make_tiny_model
+
+    return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def smollm2_folder() -> Path:
+    """Return the folder of the real SmolLM2-135M-Instruct, for slow tests."""
+    from lmflow_smollm2.loader import cached_folder
+
+    return cached_folder()
