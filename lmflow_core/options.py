@@ -162,7 +162,10 @@ def _to_path(value: object) -> Path | None:
 
 
 def fields_of(options: type) -> list[OptionField]:
-    """Return the fields of an options class. Types may be bool, int, float, str, Path, ``X | None``, ``tuple[X, ...]``."""
+    """Return the fields of an options class.
+
+    Types may be bool, int, float, str, Path, ``X | None`` and ``tuple[X, ...]``.
+    """
     hints = typing.get_type_hints(options)
     return [_field(field, hints[field.name]) for field in dataclasses.fields(options)]
 

@@ -33,7 +33,7 @@ def make_tokenizer(vocabulary: int = 400) -> Any:
         show_progress=False,
     )
     backend.train_from_iterator(_TEXT, trainer)
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=backend, bos_token=SPECIAL[1], eos_token=SPECIAL[2], pad_token=SPECIAL[2]
     )
     tokenizer.chat_template = CHATML

@@ -16,7 +16,8 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from lmflow_core.api import RequestError
 
-PACKED_SDPA = "lmflow_packed_sdpa"
+# The name must not contain "sdpa": transformers would then refuse models that are only barred from plain SDPA.
+PACKED = "lmflow_packed"
 
 
 class SdpaAttention:
@@ -27,9 +28,9 @@ class SdpaAttention:
 
     def implementation(self, device: str) -> str:
         """Register the packed attention with transformers and return its name."""
-        AttentionInterface.register(PACKED_SDPA, packed_attention)
-        AttentionMaskInterface.register(PACKED_SDPA, _no_mask)
-        return PACKED_SDPA
+        AttentionInterface.register(PACKED, packed_attention)
+        AttentionMaskInterface.register(PACKED, _no_mask)
+        return PACKED
 
 
 def _no_mask(*_: Any, **__: Any) -> None:

@@ -146,7 +146,7 @@ def label_only_forward(network: Any, chunk: int) -> Iterator[None]:
     need to see the forward pass (data parallelism, adapters) work. A model whose head cannot be reproduced from its
     configuration falls back to its own logits.
     """
-    original = network.forward
+    original, patched = network.forward, "forward" in vars(network)
     label_only = head_is_plain(network)
 
     def forward(
@@ -168,7 +168,10 @@ def label_only_forward(network: Any, chunk: int) -> Iterator[None]:
     try:
         yield
     finally:
-        del network.forward
+        if patched:
+            network.forward = original
+        else:
+            del network.forward
 
 
 @torch.no_grad()

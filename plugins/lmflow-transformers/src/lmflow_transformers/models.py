@@ -126,9 +126,6 @@ class CausalModel:
 
 def save_network(network: Any, folder: Path) -> None:
     """Write a transformers model's weights and configuration."""
-    packed = network.config._attn_implementation
-    if packed and packed.startswith("lmflow_"):
-        network.set_attn_implementation("sdpa")
     network.save_pretrained(folder)
 
 

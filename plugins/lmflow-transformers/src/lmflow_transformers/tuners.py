@@ -17,7 +17,13 @@ class FullTuner:
         """Take no options."""
 
     def prepare(self, model: CausalModel) -> None:
-        """Let every parameter train."""
+        """Let every parameter train.
+
+        Raises:
+            ModelError: the model carries an adapter.
+        """
+        if hasattr(model.network, "peft_config"):
+            raise ModelError("--tuner full on a model with an adapter: merge it first with lmflow merge")
         model.network.requires_grad_(True)
 
     def trainer_extensions(self, model: CausalModel, settings: TrainingSettings) -> Mapping[str, Any]:

@@ -13,7 +13,10 @@ from lmflow_transformers.devices import peak_memory_bytes
 
 
 class Progress(TrainerCallback):
-    """Draws a bar on a terminal and a line per point of the loss curve elsewhere. ``tokens`` is counted by the trainer."""
+    """Draws a bar on a terminal, and elsewhere a line per point of the loss curve.
+
+    ``tokens`` is counted by the trainer.
+    """
 
     def __init__(self) -> None:
         self.tokens = 0

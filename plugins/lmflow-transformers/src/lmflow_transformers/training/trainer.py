@@ -124,10 +124,11 @@ def train_with_trainer(job: TrainingJob) -> TrainingReport:
     """
     model: Any = job.model
     extensions = job.tuner.trainer_extensions(job.model, job.settings)
+    own_attention = model.base.config._attn_implementation
     model.base.set_attn_implementation(job.attention)
     model.base.config.use_cache = False
     if job.settings.gradient_checkpointing:
-        model.base.gradient_checkpointing_enable({"use_reentrant": False})
+        _activation_checkpointing(model.base, "enable", {"use_reentrant": False})
     progress = Progress()
     try:
         trainer = PackedTrainer(job, progress, extensions)
@@ -140,11 +141,18 @@ def train_with_trainer(job: TrainingJob) -> TrainingReport:
             "or train less with --tuner lora"
         ) from error
     finally:
-        model.base.set_attn_implementation("sdpa")
+        model.base.set_attn_implementation(own_attention)
         model.base.config.use_cache = True
-        model.base.gradient_checkpointing_disable()
+        if job.settings.gradient_checkpointing:
+            _activation_checkpointing(model.base, "disable")
     model.network.eval()
     return _report(trainer, progress)
+
+
+def _activation_checkpointing(network: Any, switch: str, *arguments: Any) -> None:
+    """Switch recomputation of activations on or off, under the name this version of transformers has for it."""
+    current = getattr(network, f"activation_checkpointing_{switch}", None)
+    (current or getattr(network, f"gradient_checkpointing_{switch}"))(*arguments)
 
 
 def _last_checkpoint(job: TrainingJob) -> str | None:

@@ -1,0 +1,77 @@
+"""Packed attention against transformers' own attention on each example apart, for several architectures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from lmflow_core.api import Encoded, RequestError
+from lmflow_transformers.attention import SdpaAttention, packed_attention
+from lmflow_transformers.packing import lay_out
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    Phi3Config,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+_SHAPE: dict[str, Any] = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+}
+_CONFIGS = {
+    "llama": LlamaConfig(**_SHAPE),
+    "mistral with a sliding window": MistralConfig(**_SHAPE, sliding_window=4),
+    "qwen2": Qwen2Config(**_SHAPE),
+    "qwen3": Qwen3Config(**_SHAPE, head_dim=8),
+    "phi3": Phi3Config(**_SHAPE),
+    "gemma2 with caps": Gemma2Config(**_SHAPE, head_dim=8, sliding_window=4, query_pre_attn_scalar=8),
+    "gpt2": GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=32),
+}
+
+
+@pytest.mark.parametrize("name", _CONFIGS)
+def test_packed_logits_equal_those_of_each_example_alone(name: str) -> None:
+    torch.manual_seed(0)
+    network = AutoModelForCausalLM.from_config(_CONFIGS[name], attn_implementation="eager").eval()
+    generator = torch.Generator().manual_seed(1)
+    examples = [torch.randint(1, 64, (length,), generator=generator).tolist() for length in (7, 1, 12)]
+    with torch.no_grad():
+        apart = torch.cat([network(input_ids=torch.tensor([ids])).logits[0] for ids in examples])
+        network.set_attn_implementation(SdpaAttention().implementation("cpu"))
+        laid = lay_out([Encoded(ids, ids) for ids in examples])
+        laid.pop("shift_labels")
+        packed = network(**laid, use_cache=False).logits[0]
+    torch.testing.assert_close(packed, apart, atol=1e-5, rtol=1e-5)
+
+
+def test_changing_one_example_leaves_the_others_alone() -> None:
+    torch.manual_seed(0)
+    network = AutoModelForCausalLM.from_config(_CONFIGS["llama"]).eval()
+    network.set_attn_implementation(SdpaAttention().implementation("cpu"))
+
+    def logits(first: list[int]) -> torch.Tensor:
+        laid = lay_out([Encoded(first, first), Encoded([4, 5, 6], [4, 5, 6])])
+        laid.pop("shift_labels")
+        with torch.no_grad():
+            return network(**laid, use_cache=False).logits[0]
+
+    before, after = logits([1, 2, 3]), logits([1, 9, 3])
+    assert torch.equal(before[3:], after[3:])
+    assert not torch.equal(before[1:3], after[1:3])
+
+
+def test_attention_sinks_are_refused() -> None:
+    states = torch.zeros(1, 2, 3, 4)
+    with pytest.raises(RequestError, match="attention sinks"):
+        packed_attention(torch.nn.Identity(), states, states, states, None, s_aux=torch.zeros(2))

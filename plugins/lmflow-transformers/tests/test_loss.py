@@ -1,0 +1,109 @@
+"""The chunked label-only loss against plain cross-entropy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from lmflow_core.api import IGNORE
+from lmflow_transformers.loss import Head, chunked_cross_entropy, head_is_plain, label_only_forward, token_nll
+from transformers import (
+    AutoModelForCausalLM,
+    CohereConfig,
+    Gemma2Config,
+    GPT2Config,
+    GraniteConfig,
+    LlamaConfig,
+)
+
+_SHAPE: dict[str, Any] = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+}
+_NETWORKS = {
+    "tied llama": LlamaConfig(**_SHAPE, tie_word_embeddings=True),
+    "untied llama": LlamaConfig(**_SHAPE, tie_word_embeddings=False),
+    "capped gemma2": Gemma2Config(**_SHAPE, head_dim=8, final_logit_softcapping=2.0),
+    "scaled granite": GraniteConfig(**_SHAPE, logits_scaling=3.0),
+    "scaled cohere": CohereConfig(**_SHAPE, logit_scale=0.25),
+    "gpt2": GPT2Config(vocab_size=64, n_embd=32, n_layer=1, n_head=4),
+}
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7, 100])
+@pytest.mark.parametrize("softcap", [None, 1.5])
+@pytest.mark.parametrize("bias", [False, True])
+def test_loss_and_gradients_equal_plain_cross_entropy(chunk: int, softcap: float | None, bias: bool) -> None:
+    torch.manual_seed(0)
+    values = [torch.randn(7, 8), torch.randn(11, 8), torch.randn(11)]
+    targets = torch.randint(0, 11, (7,))
+    plain = [value.clone().requires_grad_() for value in values]
+    logits = plain[0] @ plain[1].T * 0.5 + (plain[2] * 0.5 if bias else 0.0)
+    capped = logits if softcap is None else softcap * torch.tanh(logits / softcap)
+    expected = torch.nn.functional.cross_entropy(capped, targets, reduction="sum") * 0.25
+    expected.backward()
+
+    ours = [value.clone().requires_grad_() for value in values]
+    head = Head(ours[1], ours[2] if bias else None, scale=0.5, softcap=softcap)
+    loss = chunked_cross_entropy(ours[0], targets, head, chunk) * 0.25
+    loss.backward()
+    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
+    for mine, theirs in zip(ours[: 3 if bias else 2], plain, strict=False):
+        torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-5, rtol=1e-5)
+
+
+def test_token_nll_equals_plain_cross_entropy() -> None:
+    torch.manual_seed(0)
+    hidden, weight, targets = torch.randn(9, 8), torch.randn(11, 8), torch.randint(0, 11, (9,))
+    expected = torch.nn.functional.cross_entropy(hidden @ weight.T, targets, reduction="none")
+    torch.testing.assert_close(token_nll(hidden, targets, Head(weight, None), 4), expected)
+
+
+@pytest.mark.parametrize("name", _NETWORKS)
+def test_a_networks_label_only_loss_equals_its_own(name: str) -> None:
+    torch.manual_seed(0)
+    network = AutoModelForCausalLM.from_config(_NETWORKS[name])
+    network.eval()
+    assert head_is_plain(network)
+    ids = torch.randint(1, 64, (1, 12))
+    labels = ids.clone()
+    labels[0, :5] = IGNORE
+    expected = network(input_ids=ids, labels=labels).loss
+    expected.backward()
+    theirs = {n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}
+    network.zero_grad()
+    shifted = torch.cat([labels[:, 1:], torch.full((1, 1), IGNORE)], dim=1)
+    with label_only_forward(network, chunk=3):
+        loss = network(input_ids=ids, shift_labels=shifted)["loss"]
+        loss.backward()
+    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
+    assert theirs.keys() == {n for n, p in network.named_parameters() if p.grad is not None}
+    for parameter_name, parameter in network.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(parameter.grad, theirs[parameter_name], atol=1e-5, rtol=1e-4)
+
+
+def test_a_head_that_config_does_not_tell_falls_back_to_the_networks_logits() -> None:
+    torch.manual_seed(0)
+    network = AutoModelForCausalLM.from_config(_NETWORKS["tied llama"]).eval()
+    own = network.forward
+
+    def doubled(*args: Any, **kwargs: Any) -> Any:
+        output = own(*args, **kwargs)
+        output.logits = output.logits * 2
+        return output
+
+    network.forward = doubled
+    assert not head_is_plain(network)
+    ids = torch.randint(1, 64, (1, 6))
+    shifted = torch.cat([ids[:, 1:], torch.full((1, 1), IGNORE)], dim=1)
+    with torch.no_grad():
+        expected = torch.nn.functional.cross_entropy(network(input_ids=ids).logits[0, :-1], ids[0, 1:])
+        with label_only_forward(network, chunk=3):
+            torch.testing.assert_close(network(input_ids=ids, shift_labels=shifted)["loss"], expected)
