@@ -6,9 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from lmflow_core.api import Encoded, RequestError
-from lmflow_transformers.attention import SdpaAttention, packed_attention
-from lmflow_transformers.packing import lay_out
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -19,6 +16,10 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
 )
+
+from lmflow_core.api import Encoded, RequestError
+from lmflow_transformers.attention import SdpaAttention, packed_attention
+from lmflow_transformers.packing import lay_out
 
 _SHAPE: dict[str, Any] = {
     "vocab_size": 64,

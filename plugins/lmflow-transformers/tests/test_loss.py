@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from lmflow_core.api import IGNORE
-from lmflow_transformers.loss import Head, chunked_cross_entropy, head_is_plain, label_only_forward, token_nll
 from transformers import (
     AutoModelForCausalLM,
     CohereConfig,
@@ -16,6 +14,9 @@ from transformers import (
     GraniteConfig,
     LlamaConfig,
 )
+
+from lmflow_core.api import IGNORE
+from lmflow_transformers.loss import Head, chunked_cross_entropy, head_is_plain, label_only_forward, token_nll
 
 _SHAPE: dict[str, Any] = {
     "vocab_size": 64,

@@ -15,7 +15,7 @@ from lmflow_transformers.devices import peak_memory_bytes
 class Progress(TrainerCallback):
     """Draws a bar on a terminal, and elsewhere a line per point of the loss curve.
 
-    ``tokens`` is counted by the trainer.
+    ``tokens`` are those of this process, counted by the trainer.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Progress(TrainerCallback):
         figures = {name: f"{logs[name]:.4f}" for name in ("loss", "eval_loss") if name in logs}
         if not figures:
             return
-        figures["tokens/s"] = f"{self.tokens / max(time.perf_counter() - self._started, 1e-9):.0f}"
+        figures["tokens/s"] = f"{self.tokens * args.world_size / max(time.perf_counter() - self._started, 1e-9):.0f}"
         figures["memory"] = f"{peak_memory_bytes() / 1e9:.2f} GB"
         if self._bar.disable:
             shown = "  ".join(f"{name} {value}" for name, value in figures.items())

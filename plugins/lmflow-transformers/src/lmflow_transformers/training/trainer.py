@@ -71,7 +71,7 @@ class PackedTrainer(Trainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Return this process's share of the step's loss; the trainer averages gradients over processes."""
-        self._progress.tokens += inputs["input_ids"].numel() * self.args.world_size
+        self._progress.tokens += inputs["input_ids"].numel()
         loss = model(**inputs, num_items_in_batch=num_items_in_batch)["loss"] * self.args.world_size
         return (loss, {"loss": loss}) if return_outputs else loss
 
@@ -164,11 +164,20 @@ def _last_checkpoint(job: TrainingJob) -> str | None:
     return str(found)
 
 
+def _summed(count: int, processes: int) -> int:
+    """Return the sum of a count over all processes."""
+    if processes == 1:
+        return count
+    total = torch.tensor(count)
+    torch.distributed.all_reduce(total)
+    return int(total)
+
+
 def _report(trainer: PackedTrainer, progress: Progress) -> TrainingReport:
     history = trainer.state.log_history
     return TrainingReport(
         steps=trainer.state.global_step,
-        tokens=progress.tokens,
+        tokens=_summed(progress.tokens, trainer.args.world_size),
         seconds=progress.seconds,
         peak_memory_bytes=peak_memory_bytes(),
         losses=tuple(LossPoint(log["step"], log["loss"]) for log in history if "loss" in log),

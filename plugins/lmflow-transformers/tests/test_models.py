@@ -1,0 +1,86 @@
+"""Opening, scoring and saving models."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from lmflow_core.api import IGNORE, Encoded, ModelError, ModelSettings, RequestError
+from lmflow_transformers.models import CausalModel, CausalModelLoader
+
+
+def _open(folder: Path, **settings: str) -> CausalModel:
+    return CausalModelLoader().open(str(folder), ModelSettings(model=str(folder), device="cpu", **settings))
+
+
+def test_scores_equal_a_loop_over_single_examples(tiny_model: Path) -> None:
+    model = _open(tiny_model)
+    model.load()
+    generator = torch.Generator().manual_seed(0)
+    rows = [torch.randint(3, 300, (length,), generator=generator).tolist() for length in (5, 250, 2, 90)] * 8
+    examples = [Encoded(ids, [IGNORE] * (len(ids) // 2) + ids[len(ids) // 2 :]) for ids in rows]
+    network = AutoModelForCausalLM.from_pretrained(tiny_model, attn_implementation="eager")
+    for example, score in zip(examples, model.score(examples), strict=True):
+        with torch.no_grad():
+            logits = network(input_ids=torch.tensor([example.input_ids])).logits[0, :-1]
+        targets = torch.tensor(example.labels[1:])
+        expected = torch.nn.functional.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
+        assert score.nll == pytest.approx(float(expected), abs=1e-4)
+        assert score.tokens == int((targets != IGNORE).sum())
+
+
+def test_weights_are_needed_only_after_load(tiny_model: Path) -> None:
+    model = _open(tiny_model)
+    assert model.context_length == 256
+    with pytest.raises(ModelError, match="are not loaded"):
+        _ = model.network
+
+
+def test_a_saved_model_loads_in_plain_transformers_with_the_same_weights(tiny_model: Path, tmp_path: Path) -> None:
+    model = _open(tiny_model)
+    model.load()
+    model.save(tmp_path, "{{ 'mine' }}")
+    reloaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    for name, tensor in model.network.state_dict().items():
+        assert torch.equal(tensor, reloaded.state_dict()[name]), name
+    assert _open(tmp_path).tokenizer.inner.chat_template == "{{ 'mine' }}"
+    assert list(tmp_path.glob("*.bin")) == []
+
+
+def test_a_folder_without_configuration_or_weights_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"is no model folder: it has no config\.json"):
+        _open(tmp_path)
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tiny_model / name, tmp_path)
+    with pytest.raises(ModelError, match=r"holds no weights: no \*\.safetensors file$"):
+        _open(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"pytorch_model\.bin is pickled, which LMFlow does not read"):
+        _open(tmp_path)
+
+
+def test_damaged_weights_are_a_clear_error(tiny_model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    model = _open(folder)
+    with pytest.raises(ModelError, match="cannot be opened"):
+        model.load()
+
+
+def test_devices_that_do_not_exist_are_refused(tiny_model: Path) -> None:
+    with pytest.raises(RequestError, match="--device toaster: not a device"):
+        CausalModelLoader().open(str(tiny_model), ModelSettings(model="m", device="toaster"))
+    if not torch.cuda.is_available():
+        with pytest.raises(RequestError, match="has no CUDA GPU"):
+            CausalModelLoader().open(str(tiny_model), ModelSettings(model="m", device="cuda"))
+
+
+def test_dtype_is_taken(tiny_model: Path) -> None:
+    model = _open(tiny_model, dtype="bfloat16")
+    model.load()
+    assert {parameter.dtype for parameter in model.network.parameters()} == {torch.bfloat16}

@@ -1,0 +1,85 @@
+"""The sampling decoder against transformers' generate and against counted draws."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from lmflow_core.api import ModelSettings
+from lmflow_transformers.models import CausalModel, CausalModelLoader
+from lmflow_transformers.options import SamplingOptions
+from lmflow_transformers.sampling import SamplingDecoder
+
+_PROMPT = [10, 20, 30, 40]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> CausalModel:
+    opened = CausalModelLoader().open(str(tiny_model), ModelSettings(model="tiny", device="cpu"))
+    opened.load()
+    return opened
+
+
+def _draw(
+    model: CausalModel, count: int, seed: int = 0, stop: frozenset[int] = frozenset(), **options: Any
+) -> list[int]:
+    decoder = SamplingDecoder(SamplingOptions(**options))
+    steps = decoder.decode(model, _PROMPT, max_new_tokens=count, stop_ids=stop, seed=seed)
+    return [token for step in steps for token in step.ids]
+
+
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+def test_greedy_equals_generate(model: CausalModel, tiny_model: Path, penalty: float) -> None:
+    network = AutoModelForCausalLM.from_pretrained(tiny_model)
+    expected = network.generate(
+        torch.tensor([_PROMPT]),
+        attention_mask=torch.ones(1, 4),
+        max_new_tokens=30,
+        do_sample=False,
+        repetition_penalty=penalty,
+        eos_token_id=None,
+    )
+    assert _draw(model, 30, repetition_penalty=penalty) == expected[0, 4:].tolist()
+
+
+def test_a_seed_repeats_and_another_differs(model: CausalModel) -> None:
+    first = _draw(model, 20, seed=1, temperature=1.0)
+    assert _draw(model, 20, seed=1, temperature=1.0) == first
+    assert _draw(model, 20, seed=2, temperature=1.0) != first
+
+
+def test_a_stop_token_comes_last(model: CausalModel) -> None:
+    greedy = _draw(model, 10)
+    stop = greedy[3]
+    assert _draw(model, 10, stop=frozenset([stop])) == greedy[: greedy.index(stop) + 1]
+
+
+def test_draws_follow_the_processed_distribution(model: CausalModel) -> None:
+    with torch.no_grad():
+        logits = model.network(input_ids=torch.tensor([_PROMPT])).logits[0, -1] / 0.7
+    kept = logits.topk(5).indices
+    probabilities = logits[kept].softmax(-1)
+    draws = 2000
+    counts = Counter(_draw(model, 1, seed=seed, temperature=0.7, top_k=5)[0] for seed in range(draws))
+    assert set(counts) <= set(kept.tolist())
+    statistic = sum(
+        (counts[int(token)] - draws * float(p)) ** 2 / (draws * float(p))
+        for token, p in zip(kept, probabilities, strict=True)
+    )
+    assert statistic < 18.47  # chi-square, 4 degrees of freedom, p = 0.001
+
+
+def test_top_p_keeps_the_smallest_set_that_holds_the_mass(model: CausalModel) -> None:
+    with torch.no_grad():
+        probabilities = model.network(input_ids=torch.tensor([_PROMPT])).logits[0, -1].softmax(-1)
+    ordered = probabilities.sort(descending=True)
+    size = int((ordered.values.cumsum(0) < 0.02).sum()) + 1
+    allowed = set(ordered.indices[:size].tolist())
+    drawn = {_draw(model, 1, seed=seed, temperature=1.0, top_p=0.02)[0] for seed in range(200)}
+    assert drawn <= allowed
+    assert len(drawn) > 1

@@ -1,0 +1,184 @@
+"""Training against a hand-written loop, under every way of splitting a step, and across interruptions."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from lmflow_core.api import IGNORE, Encoded, LmflowError, ModelSettings, TrainingJob, TrainingSettings, World
+from lmflow_transformers.attention import SdpaAttention
+from lmflow_transformers.engines import LocalEngine
+from lmflow_transformers.models import CausalModelLoader
+from lmflow_transformers.training.sft import SftObjective
+from lmflow_transformers.tuners import FullTuner
+
+# A large epsilon keeps AdamW's first step from turning rounding errors of tiny gradients into whole steps.
+_EPSILON = 1e-3
+_SETTINGS = TrainingSettings(
+    adam_epsilon=_EPSILON,
+    lr=1e-2,
+    lr_scheduler_type="constant",
+    warmup_ratio=0.0,
+    batch_size=8,
+    logging_steps=1,
+    max_grad_norm=0.0,
+)
+
+
+def _rows(count: int = 8) -> list[Encoded]:
+    generator = torch.Generator().manual_seed(3)
+    rows = []
+    for number in range(count):
+        ids = torch.randint(3, 300, (4 + number,), generator=generator).tolist()
+        rows.append(Encoded(ids, [IGNORE, IGNORE, *ids[2:]]))
+    return rows
+
+
+def _job(
+    folder: Path, checkpoints: Path, settings: TrainingSettings, rows: Sequence[Encoded] | None = None
+) -> TrainingJob:
+    model = CausalModelLoader().open(str(folder), ModelSettings(model=str(folder), device="cpu"))
+    model.load()
+    tuner = FullTuner()
+    tuner.prepare(model)
+    data = _rows() if rows is None else rows
+    attention = SdpaAttention().implementation("cpu")
+    return TrainingJob(
+        model, tuner, LocalEngine(), World(), data, None, settings, attention, checkpoints, resume=checkpoints.exists()
+    )
+
+
+def _weights(job: TrainingJob) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in job.model.network.state_dict().items()}  # type: ignore[attr-defined]
+
+
+def _assert_same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], tolerance: float = 1e-5) -> None:
+    for name, tensor in ours.items():
+        torch.testing.assert_close(
+            tensor, theirs[name], atol=tolerance, rtol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+def _reference_step(job: TrainingJob) -> float:
+    """One AdamW step on the token-weighted mean loss, each example in a pass of its own, in plain torch."""
+    network = job.model.network  # type: ignore[attr-defined]
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2, weight_decay=0.0, eps=_EPSILON)
+    rows = [job.data[position] for position in range(len(job.data))]
+    count = sum(label != IGNORE for row in rows for label in row.labels[1:])
+    total = 0.0
+    for row in rows:
+        logits = network(input_ids=torch.tensor([list(row.input_ids)])).logits[0, :-1]
+        targets = torch.tensor(list(row.labels[1:]))
+        loss = torch.nn.functional.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum") / count
+        loss.backward()
+        total += float(loss.detach())
+    optimizer.step()
+    return total
+
+
+def test_one_step_equals_a_plain_loop_over_unpacked_examples(tiny_model: Path, tmp_path: Path) -> None:
+    job = _job(tiny_model, tmp_path / "a", _SETTINGS)
+    report = SftObjective().train(job)
+    reference = _job(tiny_model, tmp_path / "b", _SETTINGS)
+    loss = _reference_step(reference)
+    assert report.steps == 1
+    assert report.tokens == sum(len(row.input_ids) for row in _rows())
+    assert report.losses[0].loss == pytest.approx(loss, abs=1e-5)
+    _assert_same(_weights(job), _weights(reference))
+
+
+@pytest.mark.parametrize(("batch", "accumulation"), [(4, 2), (1, 8)])
+def test_accumulation_changes_nothing(tiny_model: Path, tmp_path: Path, batch: int, accumulation: int) -> None:
+    whole = _job(tiny_model, tmp_path / "a", _SETTINGS)
+    loss = SftObjective().train(whole).losses[0].loss
+    split = dataclasses.replace(_SETTINGS, batch_size=batch, gradient_accumulation_steps=accumulation)
+    parts = _job(tiny_model, tmp_path / "b", split)
+    assert SftObjective().train(parts).losses[0].loss == pytest.approx(loss, abs=1e-5)
+    _assert_same(_weights(parts), _weights(whole))
+
+
+def test_activation_checkpointing_changes_nothing(tiny_model: Path, tmp_path: Path) -> None:
+    plain = _job(tiny_model, tmp_path / "a", _SETTINGS)
+    SftObjective().train(plain)
+    saving = _job(tiny_model, tmp_path / "b", dataclasses.replace(_SETTINGS, gradient_checkpointing=True))
+    SftObjective().train(saving)
+    _assert_same(_weights(saving), _weights(plain), 1e-6)
+
+
+def test_a_resumed_run_ends_as_the_uninterrupted_one(tiny_model: Path, tmp_path: Path) -> None:
+    settings = dataclasses.replace(
+        _SETTINGS, batch_size=2, epochs=2, save_steps=3, save_total_limit=10, lr_scheduler_type="cosine"
+    )
+    whole = _job(tiny_model, tmp_path / "a", settings)
+    losses = SftObjective().train(whole).losses
+    for step in (6, 8):
+        for checkpoint in (tmp_path / "a").glob(f"checkpoint-{step}"):
+            for file in checkpoint.iterdir():
+                file.unlink()
+            checkpoint.rmdir()
+    resumed = _job(tiny_model, tmp_path / "a", settings)
+    assert resumed.resume
+    again = SftObjective().train(resumed)
+    assert again.losses == losses
+    for name, tensor in _weights(resumed).items():
+        assert torch.equal(tensor, _weights(whole)[name]), name
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tiny_model: Path, tmp_path: Path) -> None:
+    job = _job(tiny_model, tmp_path / "a", dataclasses.replace(_SETTINGS, epochs=2))
+    with torch.no_grad():
+        job.model.network.model.norm.weight.fill_(float("nan"))  # type: ignore[attr-defined]
+    with pytest.raises(LmflowError, match=r"the loss is nan at step 1: lower --lr"):
+        SftObjective().train(job)
+
+
+def test_two_ranks_equal_one_process(tiny_model: Path, tmp_path: Path) -> None:
+    rows = [
+        {"messages": [{"role": "user", "content": f"hello {n}"}, {"role": "assistant", "content": "world " * (n + 1)}]}
+        for n in range(8)
+    ]
+    data = tmp_path / "data.jsonl"
+    data.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    flags = [
+        "--model",
+        str(tiny_model),
+        "--dataset",
+        str(data),
+        "--lr",
+        "1e-2",
+        "--epochs",
+        "2",
+        "--logging-steps",
+        "1",
+    ]
+    alone = [sys.executable, "-m", "lmflow_core", "finetune", *flags, "--output", str(tmp_path / "one")]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    together = [
+        *launcher,
+        "-m",
+        "lmflow_core",
+        "finetune",
+        *flags,
+        "--batch-size",
+        "4",
+        "--output",
+        str(tmp_path / "two"),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    for command in ([*alone, "--batch-size", "8"], together):
+        finished = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+        assert finished.returncode == 0, finished.stderr
+    one, two = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("one", "two"))
+    assert one["options"]["engine"] == "local"
+    assert two["options"]["engine"] == "torchrun"
+    assert two["tokens"] == one["tokens"]
+    assert [step for step, _ in two["losses"]] == [1, 2]
+    assert [loss for _, loss in two["losses"]] == pytest.approx([loss for _, loss in one["losses"]], abs=1e-4)
