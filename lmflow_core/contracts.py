@@ -150,8 +150,8 @@ class Attention(Protocol):
 class Tuner(Protocol):
     """Target of a ``TunerSpec``: which parameters train, and how they are kept."""
 
-    def prepare(self, model: LanguageModel) -> None:
-        """Mark what trains in a loaded model, wrapping it where needed."""
+    def prepare(self, model: LanguageModel, seed: int) -> None:
+        """Mark what trains in a loaded model, wrapping it where needed; fresh weights are drawn from the seed."""
 
     def trainer_extensions(self, model: LanguageModel, settings: TrainingSettings) -> Mapping[str, Any]:
         """Return what the tuner adds to the trainer: ``optimizer`` and ``callbacks``, each optional."""

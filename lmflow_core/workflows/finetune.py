@@ -58,7 +58,7 @@ def finetune(request: Request, catalogue: Catalogue) -> Finetuned | None:
         prepared = _prepare(request, opened, catalogue, world)
         tuner = _tuner(request, catalogue)
         opened.load()
-        tuner.prepare(opened.model)
+        tuner.prepare(opened.model, request.get(TrainingSettings).seed)
         report = _train(request, catalogue, opened, prepared, tuner, engine, world)
         if not world.leads:
             return None

@@ -48,7 +48,7 @@ def _job(
     model = CausalModelLoader().open(str(folder), ModelSettings(model=str(folder), device="cpu"))
     model.load()
     tuner = FullTuner()
-    tuner.prepare(model)
+    tuner.prepare(model, 0)
     data = _rows() if rows is None else rows
     attention = SdpaAttention().implementation("cpu")
     return TrainingJob(

@@ -24,7 +24,7 @@ class LoraTuner:
         self._options = options or LoraOptions()
         self._initial: tempfile.TemporaryDirectory[str] | None = None
 
-    def prepare(self, model: CausalModel) -> None:
+    def prepare(self, model: CausalModel, seed: int) -> None:
         """Wrap the network with fresh adapters.
 
         Raises:
@@ -34,6 +34,7 @@ class LoraTuner:
             model.network.requires_grad_(False)
             _train_adapters(model.network)
             return
+        torch.manual_seed(seed)
         try:
             model.network = get_peft_model(model.network, self._config())
         except ValueError as error:

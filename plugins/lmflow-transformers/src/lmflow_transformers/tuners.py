@@ -16,7 +16,7 @@ class FullTuner:
     def __init__(self, options: None = None) -> None:
         """Take no options."""
 
-    def prepare(self, model: CausalModel) -> None:
+    def prepare(self, model: CausalModel, seed: int) -> None:
         """Let every parameter train.
 
         Raises:

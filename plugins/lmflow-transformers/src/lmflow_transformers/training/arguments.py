@@ -20,7 +20,6 @@ def training_arguments(job: TrainingJob) -> TrainingArguments:
         "gradient_accumulation_steps": settings.gradient_accumulation_steps,
         "learning_rate": settings.lr,
         "lr_scheduler_type": settings.lr_scheduler_type,
-        "warmup_steps": settings.warmup_ratio,
         "weight_decay": settings.weight_decay,
         "max_grad_norm": settings.max_grad_norm,
         "adam_beta1": settings.adam_beta1,

@@ -75,6 +75,11 @@ class PackedTrainer(Trainer):
         loss = model(**inputs, num_items_in_batch=num_items_in_batch)["loss"] * self.args.world_size
         return (loss, {"loss": loss}) if return_outputs else loss
 
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Make the learning rate's course; a warm-up of less than a whole step is none, not one of rate zero."""
+        self.args.warmup_steps = int(self._job.settings.warmup_ratio * num_training_steps)
+        return super().create_scheduler(num_training_steps, optimizer)
+
     @torch.no_grad()
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
