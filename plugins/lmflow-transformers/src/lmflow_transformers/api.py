@@ -9,6 +9,7 @@ from lmflow_transformers.models import (
     save_network,
 )
 from lmflow_transformers.packing import lay_out
+from lmflow_transformers.training.optimizers import adamw
 from lmflow_transformers.training.trainer import train_with_trainer
 from lmflow_transformers.tuners import FullTuner
 
@@ -16,6 +17,7 @@ __all__ = [
     "CausalModel",
     "CausalModelLoader",
     "FullTuner",
+    "adamw",
     "check_folder",
     "forget_quantisation",
     "lay_out",

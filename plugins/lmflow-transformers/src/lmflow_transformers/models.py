@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +23,7 @@ from lmflow_transformers.tokenizers import TransformersTokenizer
 # Loading bars of a library would cut into our own output, and its advice is not meant for our users.
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()
+warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 _SCORED_AT_ONCE = 2048
 _LOSS_CHUNK = 512

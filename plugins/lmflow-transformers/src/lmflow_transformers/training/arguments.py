@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import TrainingArguments
@@ -9,8 +10,8 @@ from transformers import TrainingArguments
 from lmflow_core.api import TrainingJob
 
 
-def training_arguments(job: TrainingJob) -> TrainingArguments:
-    """Return the arguments of the Hugging Face trainer for a job."""
+def training_arguments(job: TrainingJob, extra: Mapping[str, Any]) -> TrainingArguments:
+    """Return the arguments of the Hugging Face trainer for a job, with what its tuner adds."""
     settings = job.settings
     values: dict[str, Any] = {
         "output_dir": str(job.checkpoints),
@@ -43,7 +44,7 @@ def training_arguments(job: TrainingJob) -> TrainingArguments:
         "disable_tqdm": True,
         "ddp_find_unused_parameters": False,
     }
-    return TrainingArguments(**{**values, **job.engine.trainer_arguments()})
+    return TrainingArguments(**{**values, **job.engine.trainer_arguments(), **extra})
 
 
 def _eval_strategy(job: TrainingJob) -> str:

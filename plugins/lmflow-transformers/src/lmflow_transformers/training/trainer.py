@@ -57,7 +57,7 @@ class PackedTrainer(Trainer):
         self._progress = progress
         super().__init__(
             model=job.model.network,  # type: ignore[attr-defined]
-            args=training_arguments(job),
+            args=training_arguments(job, extensions.get("arguments", {})),
             train_dataset=_Rows(job.data),
             eval_dataset=_Rows(job.held_out) if job.held_out is not None else None,
             data_collator=collate,

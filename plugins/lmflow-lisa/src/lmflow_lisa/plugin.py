@@ -1,0 +1,20 @@
+"""Declares the LISA tuner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from lmflow_core.api import TunerSpec, hookimpl
+from lmflow_lisa.options import LisaOptions
+
+
+@hookimpl
+def lmflow_register_tuners() -> Iterable[TunerSpec]:
+    """Offer LISA."""
+    yield TunerSpec(
+        name="lisa",
+        target="lmflow_lisa.tuner:LisaTuner",
+        summary="Train a few layers at a time, drawn anew every so often.",
+        options=LisaOptions,
+        learning_rate=5e-5,
+    )
