@@ -23,7 +23,9 @@ class LayerSwitch(TrainerCallback):
     is frozen again its state is dropped, or offloaded to main memory until it is drawn again.
     """
 
-    def __init__(self, layers: nn.ModuleList, optimizer: torch.optim.Optimizer, options: LisaOptions, seed: int) -> None:
+    def __init__(
+        self, layers: nn.ModuleList, optimizer: torch.optim.Optimizer, options: LisaOptions, seed: int
+    ) -> None:
         self._layers = layers
         self._optimizer = optimizer
         self._options = options
@@ -56,9 +58,7 @@ class LayerSwitch(TrainerCallback):
     def _drawn(self, step: int) -> tuple[int, ...]:
         options = self._options
         switch = step // options.lisa_interval_steps
-        return draw(
-            self._seed, switch, options.lisa_activated_layers, len(self._layers), options.lisa_layer_weights
-        )
+        return draw(self._seed, switch, options.lisa_activated_layers, len(self._layers), options.lisa_layer_weights)
 
     def _activate(self, drawn: tuple[int, ...]) -> None:
         for number, layer in enumerate(self._layers):

@@ -1,0 +1,202 @@
+"""LISA: what is drawn, what changes, what the optimizer holds, and that a resumed run goes on exactly."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, TrainerCallback
+
+from lmflow_core.api import (
+    IGNORE,
+    Encoded,
+    ModelSettings,
+    RequestError,
+    TrainingJob,
+    TrainingSettings,
+    World,
+)
+from lmflow_core.testing.tiny import make_tiny_model
+from lmflow_lisa.layers import always_on, check_counts, draw, find_layers
+from lmflow_lisa.options import LisaOptions
+from lmflow_lisa.tuner import LisaTuner
+from lmflow_transformers.attention import SdpaAttention
+from lmflow_transformers.engines import LocalEngine
+from lmflow_transformers.models import CausalModel, CausalModelLoader
+from lmflow_transformers.training.sft import SftObjective
+
+LAYERS = 6
+SETTINGS = TrainingSettings(lr=1e-2, batch_size=2, epochs=8, weight_decay=0.1, warmup_ratio=0.0, logging_steps=1)
+
+
+@pytest.fixture(scope="session")
+def six_layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("six") / "model", layers=LAYERS)
+
+
+def _rows() -> Sequence[Encoded]:
+    return [Encoded(list(range(n, n + 12)), [IGNORE] * 4 + list(range(n + 4, n + 12))) for n in range(3, 11)]
+
+
+class _Watch(TrainerCallback):
+    """Remembers, after each step, the weights of every layer and what the optimizer holds."""
+
+    def __init__(self, model: CausalModel, extensions: dict[str, Any]) -> None:
+        self._network = model.base
+        self._optimizer = extensions["optimizer"]
+        self._switch = extensions["callbacks"][0]
+        self.active: list[tuple[int, ...]] = []
+        self.layers: list[list[torch.Tensor]] = []
+        self.state: list[int] = []
+        self.allowed: list[int] = []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        layers = find_layers(self._network, None)
+        self.active.append(self._switch.active)
+        self.layers.append([torch.cat([p.detach().flatten() for p in layer.parameters()]) for layer in layers])
+        held = [tensor for kept in self._optimizer.state.values() for tensor in kept.values() if tensor.dim()]
+        self.state.append(sum(tensor.numel() for tensor in held))
+        outside = sum(p.numel() for group in always_on(self._network, layers).values() for p in group)
+        inside = sum(p.numel() for number in self._switch.active for p in layers[number].parameters())
+        self.allowed.append(2 * (outside + inside))
+
+
+class _WatchedTuner(LisaTuner):
+    watch: _Watch
+
+    def trainer_extensions(self, model: CausalModel, settings: TrainingSettings) -> dict[str, Any]:
+        extensions = dict(super().trainer_extensions(model, settings))
+        self.watch = _Watch(model, extensions)
+        return {**extensions, "callbacks": [*extensions["callbacks"], self.watch]}
+
+
+def _train(folder: Path, checkpoints: Path, settings: TrainingSettings, **options: Any) -> tuple[_Watch, Any]:
+    model = CausalModelLoader().open(str(folder), ModelSettings(model=str(folder), device="cpu"))
+    model.load()
+    tuner = _WatchedTuner(LisaOptions(**{"lisa_interval_steps": 2, **options}))
+    tuner.prepare(model, settings.seed)
+    attention = SdpaAttention().implementation("cpu")
+    job = TrainingJob(
+        model,
+        tuner,
+        LocalEngine(),
+        World(),
+        _rows(),
+        None,
+        settings,
+        attention,
+        checkpoints,
+        resume=checkpoints.exists(),
+    )
+    report = SftObjective().train(job)
+    return tuner.watch, (report, model.base.state_dict())
+
+
+def test_only_drawn_layers_change_and_only_they_have_state(six_layers: Path, tmp_path: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, epochs=30)
+    watch, _ = _train(six_layers, tmp_path / "c", settings)
+    assert len(watch.active) == 120
+    for step in range(1, len(watch.active)):
+        assert (watch.active[step] == watch.active[step - 1]) or step % 2 == 0
+        for number in range(LAYERS):
+            same = torch.equal(watch.layers[step][number], watch.layers[step - 1][number])
+            assert same == (number not in watch.active[step]), (step, number)
+    assert watch.state == watch.allowed
+    assert set().union(*watch.active) == set(range(LAYERS))
+
+
+@pytest.mark.parametrize("state", ["drop", "offload"])
+def test_a_resumed_run_is_the_uninterrupted_one(six_layers: Path, tmp_path: Path, state: str) -> None:
+    settings = dataclasses.replace(SETTINGS, epochs=4, save_steps=5, save_total_limit=9, lr_scheduler_type="cosine")
+    whole, (report, weights) = _train(six_layers, tmp_path / "c", settings, lisa_inactive_state=state)
+    for later in ("checkpoint-10", "checkpoint-15", "checkpoint-16"):
+        shutil.rmtree(tmp_path / "c" / later, ignore_errors=True)
+    resumed, (again, resumed_weights) = _train(six_layers, tmp_path / "c", settings, lisa_inactive_state=state)
+    assert len(resumed.active) == 11
+    assert resumed.active == whole.active[5:]
+    assert again.losses == report.losses
+    for name, tensor in weights.items():
+        assert torch.equal(tensor, resumed_weights[name]), name
+
+
+def test_offloaded_state_comes_back(six_layers: Path, tmp_path: Path) -> None:
+    dropped, _ = _train(six_layers, tmp_path / "a", SETTINGS)
+    kept, _ = _train(six_layers, tmp_path / "b", SETTINGS, lisa_inactive_state="offload")
+    assert kept.active == dropped.active
+    assert kept.state == kept.allowed
+    assert not torch.equal(torch.stack(kept.layers[-1]), torch.stack(dropped.layers[-1]))
+
+
+def test_all_layers_active_is_full_fine_tuning(six_layers: Path, tmp_path: Path) -> None:
+    from lmflow_transformers.tuners import FullTuner
+
+    _, (report, weights) = _train(
+        six_layers, tmp_path / "a", SETTINGS, lisa_activated_layers=LAYERS, lisa_interval_steps=1000
+    )
+    model = CausalModelLoader().open(str(six_layers), ModelSettings(model=str(six_layers), device="cpu"))
+    model.load()
+    tuner = FullTuner()
+    tuner.prepare(model, SETTINGS.seed)
+    attention = SdpaAttention().implementation("cpu")
+    full = SftObjective().train(
+        TrainingJob(model, tuner, LocalEngine(), World(), _rows(), None, SETTINGS, attention, tmp_path / "b")
+    )
+    assert full.losses == report.losses
+    for name, tensor in model.base.state_dict().items():
+        assert torch.equal(tensor, weights[name]), name
+
+
+def test_draws_depend_on_seed_and_number_alone_and_are_uniform() -> None:
+    assert [draw(1, n, 2, 8) for n in range(20)] == [draw(1, n, 2, 8) for n in range(20)]
+    assert [draw(1, n, 2, 8) for n in range(20)] != [draw(2, n, 2, 8) for n in range(20)]
+    counts = Counter(layer for n in range(4000) for layer in draw(7, n, 2, 8))
+    statistic = sum((counts[layer] - 1000) ** 2 / 1000 for layer in range(8))
+    assert statistic < 24.32  # chi-square, 7 degrees of freedom, p = 0.001
+    assert all(len(set(draw(7, n, 3, 8))) == 3 for n in range(100))
+
+
+def test_weights_are_followed() -> None:
+    drawn = {draw(0, n, 2, 4, (0.0, 1.0, 1.0, 2.0)) for n in range(50)}
+    assert drawn == {(1, 2), (1, 3), (2, 3)}
+
+
+def test_parts_can_be_kept(six_layers: Path) -> None:
+    model = CausalModelLoader().open(str(six_layers), ModelSettings(model="m", device="cpu"))
+    model.load()
+    LisaTuner(LisaOptions(lisa_freeze_embeddings=True, lisa_freeze_norm=True)).prepare(model, 0)
+    assert not model.base.model.embed_tokens.weight.requires_grad
+    assert not model.base.model.norm.weight.requires_grad
+
+
+def test_layers_are_found_in_any_decoder() -> None:
+    llama = AutoModelForCausalLM.from_config(
+        LlamaConfig(vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=3, num_attention_heads=2)
+    )
+    gpt2 = AutoModelForCausalLM.from_config(GPT2Config(vocab_size=32, n_embd=16, n_layer=4, n_head=2))
+    assert find_layers(llama, None) is llama.model.layers
+    assert find_layers(gpt2, None) is gpt2.transformer.h
+    assert find_layers(gpt2, "transformer.h") is gpt2.transformer.h
+    outside = always_on(gpt2, gpt2.transformer.h)
+    assert outside["embeddings"] == [gpt2.transformer.wte.weight]
+    assert outside["head"] == []
+    assert len(outside["norm"]) == 3
+
+
+def test_wrong_requests_are_clear() -> None:
+    gpt2 = AutoModelForCausalLM.from_config(GPT2Config(vocab_size=32, n_embd=16, n_layer=2, n_head=2))
+    with pytest.raises(RequestError, match=r"--lisa-layers-attribute model\.layers: .*no attribute 'model'"):
+        find_layers(gpt2, "model.layers")
+    with pytest.raises(RequestError, match="transformer is a GPT2Model, not a list of layers"):
+        find_layers(gpt2, "transformer")
+    with pytest.raises(RequestError, match="--lisa-activated-layers 3: the model has 2 layers"):
+        check_counts(2, 3, ())
+    with pytest.raises(RequestError, match="3 weights for 2 layers"):
+        check_counts(2, 1, (1.0, 1.0, 1.0))
+    with pytest.raises(RequestError, match="fewer than 2 layers have a weight above 0"):
+        check_counts(2, 2, (1.0, 0.0))
