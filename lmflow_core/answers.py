@@ -143,8 +143,7 @@ def prompt_ids(tokenizer: Tokenizer, template: Template | None, messages: Sequen
     if template is not None:
         segments: Sequence[Segment] = template.render(messages, add_generation_prompt=True)
     else:
-        opening = Segment(tokenizer.bos or "", control=True)
-        segments = [segment for segment in (opening, Segment(messages[-1].content)) if segment.text]
+        segments = encoder.opened(Segment(messages[-1].content))
     return list(encoder.encode_segments([segments])[0].input_ids)
 
 

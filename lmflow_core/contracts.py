@@ -53,6 +53,10 @@ class Tokenizer(Protocol):
         """Ids of the tokens that stand for themselves and are never made from ordinary text."""
 
     @property
+    def spaces_after_control(self) -> bool:
+        """Whether a tokenizer that makes up a space before a text does so after a control token too."""
+
+    @property
     def fingerprint(self) -> str:
         """A digest of everything that changes the ids of a text."""
 
@@ -154,7 +158,10 @@ class Tuner(Protocol):
         """Mark what trains in a loaded model, wrapping it where needed; fresh weights are drawn from the seed."""
 
     def trainer_extensions(self, model: LanguageModel, settings: TrainingSettings) -> Mapping[str, Any]:
-        """Return what the tuner adds to the trainer: ``optimizer`` and ``callbacks``, each optional."""
+        """Return what the tuner adds to the trainer: ``optimizer``, ``callbacks``, ``arguments``, each optional.
+
+        A callback with a method ``save_into(folder)`` puts state of its own into each checkpoint.
+        """
 
     def save(self, model: LanguageModel, folder: Path, chat_template: str | None) -> None:
         """Write the result of training into an existing folder."""

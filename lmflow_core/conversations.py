@@ -75,7 +75,7 @@ def check_turns(messages: Sequence[Message]) -> None:
             raise ValueError(f"unknown role {message.role!r}; roles are {', '.join(ROLES)}")
         if message.role != expected:
             raise ValueError(
-                f"message {position + 1} comes from {message.role!r} where {expected!r} is due; "
+                f"turn {position + 1} comes from {message.role!r} where {expected!r} is due; "
                 "after an optional system message, user and assistant take turns, the user first"
             )
 

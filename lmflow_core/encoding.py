@@ -15,6 +15,10 @@ from lmflow_core.contracts import IGNORE, Encoded, Template, Tokenizer
 from lmflow_core.conversations import Conversation, Example, Prompted, Segment, Text
 
 
+class _Opening(Segment):
+    """The token that a tokenizer itself puts before a plain text, which begins behind it as it would alone."""
+
+
 @dataclass
 class _Run:
     """Text to encode at once, or one control token (``token`` is its id)."""
@@ -48,10 +52,10 @@ class Encoder:
         """
         eos = self.tokenizer.eos or ""
         if isinstance(example, Text):
-            return self._opened(Segment(example.text, trainable=True), Segment(eos, True, control=True))
+            return self.opened(Segment(example.text, trainable=True), Segment(eos, True, control=True))
         if isinstance(example, Prompted):
             completion = Segment(example.completion, trainable=True)
-            return self._opened(Segment(example.prompt), completion, Segment(eos, True, control=True))
+            return self.opened(Segment(example.prompt), completion, Segment(eos, True, control=True))
         return self._rendered(example)
 
     def _rendered(self, conversation: Conversation) -> tuple[Segment, ...]:
@@ -59,8 +63,9 @@ class Encoder:
             raise ValueError("a conversation needs a template, and none is chosen: add --template NAME")
         return self.template.render(conversation.messages, add_generation_prompt=False)
 
-    def _opened(self, *segments: Segment) -> tuple[Segment, ...]:
-        opening = Segment(self.tokenizer.bos or "", control=True)
+    def opened(self, *segments: Segment) -> tuple[Segment, ...]:
+        """Return the segments of a plain text behind the token that opens it, where the model wants one."""
+        opening = _Opening(self.tokenizer.bos or "", control=True)
         return tuple(segment for segment in (opening, *segments) if segment.text)
 
     def encode_segments(self, rendered: Sequence[Sequence[Segment]]) -> list[Encoded]:
@@ -70,20 +75,21 @@ class Encoder:
         encoded = iter(self.tokenizer.encode([run.text for run in texts], [run.continues for run in texts]))
         return [_assembled(example, encoded) for example in runs]
 
-    def _runs(self, segments: Iterable[Segment]) -> Iterator[_Run]:
+    def _runs(self, segments: Sequence[Segment]) -> Iterator[_Run]:
         pending: _Run | None = None
-        after_text = False
+        continues = False
+        spaces = self.tokenizer.spaces_after_control or any(isinstance(segment, _Opening) for segment in segments)
         for piece, trainable, token in self._pieces(segments):
             if pending and (token is not None or trainable != pending.trainable):
                 yield pending
-                pending, after_text = None, True
+                pending, continues = None, True
             if token is not None:
                 yield _Run(piece, trainable, token=token)
-                after_text = False
+                continues = not spaces
             elif pending:
                 pending.text += piece
             else:
-                pending = _Run(piece, trainable, continues=after_text)
+                pending = _Run(piece, trainable, continues=continues)
         if pending:
             yield pending
 

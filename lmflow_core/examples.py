@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lmflow_core import console
 from lmflow_core.contracts import DatasetFormat
-from lmflow_core.conversations import Conversation, Example, check_trainable
-from lmflow_core.errors import DataError
+from lmflow_core.conversations import Conversation, Example, Prompted, Text, check_trainable
+from lmflow_core.errors import DataError, PluginLoadError
 from lmflow_core.registry import Catalogue
-from lmflow_core.rows import Row, data_files, read_rows
-
-OnError = Callable[[DataError], None]
+from lmflow_core.rows import OnError, Row, data_files, raise_error, read_rows
 
 
 @dataclass(frozen=True)
@@ -33,18 +32,15 @@ class ChosenFormat:
     reader: DatasetFormat
 
 
-def _raise(error: DataError) -> None:
-    raise error
-
-
 class ExampleReader:
     """Reads examples from data files, with the formats that plugins provide."""
 
-    def __init__(self, catalogue: Catalogue, asked: str | None = None, on_error: OnError = _raise) -> None:
+    def __init__(self, catalogue: Catalogue, asked: str | None = None, on_error: OnError = raise_error) -> None:
         """Read with the format ``asked`` for, or recognise it; ``on_error`` is told of every bad row."""
         self._catalogue = catalogue
         self._asked = asked
         self._on_error = on_error
+        self._errors = 0
         self.formats: dict[Path, ChosenFormat] = {}
 
     def read(self, paths: Sequence[Path]) -> Iterator[Located]:
@@ -57,29 +53,47 @@ class ExampleReader:
             try:
                 yield from self._read_file(file)
             except DataError as error:
-                self._on_error(error)
+                self._tell(error)
+
+    def _tell(self, error: DataError) -> None:
+        self._errors += 1
+        self._on_error(error)
 
     def _read_file(self, file: Path) -> Iterator[Located]:
         chosen: ChosenFormat | None = None
-        for row in read_rows(file):
+        errors_before = self._errors
+        for row in read_rows(file, self._tell):
             chosen = chosen or self._choose(row)
             self.formats[file] = chosen
             try:
                 yield Located(_example(chosen, row), file, row.number)
             except ValueError as error:
-                self._on_error(DataError(str(error), file=file, row=row.number))
-        if chosen is None:
-            self._on_error(DataError("the file holds no rows", file=file))
+                self._tell(DataError(str(error), file=file, row=row.number))
+        if chosen is None and self._errors == errors_before:
+            self._tell(DataError("the file holds no rows", file=file))
 
     def _choose(self, row: Row) -> ChosenFormat:
         if self._asked is not None:
             return self._named(self._asked, "asked for with --dataset-format")
         if row.declared is not None:
             return self._declared(row, row.declared)
-        fitting = [p.spec.name for p in self._catalogue.datasets if self._reader(p.spec.name).recognises(row.value)]
+        fitting = self._fitting(row)
         if len(fitting) == 1:
             return self._named(fitting[0], f"recognised from the fields {', '.join(row.value)}")
         raise DataError(self._unrecognised(row, fitting), file=row.file, row=row.number)
+
+    def _fitting(self, row: Row) -> list[str]:
+        """Return the forms that recognise a row. One that cannot be loaded is left out, with a note."""
+        fitting = []
+        for name in map(self._catalogue.datasets.unambiguous, self._catalogue.datasets):
+            try:
+                reader = self._reader(name)
+            except PluginLoadError as error:
+                console.note(f"left out: {error}")
+                continue
+            if reader.recognises(row.value):
+                fitting.append(name)
+        return fitting
 
     def _declared(self, row: Row, name: str) -> ChosenFormat:
         if name not in self._catalogue.datasets:
@@ -88,7 +102,8 @@ class ExampleReader:
         return self._named(name, "named by the file's 'type'")
 
     def _named(self, name: str, reason: str) -> ChosenFormat:
-        return ChosenFormat(self._catalogue.datasets.spec(name).name, reason, self._reader(name))
+        datasets = self._catalogue.datasets
+        return ChosenFormat(datasets.unambiguous(datasets.find(name)), reason, self._reader(name))
 
     def _reader(self, name: str) -> DatasetFormat:
         reader: DatasetFormat = self._catalogue.datasets.load(name)()
@@ -104,6 +119,25 @@ class ExampleReader:
 
 def _example(chosen: ChosenFormat, row: Row) -> Example:
     example = chosen.reader.read(row.value)
+    for text in _texts(example):
+        _check_characters(text)
     if isinstance(example, Conversation):
         check_trainable(example.messages)
     return example
+
+
+def _texts(example: Example) -> Sequence[str]:
+    if isinstance(example, Text):
+        return (example.text,)
+    if isinstance(example, Prompted):
+        return (example.prompt, example.completion)
+    return [message.content for message in example.messages]
+
+
+def _check_characters(text: str) -> None:
+    """Refuse half a surrogate pair, which JSON can write and no tokenizer can read."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        raise ValueError(f"the text holds \\u{code:04x}, half of a character; write or leave out the whole") from None

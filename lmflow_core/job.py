@@ -51,6 +51,7 @@ CHAT = Shape("chat", (ModelSettings, DecodingSettings), {"decoder": "decoder"})
 class Component:
     """A chosen name: what provides it, and its options object (None when it has no options)."""
 
+    name: str
     provided: Provided[Any]
     options: Any
 
@@ -78,7 +79,7 @@ class Request:
         for settings in self.settings.values():
             resolved |= to_values(settings)
         for selector, component in self.components.items():
-            resolved[selector] = component.provided.spec.name
+            resolved[selector] = component.name
             resolved |= to_values(component.options) if component.options is not None else {}
         return resolved
 
@@ -88,12 +89,14 @@ def chosen(shape: Shape, values: Mapping[str, object], catalogue: Catalogue) -> 
 
     Raises:
         UnknownNameError, NameConflictError: a name is not that of one healthy component.
+        OptionError: a name is missing where there must be one.
     """
     found: dict[str, Provided[Any]] = {}
-    defaults = {f.name: f.default for settings in shape.settings for f in fields_of(settings)}
+    fields = {f.name: f for settings in shape.settings for f in fields_of(settings)}
     for selector, kind in shape.selectors.items():
-        name = values.get(selector, defaults[selector]) or _engine_of_environment(catalogue)
-        found[selector] = catalogue.of_kind(kind).find(str(name))
+        selecting = fields[selector]
+        name = selecting.parse(values[selector], selecting.flag) if selector in values else selecting.default
+        found[selector] = catalogue.of_kind(kind).find(_engine_of_environment(catalogue) if name is None else name)
     return found
 
 
@@ -147,10 +150,14 @@ def resolve(shape: Shape, values: Mapping[str, object], catalogue: Catalogue, wh
         if name not in known:
             raise OptionError(where + unknown_option(name, known, shape, catalogue))
     components = {
-        selector: Component(provided, _built(provided.spec.options, values, where))
+        selector: Component(_name(provided, catalogue), provided, _built(provided.spec.options, values, where))
         for selector, provided in picked.items()
     }
     return Request(shape, {s: build(s, values, where) for s in shape.settings}, components)
+
+
+def _name(provided: Provided[Any], catalogue: Catalogue) -> str:
+    return catalogue.of_kind(provided.spec.kind).unambiguous(provided)
 
 
 def _built(options: type | None, values: Mapping[str, object], where: str) -> Any:

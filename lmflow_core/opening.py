@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lmflow_core import console
 from lmflow_core.contracts import LanguageModel, ModelLoader, Template, Tokenizer, Tuner
 from lmflow_core.conversations import Message
-from lmflow_core.errors import ModelError, RequestError
+from lmflow_core.errors import ModelError, PluginLoadError, RequestError
 from lmflow_core.registry import Catalogue, Provided
 from lmflow_core.settings import ModelSettings
 from lmflow_core.specs import ModelSpec
@@ -86,7 +87,8 @@ def find_model(reference: str, catalogue: Catalogue) -> Provided[ModelSpec]:
         ModelError: the reference is no registered name, folder, file or hub name.
         UnknownNameError: it names a model of a plugin that is not there.
     """
-    if reference in catalogue.models or ":" in reference:
+    exists = Path(reference).expanduser().exists()
+    if reference in catalogue.models or (":" in reference and not exists):
         return catalogue.models.find(reference)
     form = _form(reference, catalogue)
     fitting = [provided for provided in catalogue.models if form in provided.spec.references]
@@ -106,6 +108,8 @@ def _form(reference: str, catalogue: Catalogue) -> str:
         if path.is_file():
             return "gguf"
         raise ModelError(f"no such file: {reference}")
+    if path.is_file():
+        raise ModelError(f"{reference} is a file; a model is a folder or a .gguf file")
     if path.is_absolute() or reference.startswith((".", "~")) or reference.count("/") > 1:
         raise ModelError(f"no such folder: {reference}")
     if "/" in reference:
@@ -132,7 +136,8 @@ def choose_template(
                 raise RequestError(_undecided(tokenizer, fitting, catalogue))
             return None, None
         name = fitting[0]
-    return catalogue.templates.spec(name).name, load_template(name, tokenizer, catalogue)
+    provided = catalogue.templates.find(name)
+    return catalogue.templates.unambiguous(provided), load_template(name, tokenizer, catalogue)
 
 
 def load_template(name: str, tokenizer: Tokenizer, catalogue: Catalogue) -> Template:
@@ -142,9 +147,20 @@ def load_template(name: str, tokenizer: Tokenizer, catalogue: Catalogue) -> Temp
 
 
 def matching_templates(tokenizer: Tokenizer, catalogue: Catalogue) -> list[str]:
-    """Return the templates that render some probing conversations exactly as the model's own template does."""
-    names = (provided.qualified for provided in catalogue.templates)
-    return [name for name in names if _renders_alike(load_template(name, tokenizer, catalogue), tokenizer)]
+    """Return the templates that render some probing conversations exactly as the model's own template does.
+
+    A template that cannot be loaded is left out, with a note.
+    """
+    fitting = []
+    for name in map(catalogue.templates.unambiguous, catalogue.templates):
+        try:
+            template = load_template(name, tokenizer, catalogue)
+        except PluginLoadError as error:
+            console.note(f"left out: {error}")
+            continue
+        if _renders_alike(template, tokenizer):
+            fitting.append(name)
+    return fitting
 
 
 def _renders_alike(template: Template, tokenizer: Tokenizer) -> bool:

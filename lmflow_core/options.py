@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ T = TypeVar("T")
 _TRUE = frozenset(("true", "yes", "on", "1"))
 _FALSE = frozenset(("false", "no", "off", "0"))
 _REQUIRED = dataclasses.MISSING
+_TYPES = "bool, int, float, str, Path, tuples of one of these, and either or None"
 
 
 def option(
@@ -120,8 +122,7 @@ class OptionField:
 
 
 def _convert(kind: type, value: object, where: str) -> Any:
-    converters = {bool: _to_bool, int: _to_int, float: _to_float, str: _to_str, Path: _to_path}
-    converted = converters[kind](value)
+    converted = _CONVERTERS[kind](value)
     if converted is None:
         names = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
         raise OptionError(f"{where}: expected {names[kind]}, got {value!r}")
@@ -154,32 +155,52 @@ def _to_float(value: object) -> float | None:
 
 
 def _to_str(value: object) -> str | None:
-    return str(value) if isinstance(value, str | int | float | Path) else None
+    return str(value) if isinstance(value, str | int | float | Path) and not isinstance(value, bool) else None
 
 
 def _to_path(value: object) -> Path | None:
-    return Path(value).expanduser() if isinstance(value, str | Path) and str(value) else None
+    return Path(os.path.expanduser(value)) if isinstance(value, str | Path) and str(value) else None
+
+
+_CONVERTERS: dict[type, Callable[[object], Any]] = {
+    bool: _to_bool,
+    int: _to_int,
+    float: _to_float,
+    str: _to_str,
+    Path: _to_path,
+}
 
 
 def fields_of(options: type) -> list[OptionField]:
     """Return the fields of an options class.
 
     Types may be bool, int, float, str, Path, ``X | None`` and ``tuple[X, ...]``.
+
+    Raises:
+        TypeError: a field is of another type, or is not declared with :func:`option`.
     """
     hints = typing.get_type_hints(options)
     return [_field(field, hints[field.name]) for field in dataclasses.fields(options)]
 
 
 def _field(field: dataclasses.Field[Any], hint: Any) -> OptionField:
-    optional = many = False
-    if isinstance(hint, types.UnionType):
-        optional = True
-        hint = next(part for part in typing.get_args(hint) if part is not type(None))
-    if typing.get_origin(hint) is tuple:
-        many = True
-        hint = typing.get_args(hint)[0]
-    default = field.default_factory() if callable(field.default_factory) else field.default
-    return OptionField(name=field.name, type=hint, optional=optional, many=many, default=default, **field.metadata)
+    kind, optional = _without_none(hint)
+    many = typing.get_origin(kind) is tuple
+    if many:
+        kind = typing.get_args(kind)[0]
+    if kind not in _CONVERTERS:
+        raise TypeError(f"the field {field.name!r} is of type {hint}; options are {_TYPES}")
+    if "help" not in field.metadata:
+        raise TypeError(f"the field {field.name!r} is not declared with option()")
+    return OptionField(field.name, kind, optional, many, field.default, **field.metadata)
+
+
+def _without_none(hint: Any) -> tuple[Any, bool]:
+    """Return ``X`` and whether the hint was ``X | None``."""
+    if typing.get_origin(hint) not in (typing.Union, types.UnionType):
+        return hint, False
+    parts = [part for part in typing.get_args(hint) if part is not type(None)]
+    return (parts[0] if len(parts) == 1 else hint), True
 
 
 def build(options: type[T], values: Mapping[str, object], where: str = "") -> T:

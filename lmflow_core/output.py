@@ -23,40 +23,58 @@ def check_output(folder: Path, *, overwrite: bool = False, resume: bool = False)
     Raises:
         OutputError: the folder holds something already, is a file, or cannot be written.
     """
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder} is a file; --output must be a folder")
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise OutputError(f"{nearest} is a file; --output must be a folder")
     if resume and not (folder / CHECKPOINTS).is_dir():
         raise OutputError(f"{folder} holds no checkpoint to resume from; leave out --resume to start anew")
-    if folder.is_dir() and any(folder.iterdir()) and not (overwrite or resume):
+    # What a killed run left aside is nobody's, and goes when the next one writes.
+    taken = folder.is_dir() and any(entry.name != _PARTIAL for entry in folder.iterdir())
+    if taken and not (overwrite or resume):
         what = "another run" if (folder / RUN_FILE).exists() or (folder / CHECKPOINTS).exists() else "files"
         mend = "choose another --output, or add --overwrite" + (" or --resume" if what == "another run" else "")
         raise OutputError(f"{folder} already holds {what}: {mend}")
-    parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not os.access(parent, os.W_OK):
-        raise OutputError(f"{folder} cannot be written: no permission in {parent}")
+    if not os.access(nearest, os.W_OK):
+        raise OutputError(f"{folder} cannot be written: no permission in {nearest}")
 
 
 @contextmanager
 def written_aside(folder: Path) -> Iterator[Path]:
     """Give an empty folder to write into; on success its entries replace those of ``folder``, else it vanishes.
 
+    Files of an earlier result, as its ``run.json`` names them, go with it: an adapter left beside new weights would be
+    put on them.
+
     Raises:
         OutputError: the disk refuses a write.
     """
-    existed = folder.exists()
+    created = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
     aside = folder / _PARTIAL
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         yield aside
+        for name in _result_files(folder) - {entry.name for entry in aside.iterdir()}:
+            (folder / name).unlink(missing_ok=True)
         for entry in sorted(aside.iterdir(), key=lambda path: path.name == RUN_FILE):
             _replace(entry, folder / entry.name)
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-        if not existed:
-            remove_if_empty(folder)
+        for path in created:
+            remove_if_empty(path)
+
+
+def _result_files(folder: Path) -> set[str]:
+    """Return the names of the files in a folder that its ``run.json`` counts among the result."""
+    try:
+        record = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return set()
+    named = record.get("files") if isinstance(record, dict) else None
+    present = {path.name for path in folder.iterdir() if path.is_file()}
+    return present & {name for name in named if isinstance(name, str)} if isinstance(named, list) else set()
 
 
 def remove_if_empty(folder: Path) -> None:
@@ -72,7 +90,16 @@ def _replace(source: Path, target: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file aside and put it in place."""
+    """Write a JSON file aside and put it in place; its folder is made where there is none.
+
+    Raises:
+        OutputError: the disk refuses a write.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     aside = path.with_name(path.name + _PARTIAL)
-    aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(aside, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(text, encoding="utf-8")
+        os.replace(aside, path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import os
 import sys
+import textwrap
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,7 +27,9 @@ from lmflow_core.specs import Spec
 from lmflow_core.versions import core_requirement, satisfies
 
 GROUP = "lmflow"
+HOOK_PREFIX = "lmflow_register_"
 HEAVY_MODULES = ("torch", "transformers", "peft", "datasets", "deepspeed", "tensorflow", "jax", "pandas")
+_LONGEST_ERROR = 300
 
 
 @dataclass
@@ -54,6 +57,11 @@ class PluginRecord:
     def healthy(self) -> bool:
         """Whether the plugin is in use, or absent because somebody asked for that."""
         return self.status in ("ok", "disabled")
+
+    @property
+    def condition(self) -> str:
+        """The status, as it stands after "is"."""
+        return "in conflict" if self.status == "conflict" else self.status
 
     def provides(self) -> dict[str, list[str]]:
         """Return the names it offers by kind, in the order declared."""
@@ -151,11 +159,11 @@ def load_plugins(
     found = _sorted_entry_points(entry_points)
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(HookSpecs)
-    counts: dict[str, int] = {}
+    owners: dict[str, list[str]] = {}
     for entry in found:
-        counts[entry.name] = counts.get(entry.name, 0) + 1
-    records = tuple(_load_one(manager, entry, policy, counts[entry.name] > 1) for entry in found)
-    loaded = PluginSet(records, tuple(_stale_names(policy, counts)))
+        owners.setdefault(short_name(entry.name), []).append(" ".join(_distribution(entry)))
+    records = tuple(_load_one(manager, entry, policy, owners[short_name(entry.name)]) for entry in found)
+    loaded = PluginSet(records, tuple(_stale_names(policy, owners)))
     if policy.strict and loaded.unhealthy():
         raise PluginError(_strict_message(loaded.unhealthy()))
     return loaded
@@ -165,16 +173,17 @@ def _sorted_entry_points(
     entry_points: Iterable[importlib.metadata.EntryPoint] | None,
 ) -> list[importlib.metadata.EntryPoint]:
     found = importlib.metadata.entry_points(group=GROUP) if entry_points is None else entry_points
-    return sorted(found, key=lambda entry: (entry.name, _distribution(entry)[0]))
+    return sorted(found, key=lambda entry: (short_name(entry.name), *_distribution(entry), entry.value))
 
 
 def _distribution(entry: importlib.metadata.EntryPoint) -> tuple[str, str]:
     if entry.dist is None:
         return "?", "?"
-    return entry.dist.name, entry.dist.version
+    # A half-removed distribution may have no metadata; both are None then.
+    return entry.dist.name or "?", entry.dist.version or "?"
 
 
-def _stale_names(policy: PluginPolicy, found: Mapping[str, int]) -> Iterator[str]:
+def _stale_names(policy: PluginPolicy, found: Iterable[str]) -> Iterator[str]:
     for name, setting in sorted(policy.named().items()):
         if name not in found:
             yield f"{setting} names the plugin {name!r}, which is not installed.{suggestion(name, found)}"
@@ -189,16 +198,16 @@ def _load_one(
     manager: pluggy.PluginManager,
     entry: importlib.metadata.EntryPoint,
     policy: PluginPolicy,
-    duplicate: bool,
+    owners: Sequence[str],
 ) -> PluginRecord:
     distribution, version = _distribution(entry)
-    record = PluginRecord(entry.name, distribution, version, location=entry.value)
-    if refusal := policy.refusal(entry.name):
+    record = PluginRecord(short_name(entry.name), distribution, version, location=entry.value)
+    if refusal := policy.refusal(record.name):
         record.status, record.stage, record.error = "disabled", "disabled", refusal
         return record
-    if duplicate:
+    if len(owners) > 1:
         record.status, record.stage = "conflict", "conflict"
-        record.error = f"several distributions declare a plugin {entry.name!r}; uninstall all but one"
+        record.error = f"{' and '.join(owners)} declare a plugin {record.name!r}; uninstall all but one"
         return record
     if problem := _incompatibility(entry):
         record.status, record.stage, record.error = "incompatible", "incompatible", problem
@@ -209,8 +218,8 @@ def _load_one(
     except _StageError as error:
         record.status, record.stage, record.error = "broken", error.stage, str(error)
         record.details = error.details
-        if manager.has_plugin(entry.name):
-            manager.unregister(name=entry.name)
+        if manager.has_plugin(record.name):
+            manager.unregister(name=record.name)
     record.load_ms = round((time.perf_counter() - started) * 1000, 2)
     return record
 
@@ -226,16 +235,21 @@ def _load_into(record: PluginRecord, manager: pluggy.PluginManager, entry: impor
     before = set(sys.modules)
     module = _guarded("import", entry.load)
     record.location = getattr(module, "__file__", None) or entry.value
+    _refuse_heavy_imports(record, "import", before)
+    _guarded("register", lambda: manager.register(module, name=record.name))
+    implementations = _known_hooks(manager, module)
+    record.hooks = tuple(sorted({hook for hook, _ in implementations}))
+    specs = tuple(_collect(implementations))
+    _refuse_heavy_imports(record, "collect", before)
+    record.specs = specs
+
+
+def _refuse_heavy_imports(record: PluginRecord, stage: str, before: set[str]) -> None:
     record.heavy_imports = tuple(name for name in HEAVY_MODULES if name in sys.modules and name not in before)
     if record.heavy_imports:
         raise _StageError(
-            "import",
-            f"imports {', '.join(record.heavy_imports)} when it loads; import it in the module of a target",
+            stage, f"imports {', '.join(record.heavy_imports)} when it loads; import it in the module of a target"
         )
-    _guarded("register", lambda: manager.register(module, name=entry.name))
-    callers = _known_hooks(manager, module)
-    record.hooks = tuple(sorted(callers))
-    record.specs = tuple(_collect(callers))
 
 
 def _guarded(stage: str, action: Callable[[], Any]) -> Any:
@@ -243,23 +257,30 @@ def _guarded(stage: str, action: Callable[[], Any]) -> Any:
     try:
         return action()
     except (Exception, SystemExit) as error:
-        text = str(error).strip().splitlines()
-        line = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+        text = textwrap.shorten(str(error), _LONGEST_ERROR, placeholder=" …")
+        line = f"{type(error).__name__}: {text}" if text else type(error).__name__
         raise _StageError(stage, line, traceback.format_exc()) from error
 
 
-def _known_hooks(manager: pluggy.PluginManager, module: ModuleType) -> dict[str, pluggy.HookImpl]:
-    implementations: dict[str, pluggy.HookImpl] = {}
-    for caller in manager.get_hookcallers(module) or []:
-        implementation = next(impl for impl in caller.get_hookimpls() if impl.plugin is module)
-        if not caller.has_spec():
+def _known_hooks(manager: pluggy.PluginManager, module: ModuleType) -> list[tuple[str, pluggy.HookImpl]]:
+    """Return the hooks a plugin implements; those it marks optional may belong to a newer core."""
+    found = [
+        (caller, implementation)
+        for caller in manager.get_hookcallers(module) or []
+        for implementation in caller.get_hookimpls()
+        if implementation.plugin is module
+    ]
+    if not found:
+        raise _StageError("hooks", f"not a plugin: it implements no {HOOK_PREFIX}… hook (is @hookimpl missing?)")
+    for caller, implementation in found:
+        if not caller.has_spec() and not implementation.optionalhook:
             raise _StageError("hooks", f"unknown hook {caller.name!r}.{suggestion(caller.name, HOOKS)}")
         if _ordered(implementation):
             raise _StageError("hooks", f"{caller.name} asks for an order or wraps others; hooks only declare")
-        implementations[caller.name] = implementation
-    if not implementations:
-        raise _StageError("hooks", "not a plugin: it implements no lmflow_register_… hook (is @hookimpl missing?)")
-    return implementations
+    for name in dir(module):
+        if name.startswith(HOOK_PREFIX) and manager.parse_hookimpl_opts(module, name) is None:
+            raise _StageError("hooks", f"{name} is not marked with @hookimpl")
+    return [(caller.name, implementation) for caller, implementation in found if caller.has_spec()]
 
 
 def _ordered(implementation: pluggy.HookImpl) -> bool:
@@ -272,12 +293,12 @@ def _ordered(implementation: pluggy.HookImpl) -> bool:
     return any(marks)
 
 
-def _collect(implementations: Mapping[str, pluggy.HookImpl]) -> Iterator[Spec]:
-    for hook, implementation in sorted(implementations.items()):
+def _collect(implementations: Sequence[tuple[str, pluggy.HookImpl]]) -> Iterator[Spec]:
+    names: dict[str, set[str]] = {hook: set() for hook, _ in implementations}
+    for hook, implementation in sorted(implementations, key=lambda pair: pair[0]):
         specs = _guarded("collect", lambda call=implementation.function: list(call() or ()))  # type: ignore[misc]
-        names: set[str] = set()
         for spec in specs:
-            _check_spec(hook, spec, names)
+            _check_spec(hook, spec, names[hook])
             yield spec
 
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import importlib.metadata
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from lmflow_core import contracts
-from lmflow_core.errors import NameConflictError, PluginLoadError, UnknownNameError
+from lmflow_core.errors import NameConflictError, PluginLoadError, UnknownNameError, suggestion
 from lmflow_core.plugins import PluginRecord, PluginSet, load_plugins, short_name
 from lmflow_core.specs import (
     KINDS,
@@ -83,6 +82,10 @@ class Registry(Generic[S]):
         contested = {name: owners for name, owners in self._by_name.items() if len(owners) > 1}
         return {name: [owner.qualified for owner in owners] for name, owners in sorted(contested.items())}
 
+    def unambiguous(self, provided: Provided[S]) -> str:
+        """Return the shortest name that means this spec and no other."""
+        return provided.spec.name if len(self._by_name[provided.spec.name]) == 1 else provided.qualified
+
     def find(self, name: str) -> Provided[S]:
         """Return what a name or a ``plugin:name`` stands for.
 
@@ -127,30 +130,38 @@ class Registry(Generic[S]):
 
     def _unknown_message(self, plugin: str, name: str) -> str:
         opening = f"unknown {self.kind} {name!r}" + (f" of plugin {plugin!r}" if plugin else "") + "."
-        distribution = (plugin and f"lmflow-{short_name(plugin)}") or official_names().get(self.kind, {}).get(name)
-        if distribution and (absence := self._absence(distribution)):
+        absence = self._absence_of_plugin(plugin) if plugin else self._absence_of_name(name)
+        if absence:
             return f"{opening} {absence}"
         return f"{opening}{self._known_names(name)}{self._failed_plugins()}"
 
-    def _absence(self, distribution: str) -> str | None:
-        """Tell why the distribution that should provide a name does not, or None when it is healthy."""
-        record = next((r for r in self._plugins.records if r.name == short_name(distribution)), None)
+    def _absence_of_name(self, name: str) -> str | None:
+        distribution = official_names().get(self.kind, {}).get(name)
+        return self._absence_of_plugin(distribution) if distribution else None
+
+    def _absence_of_plugin(self, plugin: str) -> str | None:
+        """Tell why a plugin provides nothing, or None when it is healthy.
+
+        Only an official distribution is ever suggested for installation: any other name may be a stranger's.
+        """
+        record = next((r for r in self._plugins.records if r.name == short_name(plugin)), None)
         if record is None:
-            return f"It is provided by {distribution}, not installed: pip install {distribution}"
+            distribution = f"lmflow-{short_name(plugin)}"
+            if distribution in official_distributions():
+                return f"It is provided by {distribution}, not installed: pip install {distribution}"
+            return f"No plugin {plugin!r} is installed.{suggestion(plugin, [r.name for r in self._plugins.records])}"
         if record.status == "ok":
             return None
         if record.status == "disabled":
-            return f"It is provided by {distribution}, which is {record.error}."
+            return f"It is provided by {record.distribution}, which is {record.error}."
         return (
-            f"It is provided by {distribution}, which is installed but {record.status} "
+            f"It is provided by {record.distribution}, which is installed but {record.condition} "
             f"({record.error}; see 'lmflow plugins show {record.name}')."
         )
 
     def _known_names(self, name: str) -> str:
-        close = difflib.get_close_matches(name, list(self._by_name), n=1, cutoff=0.6)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
         known = ", ".join(f"{p.spec.name} ({p.plugin.name})" for p in sorted(self._all, key=_name_of))
-        return f"{hint} Known {self.kind}s: {known or 'none'}."
+        return f"{suggestion(name, self._by_name)} Known {self.kind}s: {known or 'none'}."
 
     def _failed_plugins(self) -> str:
         failed = [record.name for record in self._plugins.unhealthy()]
@@ -201,6 +212,11 @@ def official_names() -> Mapping[str, Mapping[str, str]]:
     text = importlib.resources.files("lmflow_core").joinpath("_official.json").read_text(encoding="utf-8")
     names: dict[str, dict[str, str]] = json.loads(text)
     return names
+
+
+def official_distributions() -> frozenset[str]:
+    """Return the name of every official distribution."""
+    return frozenset(name for names in official_names().values() for name in names.values())
 
 
 def _described(kind: str, provided: Provided[Any]) -> str:

@@ -5,8 +5,10 @@ A row is a JSON object with the file and the number it has there (from 1). Memor
 
 from __future__ import annotations
 
+import codecs
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -14,8 +16,12 @@ from typing import IO, Any
 from lmflow_core.errors import DataError
 
 SUFFIXES = (".json", ".jsonl")
-_CHUNK = 1 << 20
+OnError = Callable[[DataError], None]
+_Numbered = tuple[int, object, str | None]
+_CHUNK = 1 << 18
 _SPACE = " \t\n\r"
+# No piece of a literal, a number or an escape that the end of the buffer cuts through is longer.
+_LONGEST_CUT = 16
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ def data_files(paths: Iterable[Path]) -> list[Path]:
 
 def _files_of(path: Path) -> list[Path]:
     if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if file.is_file() and _is_data(file))
+        found = sorted(file for file in path.rglob("*") if file.is_file() and _is_data(file.relative_to(path)))
         if not found:
             raise DataError(f"the folder holds no data file ({', '.join(SUFFIXES)})", file=path)
         return found
@@ -54,26 +60,54 @@ def _files_of(path: Path) -> list[Path]:
 
 
 def _is_data(file: Path) -> bool:
-    return file.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in file.parts[-2:])
+    return file.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in file.parts)
 
 
-def read_rows(file: Path) -> Iterator[Row]:
-    """Yield the rows of one file.
+def raise_error(error: DataError) -> None:
+    """Raise the error: what happens to a bad row unless somebody goes on past it."""
+    raise error
+
+
+def read_rows(file: Path, on_error: OnError = raise_error) -> Iterator[Row]:
+    """Yield the rows of one file; ``on_error`` is told of each row that is none, where reading can go on behind it.
 
     Raises:
-        DataError: the file is not UTF-8, its JSON is broken, or a row is not an object.
+        DataError: the file is not UTF-8, its JSON is broken, or (unless ``on_error`` goes on) a row is not an object.
     """
     try:
         with file.open(encoding="utf-8-sig") as stream:
-            rows = _read_lines(file, stream) if file.suffix.lower() == ".jsonl" else _read_json(file, stream)
-            yield from rows
+            lines = file.suffix.lower() == ".jsonl"
+            values = _read_lines(file, stream, on_error) if lines else _read_json(file, stream)
+            for number, value, declared in values:
+                if isinstance(value, dict):
+                    yield Row(file, number, value, declared)
+                else:
+                    problem = f"a row must be a JSON object, not {_json_type(value)}"
+                    on_error(DataError(problem, file=file, row=number))
     except UnicodeDecodeError as error:
-        raise DataError(f"not UTF-8 ({error.reason} at byte {error.start}); convert it to UTF-8", file=file) from error
+        raise DataError(f"not UTF-8 ({_bad_byte(file)}); convert it to UTF-8", file=file) from error
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", file=file) from error
 
 
-def _read_lines(file: Path, stream: IO[str]) -> Iterator[Row]:
+def _bad_byte(file: Path) -> str:
+    """Tell where a file stops being UTF-8. The error of a stream only knows the place in its own buffer."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    offset, line = 0, 1
+    with file.open("rb") as stream:
+        while True:
+            chunk = stream.read(_CHUNK)
+            pending, _ = decoder.getstate()
+            try:
+                decoder.decode(chunk, final=not chunk)
+            except UnicodeDecodeError as error:
+                line += (pending + chunk)[: error.start].count(b"\n")
+                return f"{error.reason} at byte {offset - len(pending) + error.start}, line {line}"
+            offset += len(chunk)
+            line += chunk.count(b"\n")
+
+
+def _read_lines(file: Path, stream: IO[str], on_error: OnError) -> Iterator[_Numbered]:
     number = 0
     for line in stream:
         if not line.strip():
@@ -82,18 +116,15 @@ def _read_lines(file: Path, stream: IO[str]) -> Iterator[Row]:
         try:
             value = json.loads(line)
         except (json.JSONDecodeError, RecursionError) as error:
-            raise DataError(f"broken JSON: {_reason(error)}", file=file, row=number) from error
-        yield _row(file, number, value, None)
+            on_error(DataError(f"broken JSON: {_reason(error)}", file=file, row=number))
+        else:
+            yield number, value, None
 
 
 def _reason(error: Exception) -> str:
-    return error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
-
-
-def _row(file: Path, number: int, value: object, declared: str | None) -> Row:
-    if not isinstance(value, dict):
-        raise DataError(f"a row must be a JSON object, not {_json_type(value)}", file=file, row=number)
-    return Row(file, number, value, declared)
+    if isinstance(error, json.JSONDecodeError):
+        return error.msg.removesuffix(" at").removesuffix(" starting")
+    return "nested too deeply"
 
 
 def _json_type(value: object) -> str:
@@ -101,12 +132,14 @@ def _json_type(value: object) -> str:
     return names.get(type(value), "null")
 
 
-def _read_json(file: Path, stream: IO[str]) -> Iterator[Row]:
+def _read_json(file: Path, stream: IO[str]) -> Iterator[_Numbered]:
     """Read a list of rows, or an LMFlow file: ``{"type": T, "instances": [row, …]}``."""
     scanner = _Scanner(file, stream)
     opening = scanner.peek()
+    if not opening:
+        return
     if opening == "[":
-        yield from _numbered(file, scanner, None)
+        yield from _numbered(scanner, None)
     elif opening == "{":
         yield from _read_envelope(file, scanner)
     else:
@@ -115,18 +148,18 @@ def _read_json(file: Path, stream: IO[str]) -> Iterator[Row]:
         raise DataError("text follows the end of the JSON; one value per file, or name it .jsonl", file=file)
 
 
-def _numbered(file: Path, scanner: _Scanner, declared: str | None) -> Iterator[Row]:
+def _numbered(scanner: _Scanner, declared: str | None) -> Iterator[_Numbered]:
     for number, value in enumerate(scanner.elements(), start=1):
-        yield _row(file, number, value, declared)
+        yield number, value, declared
 
 
-def _read_envelope(file: Path, scanner: _Scanner) -> Iterator[Row]:
+def _read_envelope(file: Path, scanner: _Scanner) -> Iterator[_Numbered]:
     declared: str | None = None
     seen = False
     for key in scanner.object_keys():
         if key == "instances" and scanner.peek() == "[":
             seen = True
-            yield from _numbered(file, scanner, declared)
+            yield from _numbered(scanner, declared or _type_behind(file))
         else:
             value = scanner.value()
             declared = str(value) if key == "type" else declared
@@ -134,6 +167,21 @@ def _read_envelope(file: Path, scanner: _Scanner) -> Iterator[Row]:
         raise DataError(
             "the object has no list 'instances'; a file holds a list of rows or an LMFlow object", file=file
         )
+
+
+def _type_behind(file: Path) -> str | None:
+    """Return the ``type`` that stands behind the instances. What is broken there is found when it is read."""
+    with suppress(DataError, UnicodeDecodeError), file.open(encoding="utf-8-sig") as stream:
+        scanner = _Scanner(file, stream)
+        for key in scanner.object_keys():
+            if key == "instances" and scanner.peek() == "[":
+                for _ in scanner.elements():
+                    pass
+            elif key == "type":
+                return str(scanner.value())
+            else:
+                scanner.value()
+    return None
 
 
 class _Scanner:
@@ -164,14 +212,20 @@ class _Scanner:
             try:
                 value, end = self._decoder.raw_decode(self._buffer, self._position)
             except (json.JSONDecodeError, RecursionError) as error:
-                if not self._fill():
+                if self._final(error) or not self._fill():
                     raise self._broken(_reason(error)) from error
                 continue
-            # A number at the end of the buffer may go on in the next chunk.
-            if end == len(self._buffer) and self._fill():
+            # A number near the end of the buffer may go on in the next chunk: "1.5e" reads as 1.5.
+            if len(self._buffer) - end < _LONGEST_CUT and self._fill():
                 continue
             self._position = end
             return value
+
+    def _final(self, error: json.JSONDecodeError | RecursionError) -> bool:
+        """Whether no text that may still come can mend an error."""
+        if isinstance(error, RecursionError):
+            return True
+        return not error.msg.startswith("Unterminated") and error.pos < len(self._buffer) - _LONGEST_CUT
 
     def elements(self) -> Iterator[object]:
         """Yield the elements of the list that comes next."""
@@ -197,6 +251,8 @@ class _Scanner:
         self._expect("}")
 
     def _key(self) -> str:
+        if self.peek() not in ('"', ""):
+            raise self._broken("expected a key in double quotes")
         key = self.value()
         self._expect(":")
         return str(key)
@@ -212,6 +268,8 @@ class _Scanner:
 
     def _fill(self) -> bool:
         chunk = self._stream.read(max(_CHUNK, len(self._buffer) - self._position))
+        if not chunk:
+            return False
         self._buffer = self._buffer[self._position :] + chunk
         self._position = 0
-        return bool(chunk)
+        return True

@@ -56,6 +56,9 @@ class TrainingSettings:
     batch_size: int = option(
         8, help="Examples per step and process.", minimum=1, aliases=("per_device_train_batch_size",)
     )
+    pack_length: int | None = option(
+        None, help="Pack examples into rows of this many tokens; --batch-size then counts packs.", minimum=2
+    )
     gradient_accumulation_steps: int = option(1, help="Batches per optimizer step.", minimum=1)
     lr: float | None = option(
         None, help="Peak learning rate; the tuner's own when left out.", above=0, aliases=("learning_rate",)
@@ -77,9 +80,19 @@ class TrainingSettings:
     save_total_limit: int = option(2, help="Checkpoints kept.", minimum=1)
     eval_dataset: tuple[Path, ...] = option((), help="Held-out data to measure during training.")
     eval_steps: int | None = option(None, help="Steps between measurements; once per epoch when left out.", minimum=1)
+    load_best_model: bool = option(
+        False, help="Keep the weights with the lowest held-out loss.", aliases=("load_best_model_at_end",)
+    )
+    early_stopping_patience: int | None = option(
+        None, help="Stop after this many measurements without a lower held-out loss.", minimum=1
+    )
     report_to: tuple[str, ...] = option((), help="Trackers: tensorboard, wandb, mlflow, …")
     run_name: str | None = option(None, help="Name of the run in trackers.")
     seed: int = option(42, help="Seed of every random choice.", minimum=0, maximum=2**32 - 1)
+
+    def __post_init__(self) -> None:
+        if (self.load_best_model or self.early_stopping_patience is not None) and not self.eval_dataset:
+            raise ValueError("--load-best-model and --early-stopping-patience need held-out data: add --eval-dataset")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lmflow_core.errors import SpecError
+from lmflow_core.options import fields_of
 
 _NAME = re.compile(r"^[a-z0-9][a-z0-9._-]*$")
 _TARGET = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+_DISTRIBUTION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 _LONGEST_SUMMARY = 60
 CORE_COMMANDS = frozenset(
     ("finetune", "generate", "chat", "evaluate", "export", "merge", "data", "plugins", "templates", "doctor")
@@ -30,7 +32,7 @@ class Spec:
         target: ``"module:attribute"``, imported when the name is chosen.
         summary: one line of at most 60 characters for listings.
         aliases: other names that mean the same.
-        requires: distributions that ``target`` needs beyond the plugin's own dependencies.
+        requires: names of distributions that ``target`` needs beyond the plugin's own dependencies.
         options: a frozen dataclass whose fields become flags and run-file keys while the name is chosen.
 
     Raises:
@@ -47,15 +49,34 @@ class Spec:
     options: type | None = None
 
     def __post_init__(self) -> None:
+        self._check_tuples()
         for name in (self.name, *self.aliases):
-            if not _NAME.match(name):
+            if not _NAME.fullmatch(name):
                 raise SpecError(f"{self.kind} name {name!r} must match {_NAME.pattern}")
-        if not _TARGET.match(self.target):
+        if not _TARGET.fullmatch(self.target):
             raise SpecError(f"target {self.target!r} of {self.name!r} must look like 'module:attribute'")
         if not self.summary or len(self.summary) > _LONGEST_SUMMARY or "\n" in self.summary:
             raise SpecError(f"summary of {self.name!r} must be one line of 1 to {_LONGEST_SUMMARY} characters")
-        if self.options is not None and not dataclasses.is_dataclass(self.options):
-            raise SpecError(f"options of {self.name!r} must be a dataclass, not {self.options!r}")
+        for distribution in self.requires:
+            if not _DISTRIBUTION.fullmatch(distribution):
+                raise SpecError(f"requires of {self.name!r} must hold names of distributions, not {distribution!r}")
+        if self.options is not None:
+            self._check_options(self.options)
+
+    def _check_tuples(self) -> None:
+        """Refuse a string where several are meant: it would be taken letter by letter."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if str(field.type).startswith("tuple") and not isinstance(value, tuple):
+                raise SpecError(f"{field.name} of {self.name!r} must be a tuple, not {value!r}")
+
+    def _check_options(self, options: object) -> None:
+        if not isinstance(options, type) or not dataclasses.is_dataclass(options):
+            raise SpecError(f"options of {self.name!r} must be a dataclass, not {options!r}")
+        try:
+            fields_of(options)
+        except TypeError as error:
+            raise SpecError(f"options of {self.name!r}: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +107,10 @@ class TunerSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveSpec(Spec):
-    """A loss and the kinds of example it learns from; ``target(options)`` satisfies ``Objective``."""
+    """A loss; ``target(options)`` satisfies ``Objective``.
+
+    ``examples`` are the kinds of example it learns from: ``text``, ``prompted``, ``conversation``.
+    """
 
     kind: ClassVar[str] = "objective"
     examples: tuple[str, ...]

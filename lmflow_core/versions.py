@@ -5,21 +5,29 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-_REQUIREMENT = re.compile(r"^lmflow[-_.]core(?![\w-])\s*(?:\[[^\]]*\])?\s*\(?([^;)]*)\)?\s*(;.*)?$", re.IGNORECASE)
+_REQUIREMENT = re.compile(r"^lmflow[-_.]+core(?![\w.-])\s*(?:\[[^\]]*\])?\s*\(?([^;)]*)\)?\s*(;.*)?$", re.IGNORECASE)
 _CLAUSE = re.compile(r"^(>=|<=|==|!=|~=|>|<)\s*(\d+(?:\.\d+)*)(\.\*)?$")
+_PRE_RELEASE_BOUND = re.compile(r"^((?:>=|<)\s*\d+(?:\.\d+)*)\.?(?:dev|a|b|rc)\d+$")
+_EXTRA = re.compile(r"\bextra\s*==")
 
 
 def core_requirement(requirements: Iterable[str]) -> str | None:
-    """Return the version range a distribution asks of ``lmflow-core`` (``">=0.1,<0.2"``), or None."""
+    """Return the version range a distribution asks of ``lmflow-core`` (``">=0.1,<0.2"``), or None.
+
+    A requirement that belongs to an extra, or names a place instead of versions (``@ URL``), asks for no range.
+    """
     for requirement in requirements:
         match = _REQUIREMENT.match(requirement.strip())
-        if match and "extra ==" not in (match.group(2) or ""):
+        if match and not _EXTRA.search(match.group(2) or "") and not match.group(1).startswith("@"):
             return match.group(1).replace(" ", "")
     return None
 
 
 def satisfies(version: str, specifier: str) -> bool:
-    """Whether a release version lies in a range of plain release clauses; an unreadable clause is not met."""
+    """Whether a release version lies in a range of plain release clauses; an unreadable clause is not met.
+
+    The bounds ``>=0.2rc1`` and ``<0.2.dev0`` are read as ``>=0.2`` and ``<0.2``.
+    """
     return all(_meets(_release(version), clause.strip()) for clause in specifier.split(",") if clause.strip())
 
 
@@ -33,7 +41,7 @@ def _parts(text: str) -> tuple[int, ...]:
 
 
 def _meets(have: tuple[int, ...], clause: str) -> bool:
-    match = _CLAUSE.match(clause)
+    match = _CLAUSE.match(_PRE_RELEASE_BOUND.sub(r"\1", clause))
     if match is None:
         return False
     operator, text, wildcard = match.groups()
@@ -54,7 +62,8 @@ def _meets(have: tuple[int, ...], clause: str) -> bool:
 
 def _meets_prefix(have: tuple[int, ...], operator: str, wanted: tuple[int, ...]) -> bool:
     if operator == "~=":
-        return _padded(have, len(wanted)) >= wanted and have[: len(wanted) - 1] == wanted[:-1]
+        have = _padded(have, len(wanted))
+        return have >= wanted and have[: len(wanted) - 1] == wanted[:-1]
     same = _padded(have, len(wanted))[: len(wanted)] == wanted
     return same if operator == "==" else operator == "!=" and not same
 

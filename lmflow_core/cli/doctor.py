@@ -51,7 +51,7 @@ def _missing(catalogue: Catalogue) -> list[str]:
             if distribution not in healthy:
                 lacking.setdefault(distribution, []).append(f"{kind} {name}")
     lines = [f"{distribution}, for {', '.join(names)}" for distribution, names in sorted(lacking.items())]
-    lines += [f"plugin {r.name} is {r.status}: {r.error}" for r in catalogue.plugins.unhealthy()]
+    lines += [f"plugin {r.name} is {r.condition}: {r.error}" for r in catalogue.plugins.unhealthy()]
     return lines
 
 

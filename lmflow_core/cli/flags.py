@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lmflow_core import console
-from lmflow_core.cli.lmflow_names import IGNORED, TRANSLATED
+from lmflow_core.cli.lmflow_names import FALSE, IGNORED, SWITCHES, TRANSLATED
 from lmflow_core.errors import OptionError
 from lmflow_core.job import Shape, all_fields, chosen, option_classes, read_run_file, unknown_option
 from lmflow_core.options import OptionField, fields_of
@@ -39,7 +39,10 @@ class FlagParser:
         self._catalogue = catalogue
         self._switches = {"json", "help", *switches}
         self._fields = _known_fields(shape, catalogue)
-        self._aliases = {alias: f.name for f in self._fields.values() for alias in f.aliases}
+        self._aliases: dict[str, str] = {}
+        for option in self._fields.values():
+            for alias in option.aliases:
+                self._aliases.setdefault(alias, option.name)
 
     def parse(self, arguments: Sequence[str]) -> Arguments:
         """Sort arguments into values, switches and the rest.
@@ -64,21 +67,31 @@ class FlagParser:
     def _flag(self, parsed: Arguments, token: str, rest: list[str]) -> None:
         written, equals, value = token.partition("=")
         name = written.replace("-", "_")
+        given = value if equals else None
+        denied = self._truth_denied_by(name)
+        if given is not None and (name in self._switches or denied):
+            raise OptionError(f"--{written} takes no value")
         if name in self._switches:
             parsed.switches.add(name)
-            return
-        given = value if equals else None
-        name = self._aliases.get(name, name)
-        if name in self._fields:
-            parsed.values[name] = self._value(self._fields[name], given, rest)
-        elif name.startswith("no_") and self._is_truth(name[3:]):
-            parsed.values[name[3:]] = False
-        elif name in TRANSLATED or name in IGNORED:
+        elif denied:
+            parsed.values[denied] = False
+        elif (field_name := self._field_name(name)) in self._fields:
+            parsed.values[field_name] = self._value(self._fields[field_name], given, rest)
+        elif name in SWITCHES or name in TRANSLATED or name in IGNORED:
             self._from_lmflow(parsed, name, given, rest)
         else:
-            raise OptionError(
-                unknown_option(name, set(self._fields) | set(self._aliases), self._shape, self._catalogue)
-            )
+            known = {*self._fields, *self._aliases, *SWITCHES, *TRANSLATED}
+            raise OptionError(unknown_option(name, known, self._shape, self._catalogue))
+
+    def _field_name(self, name: str) -> str:
+        return name if name in self._fields else self._aliases.get(name, name)
+
+    def _truth_denied_by(self, name: str) -> str | None:
+        """Return the truth value ``x`` that a flag ``--no-x`` denies, or None."""
+        if not name.startswith("no_") or name in self._fields:
+            return None
+        field_name = self._field_name(name[3:])
+        return field_name if field_name in self._fields and self._fields[field_name].type is bool else None
 
     def canonical(self, key: str, where: str) -> str:
         """Return the field name of a run-file key.
@@ -86,39 +99,56 @@ class FlagParser:
         Raises:
             OptionError: no field has that name.
         """
-        name = self._aliases.get(key, key)
+        name = self._field_name(key)
         if name not in self._fields:
             raise OptionError(where + unknown_option(key, set(self._fields), self._shape, self._catalogue))
         return name
-
-    def _is_truth(self, name: str) -> bool:
-        return name in self._fields and self._fields[name].type is bool
 
     def _value(self, option: OptionField, given: str | None, rest: list[str]) -> str:
         if given is not None:
             return given
         if option.type is bool:
-            return rest.pop(0) if rest and _TRUTH.match(rest[0]) else "true"
+            return _take_truth(rest)
         if not rest or not (_VALUE.match(rest[0]) or (option.type is str and not rest[0].startswith("--"))):
             raise OptionError(f"{option.flag} needs a value: {option.help}")
         return rest.pop(0)
 
     def _from_lmflow(self, parsed: Arguments, name: str, given: str | None, rest: list[str]) -> None:
         """Take a flag of the original LMFlow that has no option of the same name here."""
+        if name in SWITCHES:
+            truth = _take_truth(rest) if given is None else given
+            if not _TRUTH.match(truth):
+                raise OptionError(f"--{name}: expected true or false, got {truth!r}")
+            self._set_unless_given(parsed, {} if truth.lower() in FALSE else SWITCHES[name])
+            return
         if given is None and rest and not rest[0].startswith("--"):
             given = rest.pop(0)
         if name in IGNORED:
             console.note(f"--{name} has no effect here: {IGNORED[name]}")
             return
-        for key, value in TRANSLATED[name](given if given is not None else "true").items():
+        if given is None:
+            raise OptionError(f"--{name} needs a value")
+        self._set_unless_given(parsed, TRANSLATED[name](given))
+
+    def _set_unless_given(self, parsed: Arguments, values: Mapping[str, object]) -> None:
+        for key, value in values.items():
             parsed.values.setdefault(key, value)
 
 
+def _take_truth(rest: list[str]) -> str:
+    return rest.pop(0) if rest and _TRUTH.match(rest[0]) else "true"
+
+
 def _known_fields(shape: Shape, catalogue: Catalogue) -> dict[str, OptionField]:
+    """Return every field by name; the command's own come first, so that no component can change their meaning."""
     classes = list(shape.settings)
     for kind in shape.selectors.values():
         classes += [p.spec.options for p in catalogue.of_kind(kind) if p.spec.options is not None]
-    return {f.name: f for options in dict.fromkeys(classes) for f in fields_of(options)}
+    fields: dict[str, OptionField] = {}
+    for options in dict.fromkeys(classes):
+        for option in fields_of(options):
+            fields.setdefault(option.name, option)
+    return fields
 
 
 def with_run_file(parsed: Arguments, parser: FlagParser) -> dict[str, object]:
@@ -152,7 +182,14 @@ def _metavar(option: OptionField) -> str:
 
 
 def _help(option: OptionField) -> str:
-    default = "" if option.default in (None, (), False) or option.required else f" [default: {option.default}]"
+    default = _default(option)
     required = " [required]" if option.required else ""
     aliases = f" (also {', '.join('--' + alias for alias in option.aliases)})" if option.aliases else ""
     return f"{option.help}{default}{required}{aliases}"
+
+
+def _default(option: OptionField) -> str:
+    if option.required or option.default is None or option.default is False or option.default == ():
+        return ""
+    shown = ",".join(map(str, option.default)) if option.many else option.default
+    return f" [default: {shown}]"

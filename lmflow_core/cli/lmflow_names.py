@@ -9,26 +9,24 @@ from collections.abc import Callable
 
 Translation = Callable[[str], dict[str, object]]
 
-_FALSE = ("0", "false", "no", "off")
+FALSE = frozenset(("false", "no", "off", "0"))
 
-
-def _switch(**values: object) -> Translation:
-    """Return a translation of a truth value: some options when it is true, nothing when it is false."""
-    return lambda given: {} if given.lower() in _FALSE else dict(values)
-
+# What a truth value means when it is true; nothing when it is false. The value may be left out.
+SWITCHES: dict[str, dict[str, object]] = {
+    "use_lora": {"tuner": "lora"},
+    "use_qlora": {"tuner": "qlora"},
+    "use_dora": {"tuner": "lora", "lora_dora": True},
+    "use_lisa": {"tuner": "lisa"},
+    "use_flash_attention": {"attention": "flash"},
+    "bf16": {"dtype": "bfloat16"},
+    "fp16": {"dtype": "float16"},
+}
 
 TRANSLATED: dict[str, Translation] = {
     "model_name_or_path": lambda given: {"model": given},
     "dataset_path": lambda given: {"dataset": given},
-    "use_lora": _switch(tuner="lora"),
-    "use_qlora": _switch(tuner="qlora"),
-    "use_dora": _switch(tuner="lora", lora_dora=True),
-    "use_lisa": _switch(tuner="lisa"),
-    "use_flash_attention": _switch(attention="flash"),
     "block_size": lambda given: {"max_length": given, "length_policy": "truncate"},
-    "bf16": _switch(dtype="bfloat16"),
-    "fp16": _switch(dtype="float16"),
-    "resume_from_checkpoint": _switch(resume=True),
+    "resume_from_checkpoint": lambda given: {} if given.lower() in FALSE else {"resume": True},
 }
 
 IGNORED: dict[str, str] = {

@@ -12,7 +12,7 @@ import click
 
 import lmflow_core
 from lmflow_core import console
-from lmflow_core.errors import LmflowError
+from lmflow_core.errors import LmflowError, OptionError, PluginLoadError
 from lmflow_core.plugins import PluginPolicy, load_plugins
 from lmflow_core.registry import Catalogue
 
@@ -43,16 +43,15 @@ class LmflowGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command."""
         catalogue: Catalogue = ctx.obj
+        if cmd_name not in _QUIET_COMMANDS:
+            _report_unhealthy(catalogue)
         if cmd_name in CORE_COMMANDS:
             module = importlib.import_module(f"lmflow_core.cli.{CORE_COMMANDS[cmd_name][0]}")
             command: click.Command = getattr(module, cmd_name)
-        elif cmd_name in catalogue.commands or ":" in cmd_name:
-            command = catalogue.commands.load(cmd_name)
-        else:
-            ctx.fail(self._unknown(catalogue, cmd_name))
-        if cmd_name not in _QUIET_COMMANDS:
-            _report_unhealthy(catalogue)
-        return command
+            return command
+        if cmd_name in catalogue.commands or ":" in cmd_name:
+            return _command_of_plugin(catalogue, cmd_name)
+        raise click.UsageError(self._unknown(catalogue, cmd_name), ctx)
 
     def _unknown(self, catalogue: Catalogue, name: str) -> str:
         from lmflow_core.errors import UnknownNameError, suggestion
@@ -82,17 +81,29 @@ def cli(no_plugin: tuple[str, ...], debug: bool) -> None:
     """Fine-tune large language models and put them to work."""
 
 
+def _command_of_plugin(catalogue: Catalogue, name: str) -> click.Command:
+    command = catalogue.commands.load(name)
+    if not isinstance(command, click.Command):
+        target = catalogue.commands.spec(name).target
+        raise PluginLoadError(f"command {name!r}: its target {target} is no click command")
+    return command
+
+
 def _report_unhealthy(catalogue: Catalogue) -> None:
     for record in catalogue.plugins.unhealthy():
         console.note(
-            f"plugin {record.name} is {record.status} ({record.error}); see 'lmflow plugins show {record.name}'"
+            f"plugin {record.name} is {record.condition} ({record.error}); see 'lmflow plugins show {record.name}'"
         )
     for warning in catalogue.plugins.warnings:
         console.note(warning)
 
 
 def _take_global_options(arguments: Sequence[str]) -> tuple[list[str], list[str], bool]:
-    """Split off ``--no-plugin NAME`` and ``--debug`` wherever they stand."""
+    """Split off ``--no-plugin NAME`` and ``--debug`` wherever they stand.
+
+    Raises:
+        OptionError: ``--no-plugin`` comes last, without a name.
+    """
     rest: list[str] = []
     disabled: list[str] = []
     debug = False
@@ -105,13 +116,16 @@ def _take_global_options(arguments: Sequence[str]) -> tuple[list[str], list[str]
             debug = True
         else:
             rest.append(token)
-    return rest, [name for name in disabled if name], debug
+    if not all(disabled):
+        raise OptionError("--no-plugin needs the name of a plugin")
+    return rest, disabled, debug
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit status: 0 done, 1 the work failed, 2 the request was wrong."""
-    rest, disabled, debug = _take_global_options(arguments)
+    debug = False
     try:
+        rest, disabled, debug = _take_global_options(arguments)
         catalogue = Catalogue(load_plugins(PluginPolicy.from_environment(no_plugin=disabled)))
         status = cli.main(rest, prog_name="lmflow", obj=catalogue, standalone_mode=False)
         return status if isinstance(status, int) else 0

@@ -6,8 +6,10 @@ the fixtures that need them.
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,37 @@ def lmflow_cli(capfd: pytest.CaptureFixture[str]) -> Callable[..., CliResult]:
         return CliResult(status, written.out, written.err)
 
     return call
+
+
+@pytest.fixture
+def install_plugin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., importlib.metadata.EntryPoint]]:
+    """Install a plugin of one module for the time of a test; gives the entry point, for ``load_plugins``.
+
+    ``install_plugin("peft", source, distribution="peft-x", version="1.2", requires=["lmflow-core>=0.1,<0.2"])`` puts
+    the source into the module ``fake_peft_x``.
+    """
+    from lmflow_core.testing.distributions import Project
+
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(site)
+    modules: list[str] = []
+
+    def install(
+        name: str, source: str, *, distribution: str = "", version: str = "1.0", requires: Sequence[str] = ()
+    ) -> importlib.metadata.EntryPoint:
+        distribution = distribution or f"lmflow-{name}"
+        module = f"fake_{distribution.replace('-', '_')}"
+        modules.append(module)
+        project = Project(distribution, {f"{module}.py": source}, {name: module}, version, requires)
+        (entry,) = project.unpack(site).entry_points
+        return entry
+
+    yield install
+    for module in modules:
+        sys.modules.pop(module, None)
 
 
 @pytest.fixture

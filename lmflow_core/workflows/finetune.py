@@ -172,5 +172,6 @@ def _keep(
     with written_aside(folder) as aside:
         tuner.save(opened.model, aside, template.to_jinja() if template else None)
         draw_losses(report, aside / "loss.png")
+        record["files"] = sorted([RUN_FILE, *(path.name for path in aside.iterdir())])
         write_json(aside / RUN_FILE, record)
     return Finetuned(folder, record)

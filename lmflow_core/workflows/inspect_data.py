@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +32,7 @@ class CheckReport:
     """Every bad row, the counts, and the form chosen for each file with its reason."""
 
     examples: int = 0
-    kinds: Counter[str] = field(default_factory=Counter)
+    kinds: dict[str, int] = field(default_factory=dict)
     files: dict[str, dict[str, str]] = field(default_factory=dict)
     bad_rows: list[BadRow] = field(default_factory=list)
 
@@ -52,7 +51,7 @@ def check_data(paths: Sequence[Path], dataset_format: str | None, catalogue: Cat
     reader = ExampleReader(catalogue, dataset_format, on_error=remember)
     for located in reader.read(paths):
         report.examples += 1
-        report.kinds[located.example.kind] += 1
+        report.kinds[located.example.kind] = report.kinds.get(located.example.kind, 0) + 1
     report.files = {str(f): {"format": c.name, "reason": c.reason} for f, c in reader.formats.items()}
     return report
 

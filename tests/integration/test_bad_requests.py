@@ -36,11 +36,11 @@ ROWS: dict[str, tuple[list[Any], str]] = {
     ),
     "a wrong role order": (
         [GOOD, GOOD, _messages("user", "user")],
-        "row 3: message 2 comes from 'user' where 'assistant' is due",
+        "row 3: turn 2 comes from 'user' where 'assistant' is due",
     ),
     "an assistant first": (
         [_messages("assistant", "user")],
-        "row 1: message 1 comes from 'assistant' where 'user' is due",
+        "row 1: turn 1 comes from 'assistant' where 'user' is due",
     ),
     "a user last": ([_messages("user", "assistant", "user")], "row 1: the conversation ends with a user message"),
     "an empty conversation": ([{"messages": []}], "row 1: the conversation is empty"),

@@ -45,11 +45,11 @@ class LayerSwitch(TrainerCallback):
         if state.global_step % self._options.lisa_interval_steps == 0:
             self._activate(self._drawn(state.global_step))
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Put offloaded state beside the checkpoint; active state is in the optimizer's own."""
-        if self._offloaded and state.is_world_process_zero:
+    def save_into(self, checkpoint: Path) -> None:
+        """Put offloaded state into a checkpoint; active state is in the optimizer's own."""
+        if self._offloaded:
             flat = {f"{n}.{key}": tensor for n, kept in self._offloaded.items() for key, tensor in kept.items()}
-            save_file(flat, Path(args.output_dir) / f"checkpoint-{state.global_step}" / _OFFLOADED)
+            save_file(flat, checkpoint / _OFFLOADED)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Let go of all state."""

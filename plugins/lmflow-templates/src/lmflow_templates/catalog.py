@@ -17,6 +17,9 @@ CHATML = ChatTemplate(
 
 SMOLLM2 = replace(CHATML, default_system="You are a helpful AI assistant named SmolLM, trained by Hugging Face")
 
+# The model card's template strips the system turn and the first question as one text, so that white space between
+# them stays. Here each content is stripped alone: with a system prompt, white space around it or before the first
+# question makes no difference.
 LLAMA2 = ChatTemplate(
     system="<<SYS>>\n{content}\n<</SYS>>\n\n",
     system_in_user=True,
@@ -26,6 +29,7 @@ LLAMA2 = ChatTemplate(
     strip=True,
 )
 
+# Llama 3; later releases put dates into a system turn of their own making, which this template does not.
 LLAMA3 = ChatTemplate(
     begin="<|begin_of_text|>",
     system="<|start_header_id|>system<|end_header_id|>\n\n{content}<|eot_id|>",

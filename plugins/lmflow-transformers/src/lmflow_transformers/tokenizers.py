@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from lmflow_core.api import Message, ModelError
-
-# Text put before a continuing text, and cut off again, so that no leading space is made up for it.
-_ANCHOR = "\n"
 
 
 class TransformersTokenizer:
@@ -45,8 +43,21 @@ class TransformersTokenizer:
 
     @cached_property
     def control_tokens(self) -> Mapping[str, int]:
-        """Every token added to the vocabulary, special or not."""
-        return dict(self.inner.get_added_vocab())
+        """Every special token, and every other token added to the vocabulary that is a mark.
+
+        White space and single characters that were added are text: indentation is, in many vocabularies.
+        """
+        ordinary = {str(token) for token in self.inner.added_tokens_decoder.values() if not token.special}
+        added: dict[str, int] = self.inner.get_added_vocab()
+        return {text: number for text, number in added.items() if text not in ordinary or _is_mark(text)}
+
+    @cached_property
+    def spaces_after_control(self) -> bool:
+        """Whether a leading space is made up after a control token, as it is at the start of a text."""
+        token = next(iter(self.control_tokens), "")
+        alone = self._backend.encode("a", add_special_tokens=False).ids
+        followed: list[int] = self._backend.encode(token + "a", add_special_tokens=False).ids
+        return followed[-len(alone) :] == alone
 
     @cached_property
     def fingerprint(self) -> str:
@@ -55,42 +66,42 @@ class TransformersTokenizer:
 
     def encode(self, texts: Sequence[str], continues: Sequence[bool]) -> list[list[int]]:
         """Encode plain texts; what looks like a control token becomes its characters."""
-        anchored = [_ANCHOR + text if self._leads(flag) else text for text, flag in zip(texts, continues, strict=True)]
-        encoded = self._encode_plain(anchored)
-        cut = len(self._anchor_ids)
-        return [ids[cut:] if self._leads(flag) else ids for ids, flag in zip(encoded, continues, strict=True)]
-
-    def _leads(self, continues: bool) -> bool:
-        return continues and bool(self._anchor_ids)
-
-    @cached_property
-    def _anchor_ids(self) -> list[int]:
-        """Ids of the anchor, when the tokenizer makes up a leading space; else none, as no anchor is needed."""
-        first = self._backend.encode("a", add_special_tokens=False).tokens[:1]
-        makes_space = bool(first) and first[0].startswith("\u2581")
-        return list(self._backend.encode(_ANCHOR, add_special_tokens=False).ids) if makes_space else []
-
-    def _encode_plain(self, texts: Sequence[str]) -> list[list[int]]:
         broken = [self._broken_up(text) for text in texts]
         pieces = [piece for parts in broken for piece in parts]
-        self._backend.encode_special_tokens = True
-        try:
-            encoded = iter(self._backend.encode_batch_fast(pieces, add_special_tokens=False))
-        finally:
-            self._backend.encode_special_tokens = False
-        return [[token for _ in parts for token in next(encoded).ids] for parts in broken]
+        goes_on = [flag or at > 0 for parts, flag in zip(broken, continues, strict=True) for at in range(len(parts))]
+        encoded: list[list[int]] = [[] for _ in pieces]
+        for backend, wanted in ((self._backend, False), (self._unspaced, True)):
+            places = [place for place, flag in enumerate(goes_on) if flag == wanted]
+            for place, ids in zip(places, _encode_plain(backend, [pieces[place] for place in places]), strict=True):
+                encoded[place] = ids
+        found = iter(encoded)
+        return [[token for _ in parts for token in next(found)] for parts in broken]
+
+    @cached_property
+    def _unspaced(self) -> Any:
+        """The backend for text that follows other text: it makes up no leading space."""
+        steps = json.loads(self._backend.to_str())
+        changed = steps | {name: _without_space(steps[name]) for name in ("normalizer", "pre_tokenizer")}
+        return self._backend if changed == steps else type(self._backend).from_str(json.dumps(changed))
 
     def _broken_up(self, text: str) -> list[str]:
-        """Break a text inside every ordinary added token, which no switch of the backend keeps from matching."""
-        if self._ordinary_added is None:
+        """Break a text inside every control token that the switch of the backend does not keep from matching."""
+        if self._unswitched is None:
             return [text]
-        cuts = [match.start() + 1 for match in self._ordinary_added.finditer(text)]
+        cuts = [match.start() + 1 for match in self._unswitched.finditer(text)]
         return [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
 
     @cached_property
-    def _ordinary_added(self) -> re.Pattern[str] | None:
-        added = [str(token) for token in self.inner.added_tokens_decoder.values() if not token.special]
-        return re.compile("|".join(map(re.escape, sorted(added, key=len, reverse=True)))) if added else None
+    def _unswitched(self) -> re.Pattern[str] | None:
+        """Matches, without taking any text, where such a control token begins.
+
+        The switch knows special tokens only, and a vocabulary may hold a control token as a piece of its own.
+        """
+        names = list(self.control_tokens)
+        encoded = zip(names, _encode_plain(self._backend, names), strict=True)
+        found = [name for name, ids in encoded if self.control_tokens[name] in ids]
+        firsts = "".join(sorted({re.escape(name[0]) for name in found}))
+        return re.compile(f"(?=[{firsts}])(?={'|'.join(map(re.escape, found))})") if found else None
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids, control tokens included."""
@@ -109,3 +120,26 @@ class TransformersTokenizer:
         except Exception:  # a template may refuse a conversation with any error of its own
             return None
         return text
+
+
+def _is_mark(text: str) -> bool:
+    return len(text.replace("\u2581", " ").strip()) > 1
+
+
+def _encode_plain(backend: Any, texts: Sequence[str]) -> list[list[int]]:
+    backend.encode_special_tokens = True
+    try:
+        return [encoding.ids for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+    finally:
+        backend.encode_special_tokens = False
+
+
+def _without_space(step: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return a normalizer or pre-tokenizer, as written in JSON, that puts no space before a text."""
+    if step is None or step["type"] == "Prepend":
+        return None
+    for name in ("normalizers", "pretokenizers"):
+        if name in step:
+            return step | {name: [kept for part in step[name] if (kept := _without_space(part)) is not None]}
+    changes = {"prepend_scheme": "never", "add_prefix_space": False}
+    return step | {name: value for name, value in changes.items() if name in step}

@@ -30,11 +30,12 @@ def training_arguments(job: TrainingJob, extra: Mapping[str, Any]) -> TrainingAr
         "logging_steps": settings.logging_steps,
         "logging_first_step": True,
         "logging_nan_inf_filter": False,
-        "save_strategy": "steps" if settings.save_steps else "no",
-        "save_steps": settings.save_steps or 500,
+        **_saving(job),
         "save_total_limit": settings.save_total_limit,
         "eval_strategy": _eval_strategy(job),
         "eval_steps": settings.eval_steps,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
         "report_to": list(settings.report_to) or "none",
         "run_name": settings.run_name,
         "seed": settings.seed,
@@ -45,6 +46,15 @@ def training_arguments(job: TrainingJob, extra: Mapping[str, Any]) -> TrainingAr
         "ddp_find_unused_parameters": False,
     }
     return TrainingArguments(**{**values, **job.engine.trainer_arguments(), **extra})
+
+
+def _saving(job: TrainingJob) -> dict[str, Any]:
+    """Return when checkpoints are saved; where the best is wanted, they are saved when it is measured."""
+    settings = job.settings
+    if settings.load_best_model or settings.early_stopping_patience is not None:
+        steps = settings.eval_steps or 500
+        return {"save_strategy": _eval_strategy(job), "save_steps": steps, "load_best_model_at_end": True}
+    return {"save_strategy": "steps" if settings.save_steps else "no", "save_steps": settings.save_steps or 500}
 
 
 def _eval_strategy(job: TrainingJob) -> str:

@@ -2,46 +2,51 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset
-from transformers import PrinterCallback, Trainer, TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
+from transformers.trainer_utils import rotate_checkpoints
 
-from lmflow_core.api import (
-    Encoded,
-    EncodedDataset,
-    LmflowError,
-    LossPoint,
-    RequestError,
-    TrainingJob,
-    TrainingReport,
-)
+from lmflow_core.api import Encoded, EncodedDataset, LmflowError, LossPoint, TrainingJob, TrainingReport
 from lmflow_transformers.devices import peak_memory_bytes
-from lmflow_transformers.packing import lay_out
+from lmflow_transformers.memory import keep_freed_memory
+from lmflow_transformers.packing import best_fit, lay_out
 from lmflow_transformers.training.arguments import training_arguments
+from lmflow_transformers.training.checkpoints import PARTIAL, last_whole_checkpoint, put_in_place
+from lmflow_transformers.training.interruption import StopOnSignal
 from lmflow_transformers.training.progress import Progress
 
+Pack = list[Encoded]
 
-class _Rows(Dataset[Encoded]):
-    """Encoded rows as a torch dataset."""
 
-    def __init__(self, rows: EncodedDataset) -> None:
+class _Packs(Dataset[Pack]):
+    """What is trained on, a pack at a time: single examples, or best-fit packs when a length is given."""
+
+    def __init__(self, rows: EncodedDataset, pack_length: int | None, seed: int) -> None:
         self._rows = rows
+        self._packs: Sequence[Sequence[int]] = [[position] for position in range(len(rows))]
+        if pack_length is not None:
+            lengths = [len(rows[position].input_ids) for position in range(len(rows))]
+            self._packs = best_fit(lengths, pack_length, seed)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._packs)
 
-    def __getitem__(self, position: int) -> Encoded:
-        return self._rows[position]
+    def __getitem__(self, position: int) -> Pack:
+        return [self._rows[number] for number in self._packs[position]]
 
 
-def collate(examples: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+def collate(packs: Iterable[Pack]) -> dict[str, torch.Tensor]:
     """Lay a batch end to end; ``labels`` is there for the trainer, which counts labelled tokens by it."""
-    laid = lay_out(examples)
+    laid = lay_out(list(itertools.chain.from_iterable(packs)))
     return {**laid, "labels": laid["shift_labels"]}
 
 
@@ -55,13 +60,16 @@ class PackedTrainer(Trainer):
     def __init__(self, job: TrainingJob, progress: Progress, extensions: Mapping[str, Any]) -> None:
         self._job = job
         self._progress = progress
+        self._folder: str | None = None
+        callbacks = extensions.get("callbacks", ())
+        self._savers = [callback.save_into for callback in callbacks if hasattr(callback, "save_into")]
         super().__init__(
             model=job.model.network,  # type: ignore[attr-defined]
             args=training_arguments(job, extensions.get("arguments", {})),
-            train_dataset=_Rows(job.data),
-            eval_dataset=_Rows(job.held_out) if job.held_out is not None else None,
+            train_dataset=_Packs(job.data, job.settings.pack_length, job.settings.seed),
+            eval_dataset=_Packs(job.held_out, None, 0) if job.held_out is not None else None,
             data_collator=collate,
-            callbacks=[progress, *extensions.get("callbacks", ())],
+            callbacks=[progress, *callbacks],
             optimizers=(extensions.get("optimizer"), None),
         )
         self.model_accepts_loss_kwargs = True
@@ -89,7 +97,7 @@ class PackedTrainer(Trainer):
         model.eval()
         sums = torch.zeros(2, dtype=torch.float64)
         for batch in self._shares():
-            inputs = self._prepare_inputs(collate(batch))
+            inputs = self._prepare_inputs(collate([batch]))
             count = int((inputs["shift_labels"] >= 0).sum())
             sums += torch.tensor([float(model(**inputs, num_items_in_batch=1)["loss"]), count], dtype=torch.float64)
         model.train()
@@ -100,13 +108,60 @@ class PackedTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _shares(self) -> Iterator[list[Encoded]]:
+    def _shares(self) -> Iterator[Pack]:
         rows = self._job.held_out
         if rows is None:
             return
         mine = range(self.args.process_index, len(rows), self.args.world_size)
         for start in range(0, len(mine), self.args.per_device_train_batch_size):
             yield [rows[position] for position in mine[start : start + self.args.per_device_train_batch_size]]
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return self._folder or super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write a checkpoint aside and give it its name when it is whole.
+
+        Raises:
+            LmflowError: the disk refuses; earlier checkpoints are as they were.
+        """
+        folder = Path(self.args.output_dir)
+        name = f"checkpoint-{self.state.global_step}"
+        self._note_best(folder, name)
+        self._folder = str(folder / PARTIAL)
+        try:
+            if self.args.should_save:
+                shutil.rmtree(self._folder, ignore_errors=True)
+            self._barrier()
+            super()._save_checkpoint(model, trial)
+            self._barrier()
+            if self.args.should_save:
+                for save_into in self._savers:
+                    save_into(folder / PARTIAL / name)
+                shutil.rmtree(folder / name, ignore_errors=True)
+                put_in_place(folder / PARTIAL / name, folder / name)
+        except (OSError, RuntimeError) as error:
+            shutil.rmtree(folder / PARTIAL, ignore_errors=True)
+            raise LmflowError(
+                f"the checkpoint of step {self.state.global_step} cannot be written to {folder}: "
+                f"{getattr(error, 'strerror', None) or error}; earlier checkpoints are whole"
+            ) from error
+        finally:
+            self._folder = None
+        if self.args.should_save:
+            os.rmdir(folder / PARTIAL)
+            rotate_checkpoints(str(folder), self.args.save_total_limit, self.state.best_model_checkpoint)
+        self._barrier()
+
+    def _note_best(self, folder: Path, name: str) -> None:
+        """Remember the best checkpoint under its final name, which it does not have while it is written."""
+        best = self.state.best_global_step
+        if best and (name == f"checkpoint-{best}" or (folder / f"checkpoint-{best}").exists()):
+            self.state.best_model_checkpoint = str(folder / f"checkpoint-{best}")
+
+    def _barrier(self) -> None:
+        if self.args.world_size > 1:
+            torch.distributed.barrier()
 
 
 class _StopAtNan(TrainerCallback):
@@ -125,7 +180,8 @@ def train_with_trainer(job: TrainingJob) -> TrainingReport:
     """Train a job's model in place and report.
 
     Raises:
-        LmflowError: the loss is no number any more, or memory ran out.
+        LmflowError: the loss is no number any more, memory ran out, a checkpoint cannot be written, or the run was
+            stopped by a signal, having left a checkpoint.
     """
     model: Any = job.model
     extensions = job.tuner.trainer_extensions(job.model, job.settings)
@@ -134,39 +190,42 @@ def train_with_trainer(job: TrainingJob) -> TrainingReport:
     model.base.config.use_cache = False
     if job.settings.gradient_checkpointing:
         _activation_checkpointing(model.base, "enable", {"use_reentrant": False})
-    progress = Progress()
+    if model.device.type == "cpu":
+        keep_freed_memory()
+    progress, stop = Progress(), StopOnSignal()
     try:
         trainer = PackedTrainer(job, progress, extensions)
         trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(_StopAtNan())
-        trainer.train(resume_from_checkpoint=_last_checkpoint(job))
+        for callback in (_StopAtNan(), stop, *_early_stopping(job)):
+            trainer.add_callback(callback)
+        checkpoint = str(last_whole_checkpoint(job.checkpoints)) if job.resume else None
+        trainer.train(resume_from_checkpoint=checkpoint)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise LmflowError(
             "memory ran out: lower --batch-size or --max-length, add --gradient-checkpointing, "
             "or train less with --tuner lora"
         ) from error
     finally:
+        stop.give_back()
         model.base.set_attn_implementation(own_attention)
         model.base.config.use_cache = True
         if job.settings.gradient_checkpointing:
             _activation_checkpointing(model.base, "disable")
+    if stop.stopped:
+        raise LmflowError(f"stopped at step {trainer.state.global_step}; go on with --resume")
     model.network.eval()
     return _report(trainer, progress)
+
+
+def _early_stopping(job: TrainingJob) -> Iterator[TrainerCallback]:
+    if job.settings.early_stopping_patience is not None:
+        yield EarlyStoppingCallback(job.settings.early_stopping_patience)
 
 
 def _activation_checkpointing(network: Any, switch: str, *arguments: Any) -> None:
     """Switch recomputation of activations on or off, under the name this version of transformers has for it."""
     current = getattr(network, f"activation_checkpointing_{switch}", None)
     (current or getattr(network, f"gradient_checkpointing_{switch}"))(*arguments)
-
-
-def _last_checkpoint(job: TrainingJob) -> str | None:
-    if not job.resume:
-        return None
-    found = get_last_checkpoint(str(job.checkpoints))
-    if found is None:
-        raise RequestError(f"{job.checkpoints} holds no checkpoint to resume from; leave out --resume")
-    return str(found)
 
 
 def _summed(count: int, processes: int) -> int:

@@ -1,0 +1,46 @@
+"""Ctrl-C ends a run at the next step, with a checkpoint; a second one ends it at once."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Any
+
+from transformers import TrainerCallback
+
+
+class StopOnSignal(TrainerCallback):
+    """Asks the trainer to save and stop when the process is interrupted or told to terminate."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._previous: dict[int, Any] = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Take over the signals; only the main thread may."""
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._on_signal)
+        except ValueError:
+            self._previous.clear()
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        self.stopped = True
+        self.give_back()
+        print("lmflow: stopping after this step, with a checkpoint; once more stops at once", file=sys.stderr)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Save and stop if a signal came."""
+        if self.stopped:
+            control.should_save = True
+            control.should_training_stop = True
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Give the signals back."""
+        self.give_back()
+
+    def give_back(self) -> None:
+        """Restore what the signals did before."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()

@@ -1,0 +1,106 @@
+"""A run that is killed again and again, at any moment, ends with the weights of one that never was."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# Runs in a process of its own: everything is imported once, and each child that is forked trains until it is killed.
+_SCRIPT = r"""
+import json, os, random, signal, sys, time
+from pathlib import Path
+
+import torch
+from lmflow_core.api import IGNORE, Encoded, ModelSettings, TrainingJob, TrainingSettings, World
+from lmflow_lisa.options import LisaOptions
+from lmflow_lisa.tuner import LisaTuner
+from lmflow_lora.options import LoraOptions
+from lmflow_lora.tuner import LoraTuner
+from lmflow_transformers.attention import SdpaAttention
+from lmflow_transformers.engines import LocalEngine
+from lmflow_transformers.models import CausalModelLoader
+from lmflow_transformers.training.sft import SftObjective
+from lmflow_transformers.tuners import FullTuner
+
+folder, work, kills = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+TUNERS = {
+    "full": FullTuner,
+    "lora": lambda: LoraTuner(LoraOptions(lora_r=4)),
+    "lisa": lambda: LisaTuner(LisaOptions(lisa_interval_steps=3, lisa_activated_layers=1)),
+}
+ROWS = [Encoded(list(range(n, n + 12)), [IGNORE] * 4 + list(range(n + 4, n + 12))) for n in range(3, 99)]
+
+
+def train(name, place):
+    torch.set_num_threads(1)
+    model = CausalModelLoader().open(str(folder), ModelSettings(model=str(folder), device="cpu"))
+    model.load()
+    tuner = TUNERS[name]()
+    tuner.prepare(model, 5)
+    checkpoints = place / "checkpoints"
+    resume = checkpoints.is_dir() and any(entry.name.startswith("checkpoint-") for entry in checkpoints.iterdir())
+    settings = TrainingSettings(lr=1e-3, batch_size=4, epochs=9, save_steps=2, seed=5)
+    attention = SdpaAttention().implementation("cpu")
+    world = World()
+    SftObjective().train(
+        TrainingJob(model, tuner, LocalEngine(), world, ROWS, None, settings, attention, checkpoints, resume=resume)
+    )
+    torch.save(model.network.state_dict(), place / "final.pt")
+
+
+def child(name, place):
+    process = os.fork()
+    if process == 0:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+            train(name, place)
+        os._exit(0)
+    return process
+
+
+def finished(process, seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if os.waitpid(process, os.WNOHANG)[0]:
+            return True
+        time.sleep(0.01)
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    return False
+
+
+generator = random.Random(0)
+report = {}
+for name in TUNERS:
+    whole, broken = work / name / "whole", work / name / "broken"
+    whole.mkdir(parents=True), broken.mkdir(parents=True)
+    started = time.monotonic()
+    os.waitpid(child(name, whole), 0)
+    whole_seconds = time.monotonic() - started
+    killed = 0
+    while killed < kills and not finished(child(name, broken), generator.uniform(0.08, 0.2) * whole_seconds):
+        killed += 1
+    if not (broken / "final.pt").exists():
+        os.waitpid(child(name, broken), 0)
+    ours, theirs = (torch.load(place / "final.pt", weights_only=True) for place in (broken, whole))
+    equal = all(torch.equal(tensor, theirs[key]) for key, tensor in ours.items())
+    report[name] = {"killed": killed, "equal": equal}
+print(json.dumps(report))
+"""
+
+
+@pytest.mark.slow
+def test_killed_runs_end_as_whole_ones(tiny_model: Path, tmp_path: Path) -> None:
+    kills = 20
+    command = [sys.executable, "-c", _SCRIPT, str(tiny_model), str(tmp_path), str(kills)]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert finished.returncode == 0, finished.stderr
+    report = json.loads(finished.stdout.splitlines()[-1])
+    assert set(report) == {"full", "lora", "lisa"}
+    for name, outcome in report.items():
+        assert outcome["equal"], name
+        assert outcome["killed"] >= 15, report

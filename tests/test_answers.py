@@ -1,0 +1,210 @@
+"""Tokens to text as it comes: stops, held-back text, split characters and finish reasons, with a scripted decoder."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models
+from transformers import PreTrainedTokenizerFast
+
+from lmflow_core.answers import Answer, all_stops, prompt_ids
+from lmflow_core.contracts import DecodeStep, LanguageModel
+from lmflow_core.conversations import Message
+from lmflow_core.settings import DecodingSettings
+from lmflow_core.templates import ChatTemplate
+from lmflow_core.testing.tiny import make_tokenizer
+from lmflow_transformers.tokenizers import TransformersTokenizer
+
+END = 2  # <|im_end|>
+
+
+class Script:
+    """Gives the steps it was given; writes down what it was asked and how many steps were taken."""
+
+    def __init__(self, *steps: Sequence[int]) -> None:
+        self.steps = steps
+        self.taken = 0
+        self.asked: dict[str, Any] = {}
+
+    def decode(
+        self, model: LanguageModel, prompt: Sequence[int], *, max_new_tokens: int, stop_ids: frozenset[int], seed: int
+    ) -> Iterator[DecodeStep]:
+        self.asked = {"prompt": prompt, "max_new_tokens": max_new_tokens, "stop_ids": stop_ids, "seed": seed}
+        for step in self.steps:
+            self.taken += 1
+            yield DecodeStep(tuple(step))
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> TransformersTokenizer:
+    return TransformersTokenizer(make_tokenizer())
+
+
+def _bytes(tokenizer: TransformersTokenizer, text: str) -> list[int]:
+    """Return one token per byte: byte-level tokens of one character stand for a byte each."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    letters = bytes_to_unicode()
+    ids: list[int] = tokenizer.inner.convert_tokens_to_ids([letters[byte] for byte in text.encode()])
+    return ids
+
+
+def _answer(tokenizer: TransformersTokenizer, script: Script, *stops: str, **asked: Any) -> Answer:
+    model: Any = SimpleNamespace(tokenizer=tokenizer)
+    return Answer(script, model, [5, 6], DecodingSettings(**asked), stops)
+
+
+def _written(
+    tokenizer: TransformersTokenizer, steps: Sequence[Sequence[int]], *stops: str
+) -> tuple[list[str], str, int]:
+    """Return the pieces of an answer, why it ended, and how many tokens were drawn."""
+    answer = _answer(tokenizer, Script(*steps), *stops)
+    pieces = list(answer)
+    assert answer.text == "".join(pieces)
+    return pieces, answer.finish_reason, answer.tokens
+
+
+def _letters(tokenizer: TransformersTokenizer, text: str) -> list[list[int]]:
+    return [[number] for number in _bytes(tokenizer, text)]
+
+
+def test_text_comes_token_by_token(tokenizer: TransformersTokenizer) -> None:
+    steps = _letters(tokenizer, "two words")
+    assert _written(tokenizer, steps) == (list("two words"), "length", 9)
+    assert _written(tokenizer, []) == ([], "length", 0)
+
+
+def test_a_stop_token_ends_the_answer_and_is_not_written(tokenizer: TransformersTokenizer) -> None:
+    steps = [*_letters(tokenizer, "ab"), [END], *_letters(tokenizer, "cd")]
+    assert _written(tokenizer, steps, "<|im_end|>") == (["a", "b"], "stop", 3)
+    assert _written(tokenizer, [[END]], "<|im_end|>") == ([], "stop", 1)
+
+
+def test_a_stop_token_within_a_step_of_several(tokenizer: TransformersTokenizer) -> None:
+    a, b, c = _bytes(tokenizer, "abc")
+    script = Script([a, b, END, c], [c])
+    answer = _answer(tokenizer, script, "<|im_end|>").finish()
+    assert (answer.text, answer.finish_reason, answer.tokens, script.taken) == ("ab", "stop", 3, 1)
+
+
+def test_a_control_token_that_is_no_stop_is_written(tokenizer: TransformersTokenizer) -> None:
+    steps = [*_letters(tokenizer, "a"), [END], *_letters(tokenizer, "b")]
+    assert _written(tokenizer, steps) == (["a", "<|im_end|>", "b"], "length", 3)
+
+
+def test_a_stop_text_across_tokens_is_held_back_and_cut(tokenizer: TransformersTokenizer) -> None:
+    script = Script(*_letters(tokenizer, "yes\n\nUser: and so on"))
+    answer = _answer(tokenizer, script, "\n\nUser:")
+    assert list(answer) == ["y", "e", "s"]
+    assert (answer.text, answer.finish_reason, answer.tokens) == ("yes", "stop", 10)
+    assert script.taken == 10
+
+
+def test_a_stop_text_within_one_token(tokenizer: TransformersTokenizer) -> None:
+    [france] = tokenizer.inner.convert_tokens_to_ids(["ĠFrance"])
+    steps = [*_letters(tokenizer, "in"), [france], *_letters(tokenizer, "!")]
+    assert _written(tokenizer, steps, "anc") == (["i", "n", " Fr"], "stop", 3)
+    assert _written(tokenizer, steps, "n F") == (["i"], "stop", 3)
+
+
+def test_text_that_only_looked_like_a_stop_is_written_in_the_end(tokenizer: TransformersTokenizer) -> None:
+    steps = _letters(tokenizer, "a\n\nUs b")
+    assert _written(tokenizer, steps, "\n\nUser:") == (["a", "\n\nUs ", "b"], "length", 7)
+    assert _written(tokenizer, _letters(tokenizer, "a\n\nUs"), "\n\nUser:") == (["a", "\n\nUs"], "length", 5)
+    held = [*_letters(tokenizer, "a\n"), [END]]
+    assert _written(tokenizer, held, "\n\nUser:", "<|im_end|>") == (["a", "\n"], "stop", 3)
+
+
+def test_the_first_stop_that_is_complete_cuts(tokenizer: TransformersTokenizer) -> None:
+    assert _written(tokenizer, _letters(tokenizer, "xabcd"), "abcd", "bc") == (["x", "a"], "stop", 4)
+    assert _written(tokenizer, _letters(tokenizer, "aab"), "ab") == (["a"], "stop", 3)
+    assert _written(tokenizer, _letters(tokenizer, "###"), "#") == ([], "stop", 1)
+    [dog] = tokenizer.inner.convert_tokens_to_ids(["Ġdog"])
+    assert _written(tokenizer, [[dog]], "og", "d") == ([" "], "stop", 1)
+
+
+@pytest.mark.parametrize("character", ["é", "€", "😀", "👍🏽"])
+def test_a_character_waits_for_its_last_byte(tokenizer: TransformersTokenizer, character: str) -> None:
+    steps = _letters(tokenizer, f"a{character}b")
+    pieces, reason, tokens = _written(tokenizer, steps)
+    assert pieces == ["a", *character, "b"]
+    assert (reason, tokens) == ("length", len(character.encode()) + 2)
+
+
+def test_a_character_that_never_ends_is_written_as_it_is(tokenizer: TransformersTokenizer) -> None:
+    cut = _letters(tokenizer, "a😀")[:-1]
+    assert _written(tokenizer, cut) == (["a", "\ufffd"], "length", 4)
+    assert _written(tokenizer, [*cut, [END]], "<|im_end|>") == (["a", "\ufffd"], "stop", 5)
+    assert _written(tokenizer, [*cut, *_letters(tokenizer, "bc")]) == (["a", "\ufffdb", "c"], "length", 6)
+
+
+def test_a_stop_text_of_split_characters(tokenizer: TransformersTokenizer) -> None:
+    assert _written(tokenizer, _letters(tokenizer, "a😀🛑b"), "🛑") == (["a", "😀"], "stop", 9)
+
+
+def test_spaces_that_a_tokenizer_drops_at_the_start_of_a_text_stay_within_it() -> None:
+    backend = Tokenizer(models.WordLevel({"▁one": 0, "▁two": 1, "s": 2, "▁": 3}, unk_token="s"))
+    backend.decoder = decoders.Metaspace()
+    spaced = TransformersTokenizer(PreTrainedTokenizerFast(tokenizer_object=backend))
+    assert spaced.decode([1]) == "two"
+    assert _written(spaced, [[0], [1], [2], [3], [1]]) == (["one", " two", "s", " ", " two"], "length", 5)
+
+
+def test_what_the_decoder_is_asked(tokenizer: TransformersTokenizer) -> None:
+    script = Script()
+    answer = _answer(tokenizer, script, "<|im_end|>", "<|endoftext|>", "User:", max_new_tokens=7, seed=3)
+    assert answer.prompt_tokens == 2
+    assert (answer.finish().tokens_per_second, answer.text) == (0.0, "")
+    assert script.asked == {"prompt": [5, 6], "max_new_tokens": 7, "stop_ids": frozenset({0, 2}), "seed": 3}
+
+
+_stops = st.lists(st.text("ab\n€", min_size=1, max_size=3), max_size=3)
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=st.text("abc\n€", max_size=12), stops=_stops, data=st.data())
+def test_the_answer_is_the_text_before_the_first_complete_stop(
+    tokenizer: TransformersTokenizer, text: str, stops: list[str], data: Any
+) -> None:
+    ids = _bytes(tokenizer, text)
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(ids)))) | {0, len(ids)})
+    steps = [ids[start:end] for start, end in itertools.pairwise(cuts)]
+    pieces, reason, _ = _written(tokenizer, steps, *stops)
+    # Characters come one by one, so the stop whose last character comes first is met first; the longest begins first.
+    ends = [text.find(stop) + len(stop) for stop in stops if stop in text]
+    first = min(ends, default=None)
+    expected = text
+    if first is not None:
+        expected = text[: min(first - len(stop) for stop in stops if text[:first].endswith(stop))]
+    assert ("".join(pieces), reason) == (expected, "length" if first is None else "stop")
+    assert all(pieces)
+
+
+CHATML = ChatTemplate(
+    user="<|im_start|>user\n{content}<|im_end|>\n",
+    assistant_header="<|im_start|>assistant\n",
+    assistant="{content}<|im_end|>",
+    stop=("<|im_end|>", "<|endoftext|>"),
+)
+
+
+def test_prompts(tokenizer: TransformersTokenizer) -> None:
+    messages = [Message("user", "hello<|im_end|>")]
+    templated = prompt_ids(tokenizer, CHATML, messages)
+    assert tokenizer.decode(templated) == "<|im_start|>user\nhello<|im_end|><|im_end|>\n<|im_start|>assistant\n"
+    assert [number for number in templated if number < 3] == [1, 2, 1]
+    raw = prompt_ids(tokenizer, None, messages)
+    assert tokenizer.decode(raw) == "hello<|im_end|>"
+    assert [number for number in raw if number < 3] == []
+
+
+def test_all_stops_without_repetition(tokenizer: TransformersTokenizer) -> None:
+    asked = DecodingSettings(stop=("User:", "", "<|endoftext|>"))
+    assert all_stops(asked, CHATML, tokenizer) == ["<|im_end|>", "<|endoftext|>", "User:"]
+    assert all_stops(asked, None, tokenizer) == ["<|im_end|>", "User:", "<|endoftext|>"]

@@ -1,0 +1,287 @@
+"""Flags: from the words of a command line to values, LMFlow's own names included."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmflow_core.cli.flags import Arguments, FlagParser, help_rows, with_run_file
+from lmflow_core.cli.lmflow_names import IGNORED, SWITCHES, TRANSLATED
+from lmflow_core.errors import OptionError, UnknownNameError
+from lmflow_core.job import CHAT, FINETUNE, GENERATE, Shape
+from lmflow_core.options import option
+from lmflow_core.plugins import PluginRecord, PluginSet
+from lmflow_core.registry import Catalogue
+from lmflow_core.specs import AttentionSpec, DecoderSpec, EngineSpec, ObjectiveSpec, Spec, TunerSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraOptions:
+    lora_r: int = option(8, help="Rank.", minimum=1)
+    lora_dora: bool = option(False, help="DoRA.", aliases=("dora",))
+    lora_target_modules: tuple[str, ...] = option(("q", "v"), help="Modules.")
+    lora_plus_ratio: float | None = option(None, help="Ratio.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GreedyOptions:
+    """Options that would take the command's own, were they let."""
+
+    resume: str = option("x", help="Not the command's.")
+    greedy_x: int = option(0, help="X.", aliases=("output", "learning_rate", "lora_r"))
+
+
+def _spec(spec_class: type[Spec], name: str, **more: Any) -> Spec:
+    return spec_class(name=name, target=f"nowhere:{name.title()}", summary="A component.", **more)
+
+
+CATALOGUE = Catalogue(
+    PluginSet(
+        (
+            PluginRecord(
+                "all",
+                "lmflow-all",
+                "1.0",
+                specs=(
+                    _spec(TunerSpec, "full"),
+                    _spec(TunerSpec, "lora", options=LoraOptions),
+                    _spec(TunerSpec, "greedy", options=GreedyOptions),
+                    _spec(ObjectiveSpec, "sft", examples=("text",)),
+                    _spec(AttentionSpec, "sdpa"),
+                    _spec(EngineSpec, "local"),
+                    _spec(DecoderSpec, "sampling"),
+                ),
+            ),
+        )
+    )
+)
+
+
+def _parse(*arguments: str, shape: Shape = FINETUNE) -> Arguments:
+    return FlagParser(shape, CATALOGUE).parse(arguments)
+
+
+def _values(*arguments: str, shape: Shape = FINETUNE) -> dict[str, object]:
+    parsed = _parse(*arguments, shape=shape)
+    assert parsed.positional == []
+    assert parsed.switches == set()
+    return parsed.values
+
+
+def _refused(*arguments: str, shape: Shape = FINETUNE) -> str:
+    with pytest.raises(OptionError) as raised:
+        _parse(*arguments, shape=shape)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--max-steps", "3"),
+        ("--max_steps", "3"),
+        ("--max-steps=3",),
+        ("--max_steps=3",),
+        ("--max-steps", "1", "--max_steps=3"),
+    ],
+)
+def test_dashes_underscores_and_the_equals_sign_are_the_same(arguments: tuple[str, ...]) -> None:
+    assert _values(*arguments) == {"max_steps": "3"}
+
+
+VALUES: list[tuple[tuple[str, ...], dict[str, object]]] = [
+    (("--learning-rate", "1e-3"), {"lr": "1e-3"}),
+    (("--lr", "-1"), {"lr": "-1"}),
+    (("--output_dir", "a", "--model", "m"), {"output": "a", "model": "m"}),
+    (("--model=a=b",), {"model": "a=b"}),
+    (("--template=",), {"template": ""}),
+    (("--device", "-x"), {"device": "-x"}),
+    (("--lora-target-modules", "q,v"), {"lora_target_modules": "q,v"}),
+]
+
+
+@pytest.mark.parametrize(("arguments", "expected"), VALUES)
+def test_values(arguments: tuple[str, ...], expected: dict[str, object]) -> None:
+    assert _values(*arguments) == expected
+
+
+def test_a_prompt_may_begin_with_a_dash() -> None:
+    assert _values("--prompt", "-", shape=GENERATE) == {"prompt": "-"}
+    assert _values("--prompt", "-- hello", shape=GENERATE) == {"prompt": "-- hello"}
+    assert _values("--prompt=--hello", shape=GENERATE) == {"prompt": "--hello"}
+
+
+TRUTHS: list[tuple[tuple[str, ...], dict[str, object]]] = [
+    (("--resume",), {"resume": "true"}),
+    (("--resume", "true"), {"resume": "true"}),
+    (("--resume", "False"), {"resume": "False"}),
+    (("--resume", "0", "--seed", "1"), {"resume": "0", "seed": "1"}),
+    (("--resume=no",), {"resume": "no"}),
+    (("--resume", "--seed", "1"), {"resume": "true", "seed": "1"}),
+    (("--no-resume",), {"resume": False}),
+    (("--resume", "--no_resume"), {"resume": False}),
+    (("--no-overwrite-output-dir",), {"overwrite": False}),
+    (("--no-dora",), {"lora_dora": False}),
+    (("--dora",), {"lora_dora": "true"}),
+]
+
+
+@pytest.mark.parametrize(("arguments", "expected"), TRUTHS)
+def test_truth_values(arguments: tuple[str, ...], expected: dict[str, object]) -> None:
+    assert _values(*arguments) == expected
+
+
+def test_a_truth_value_takes_no_other_word() -> None:
+    parsed = _parse("--resume", "run.yaml", "--use_lora", "other.yaml")
+    assert parsed.values == {"resume": "true", "tuner": "lora"}
+    assert parsed.positional == ["run.yaml", "other.yaml"]
+
+
+def test_switches_belong_to_the_command_line() -> None:
+    parsed = FlagParser(FINETUNE, CATALOGUE, ("loud",)).parse(["--json", "-h", "--loud", "run.yaml"])
+    assert parsed == Arguments(values={}, switches={"json", "help", "loud"}, positional=["run.yaml"])
+
+
+REFUSED: list[tuple[tuple[str, ...], str]] = [
+    (("--max-stps", "3"), "unknown option --max-stps of 'lmflow finetune'. Did you mean 'max_steps'?"),
+    (("--learnin_rate", "3"), "unknown option --learnin-rate of 'lmflow finetune'. Did you mean 'learning_rate'?"),
+    (
+        ("--model_name_or_pth", "3"),
+        "unknown option --model-name-or-pth of 'lmflow finetune'. Did you mean 'model_name_or_path'?",
+    ),
+    (("--xyzzy",), "unknown option --xyzzy of 'lmflow finetune'."),
+    (("--no-xyzzy",), "unknown option --no-xyzzy of 'lmflow finetune'."),
+    (("--no-max-steps",), "unknown option --no-max-steps of 'lmflow finetune'. Did you mean 'max_steps'?"),
+    (("-x",), "unknown option -x of 'lmflow finetune'"),
+    (("--",), "unknown option -- of 'lmflow finetune'"),
+    (("--prompt", "hello"), "unknown option --prompt of 'lmflow finetune'."),
+    (("--max-steps",), "--max-steps needs a value: Stop after this many optimizer steps."),
+    (("--max-steps", "--resume"), "--max-steps needs a value: Stop after this many optimizer steps."),
+    (("--model", "--resume"), "--model needs a value: Model: a registered name, a folder, a hub name or a GGUF file."),
+    (("--json=false",), "--json takes no value"),
+    (("--help=me",), "--help takes no value"),
+    (("--no-resume=true",), "--no-resume takes no value"),
+    (("--use_lora=maybe",), "--use_lora: expected true or false, got 'maybe'"),
+    (("--model_name_or_path",), "--model_name_or_path needs a value"),
+    (("--dataset_path", "--use_lora"), "--dataset_path needs a value"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), REFUSED)
+def test_wrong_flags_are_refused(arguments: tuple[str, ...], message: str) -> None:
+    assert _refused(*arguments) == message
+
+
+def test_the_options_of_a_component_are_not_those_of_a_command_without_it() -> None:
+    assert _refused("--lora-r", "4", shape=CHAT) == "unknown option --lora-r of 'lmflow chat'."
+
+
+LMFLOW: list[tuple[tuple[str, ...], dict[str, object]]] = [
+    (("--model_name_or_path", "m", "--dataset_path", "d"), {"model": "m", "dataset": "d"}),
+    (("--model-name-or-path=m",), {"model": "m"}),
+    (("--use_lora", "1"), {"tuner": "lora"}),
+    (("--use_lora",), {"tuner": "lora"}),
+    (("--use_lora", "0"), {}),
+    (("--use_lora=False",), {}),
+    (("--use_qlora", "true"), {"tuner": "qlora"}),
+    (("--use_lisa", "1"), {"tuner": "lisa"}),
+    (("--use_dora", "yes"), {"tuner": "lora", "lora_dora": True}),
+    (("--use_flash_attention", "on"), {"attention": "flash"}),
+    (("--bf16",), {"dtype": "bfloat16"}),
+    (("--fp16", "--bf16", "0"), {"dtype": "float16"}),
+    (("--block_size", "512"), {"max_length": "512", "length_policy": "truncate"}),
+    (("--resume_from_checkpoint", "runs/a/checkpoint-3"), {"resume": True}),
+    (("--resume_from_checkpoint", "false"), {}),
+    (("--output_model_path", "a"), {"output": "a"}),
+    (("--output_lora_path", "a"), {"output": "a"}),
+    (("--lora_model_path", "a"), {"adapter": "a"}),
+    (("--conversation_template", "chatml"), {"template": "chatml"}),
+    (("--num_train_epochs", "2"), {"epochs": "2"}),
+    (("--per_device_train_batch_size", "2"), {"batch_size": "2"}),
+    (("--torch_dtype", "bfloat16"), {"dtype": "bfloat16"}),
+    (("--overwrite_output_dir",), {"overwrite": "true"}),
+    # What is said in LMFlow's words gives way to what is said in these, wherever it stands.
+    (("--use_lora", "1", "--tuner", "full"), {"tuner": "full"}),
+    (("--tuner", "full", "--use_lora", "1"), {"tuner": "full"}),
+    (("--length-policy", "split", "--block_size", "512"), {"max_length": "512", "length_policy": "split"}),
+]
+
+
+@pytest.mark.parametrize(("arguments", "expected"), LMFLOW)
+def test_lmflows_names_are_understood(arguments: tuple[str, ...], expected: dict[str, object]) -> None:
+    assert _values(*arguments) == expected
+
+
+@pytest.mark.parametrize("name", IGNORED)
+def test_lmflows_flags_without_effect_say_so(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _values(f"--{name}", "1", "--seed", "3") == {"seed": "3"}
+    assert capsys.readouterr().err == f"lmflow: --{name} has no effect here: {IGNORED[name]}\n"
+    assert _values(f"--{name}=x", f"--{name}") == {}
+
+
+def test_lmflows_names_hide_no_option_and_lead_to_real_ones() -> None:
+    real = {f.name for settings in FINETUNE.settings for f in fields(settings)} | {"lora_dora"}
+    names = {*SWITCHES, *TRANSLATED, *IGNORED}
+    assert len(names) == len(SWITCHES) + len(TRANSLATED) + len(IGNORED)
+    assert names & real == set()
+    assert {key for values in SWITCHES.values() for key in values} <= real
+    assert {key for translate in TRANSLATED.values() for key in translate("x")} <= real
+
+
+def test_no_component_can_change_what_a_commands_own_flag_means() -> None:
+    assert _values("--resume", "--output", "a", "--lr", "1") == {"resume": "true", "output": "a", "lr": "1"}
+    assert _values("--learning-rate", "1", "--lora-r", "4") == {"lr": "1", "lora_r": "4"}
+    assert _values("--greedy-x", "1") == {"greedy_x": "1"}
+
+
+def _with_run_file(path: Path, text: str, *flags: str) -> dict[str, object]:
+    path.write_text(text, encoding="utf-8")
+    parser = FlagParser(FINETUNE, CATALOGUE)
+    return with_run_file(parser.parse([str(path), *flags]), parser)
+
+
+def test_flags_override_the_run_file(tmp_path: Path) -> None:
+    text = "model: m\nlearning_rate: 1e-3\nmax-steps: 3\nlora_r: 4\noverwrite: true\n"
+    flags = ("--max_steps", "5", "--no-overwrite", "--use_lora", "1")
+    assert _with_run_file(tmp_path / "run.yaml", text, *flags) == {
+        "model": "m",
+        "lr": "1e-3",
+        "max_steps": "5",
+        "lora_r": 4,
+        "overwrite": False,
+        "tuner": "lora",
+    }
+
+
+def test_an_unknown_key_of_a_run_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    with pytest.raises(OptionError) as raised:
+        _with_run_file(path, "model: m\nmax_stps: 3\n")
+    assert str(raised.value) == f"{path}: unknown option --max-stps of 'lmflow finetune'. Did you mean 'max_steps'?"
+
+
+def test_one_run_file_is_taken() -> None:
+    parser = FlagParser(FINETUNE, CATALOGUE)
+    with pytest.raises(OptionError, match=r"^unexpected argument 'b\.yaml'; one run file is taken$"):
+        with_run_file(parser.parse(["a.yaml", "b.yaml"]), parser)
+    assert with_run_file(parser.parse(["--seed", "1"]), parser) == {"seed": "1"}
+
+
+def test_the_help_shows_the_options_of_what_is_chosen() -> None:
+    plain = dict(help_rows(FINETUNE, {}, CATALOGUE))
+    assert "--lora-r N" not in plain
+    rows = dict(help_rows(FINETUNE, {"tuner": "lora"}, CATALOGUE))
+    assert {flag: text for flag, text in rows.items() if flag not in plain} == {
+        "--lora-r N": "Rank. [default: 8]",
+        "--lora-dora": "DoRA. (also --dora)",
+        "--lora-target-modules TEXT,…": "Modules. [default: q,v]",
+        "--lora-plus-ratio X": "Ratio.",
+    }
+    assert rows["--weight-decay X"] == "Weight decay. [default: 0.0]"
+    assert rows["--lr X"] == ("Peak learning rate; the tuner's own when left out. (also --learning_rate)")
+    assert rows["--dataset PATH,…"] == "Data file or folder; several with commas. [required]"
+    assert rows["--length-policy error|drop|truncate|split"].endswith(" [default: error]")
+    with pytest.raises(UnknownNameError, match=r"^unknown tuner 'lorra'\. Did you mean 'lora'\?"):
+        list(help_rows(FINETUNE, {"tuner": "lorra"}, CATALOGUE))

@@ -1,0 +1,305 @@
+"""What ``--model`` may be, what each wrong reference is told, and how a model's template is found."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from lmflow_core.conversations import Message
+from lmflow_core.errors import ModelError, PluginLoadError, RequestError, UnknownNameError
+from lmflow_core.opening import OpenModel, choose_template, find_model, load_template, matching_templates, open_model
+from lmflow_core.plugins import PluginPolicy, PluginRecord, PluginSet, load_plugins
+from lmflow_core.registry import Catalogue
+from lmflow_core.settings import ModelSettings
+from lmflow_core.specs import ModelSpec, TemplateSpec
+from lmflow_core.templates import ChatTemplate
+from lmflow_core.testing.fixtures import CliResult
+
+# Whatever else is installed, the names are those of these plugins.
+INSTALLED = load_plugins(PluginPolicy(only=frozenset({"transformers", "templates", "smollm2", "lora"})))
+TEMPLATES = "chatml, empty, llama2, llama3, smollm2, zephyr"
+
+
+def _catalogue(*records: PluginRecord) -> Catalogue:
+    return Catalogue(PluginSet((*INSTALLED.records, *records)))
+
+
+CATALOGUE = _catalogue()
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make a folder, a GGUF file and another file, and work beside them."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("folder", "a/deep/folder", "12:30:00", "smollm2"):
+        Path(folder).mkdir(parents=True)
+    for file in ("weights.gguf", "a/weights.gguf", "a/model.safetensors", "notes"):
+        Path(file).write_text("")
+    return tmp_path
+
+
+REFERENCES = {
+    "smollm2": "smollm2:smollm2-135m-instruct",
+    "smollm2-135m-instruct": "smollm2:smollm2-135m-instruct",
+    "lmflow-smollm2:smollm2": "smollm2:smollm2-135m-instruct",
+    "transformers:causal": "transformers:causal",
+    "folder": "transformers:causal",
+    "./smollm2": "transformers:causal",
+    "a/deep/folder": "transformers:causal",
+    "12:30:00": "transformers:causal",
+    "weights.gguf": "transformers:causal",
+    "a/weights.gguf": "transformers:causal",
+    "owner/name": "transformers:causal",
+}
+
+
+@pytest.mark.parametrize("reference", REFERENCES)
+def test_what_opens_a_reference(places: Path, reference: str) -> None:
+    assert find_model(reference, CATALOGUE).qualified == REFERENCES[reference]
+
+
+def test_an_absolute_folder_and_one_at_home(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(places))
+    assert find_model(str(places / "folder"), CATALOGUE).qualified == "transformers:causal"
+    assert find_model("~/folder", CATALOGUE).qualified == "transformers:causal"
+
+
+MISSING = {
+    "./nowhere": "no such folder: ./nowhere",
+    "../nowhere": "no such folder: ../nowhere",
+    "~/nowhere": "no such folder: ~/nowhere",
+    "/nowhere/at/all": "no such folder: /nowhere/at/all",
+    "a/b/c": "no such folder: a/b/c",
+    "nowhere.gguf": "no such file: nowhere.gguf",
+    "a/nowhere.gguf": "no such file: a/nowhere.gguf",
+    "a/model.safetensors": "a/model.safetensors is a file; a model is a folder or a .gguf file",
+    "notes": "notes is a file; a model is a folder or a .gguf file",
+}
+
+
+@pytest.mark.parametrize("reference", MISSING)
+def test_a_place_that_holds_no_model(places: Path, reference: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        find_model(reference, CATALOGUE)
+    assert str(caught.value) == MISSING[reference]
+
+
+UNKNOWN = {
+    "smollm": (
+        "unknown model 'smollm'. Did you mean 'smollm2'? "
+        "Known models: causal (transformers), smollm2-135m-instruct (smollm2)."
+    ),
+    "qqq": "unknown model 'qqq'. Known models: causal (transformers), smollm2-135m-instruct (smollm2).",
+    "smollm2:qqq": (
+        "unknown model 'qqq' of plugin 'smollm2'. Known models: causal (transformers), smollm2-135m-instruct (smollm2)."
+    ),
+}
+
+
+@pytest.mark.parametrize("reference", UNKNOWN)
+def test_a_name_that_nobody_knows(reference: str) -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        find_model(reference, CATALOGUE)
+    assert str(caught.value) == UNKNOWN[reference]
+
+
+def test_a_form_that_nobody_or_too_many_open(places: Path) -> None:
+    bare = Catalogue(PluginSet(tuple(record for record in INSTALLED.records if record.name != "transformers")))
+    with pytest.raises(ModelError) as caught:
+        find_model("folder", bare)
+    assert str(caught.value) == "no plugin opens 'folder' (a folder reference); see 'lmflow plugins --kind model'"
+    spec = ModelSpec(name="other", target="other:Loader", summary="Another.", references=("folder",))
+    two = _catalogue(PluginRecord("rival", "lmflow-rival", "1", specs=(spec,)))
+    with pytest.raises(ModelError) as caught:
+        find_model("folder", two)
+    assert str(caught.value) == (
+        "'folder' can be opened by transformers:causal or rival:other; disable one with --no-plugin"
+    )
+    assert find_model("owner/name", two).qualified == "transformers:causal"
+
+
+def test_opening_leaves_the_weights_for_later(tiny_model: Path) -> None:
+    opened = open_model(ModelSettings(model=str(tiny_model), device="cpu"), CATALOGUE)
+    assert (opened.template_name, opened.adapter, opened.tuner) == (None, None, None)
+    with pytest.raises(ModelError, match="are not loaded"):
+        _ = opened.model.network  # type: ignore[attr-defined]
+    assert opened.load() is opened.model
+    assert opened.model.network.config.vocab_size == 400  # type: ignore[attr-defined]
+
+
+def test_adapters_that_are_none(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as caught:
+        open_model(ModelSettings(model=str(tiny_model), adapter=tmp_path), CATALOGUE)
+    assert str(caught.value) == f"{tmp_path} holds no adapter (looked for adapter_config.json)"
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError) as caught:
+        open_model(ModelSettings(model=str(tmp_path)), CATALOGUE)
+    assert str(caught.value) == (
+        f"{tmp_path} holds an adapter that does not tell its base model: add --adapter and --model"
+    )
+    without = Catalogue(PluginSet(tuple(record for record in INSTALLED.records if record.name != "lora")))
+    with pytest.raises(ModelError) as caught:
+        open_model(ModelSettings(model=str(tiny_model), adapter=tmp_path), without)
+    assert str(caught.value) == f"{tmp_path} holds no adapter (looked for none: no plugin makes any)"
+
+
+def test_an_adapters_folder_opens_its_base_model(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tiny_model)}))
+    opened = open_model(ModelSettings(model=str(tmp_path), device="cpu"), CATALOGUE)
+    assert opened.adapter == tmp_path
+    assert opened.model.reference == str(tiny_model)
+    named = open_model(ModelSettings(model=str(tiny_model), adapter=tmp_path, device="cpu"), CATALOGUE)
+    assert (named.adapter, named.model.reference) == (tmp_path, str(tiny_model))
+
+
+def test_a_whole_model_that_replaces_an_adapter_opens_as_one(
+    lmflow_cli: Callable[..., CliResult], tiny_model: Path, write_rows: Callable[..., Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    line = ("finetune", "--model", tiny_model, "--dataset", write_rows([{"text": "hello world"}]), "--output", out)
+    assert lmflow_cli(*line, "--tuner", "lora").status == 0
+    assert open_model(ModelSettings(model=str(out), device="cpu"), CATALOGUE).adapter == out
+    assert lmflow_cli(*line, "--overwrite").status == 0
+    assert open_model(ModelSettings(model=str(out), device="cpu"), CATALOGUE).adapter is None
+    names = {path.name for path in out.iterdir()}
+    assert set(json.loads((out / "run.json").read_text())["files"]) == names
+    assert {"model.safetensors", "run.json"} <= names
+
+
+class Named:
+    """A tokenizer whose own template is one of LMFlow's, or whatever it is given."""
+
+    bos: str | None = "<s>"
+    eos: str | None = "</s>"
+
+    def __init__(self, own: ChatTemplate | None) -> None:
+        self.own = own.bind(self.bos, self.eos) if own else None
+
+    def render_chat(self, messages: Sequence[Message], add_generation_prompt: bool) -> str | None:
+        if self.own is None:
+            return None
+        try:
+            return "".join(segment.text for segment in self.own.render(messages, add_generation_prompt))
+        except ValueError:
+            return None
+
+
+def _opened(own: ChatTemplate | None, named: str | None = None) -> OpenModel:
+    class Model:
+        tokenizer = Named(own)
+
+    model: Any = Model()
+    return OpenModel(model, named)
+
+
+def _own(name: str) -> ChatTemplate:
+    template = CATALOGUE.templates.load(name)
+    assert isinstance(template, ChatTemplate)
+    return template
+
+
+@pytest.mark.parametrize("name", ["chatml", "smollm2", "llama2", "llama3", "zephyr", "empty"])
+def test_a_template_is_known_by_what_it_renders(name: str) -> None:
+    chosen, template = choose_template(None, _opened(_own(name)), CATALOGUE)
+    assert chosen == name
+    assert template == _own(name).bind("<s>", "</s>")
+
+
+def test_a_template_that_refuses_a_system_message_is_still_known() -> None:
+    assert matching_templates(_opened(replace(_own("llama2"), system=None)).model.tokenizer, CATALOGUE) == ["llama2"]
+
+
+def test_the_tiny_models_template_is_chatml(tiny_model: Path) -> None:
+    opened = open_model(ModelSettings(model=str(tiny_model), device="cpu"), CATALOGUE)
+    assert matching_templates(opened.model.tokenizer, CATALOGUE) == ["chatml"]
+    assert choose_template(None, opened, CATALOGUE)[0] == "chatml"
+
+
+def test_asked_for_comes_before_the_models_name_and_that_before_matching() -> None:
+    opened = _opened(_own("chatml"), named="zephyr")
+    assert choose_template("llama2", opened, CATALOGUE)[0] == "llama2"
+    assert choose_template("templates:llama2", opened, CATALOGUE)[0] == "llama2"
+    assert choose_template(None, opened, CATALOGUE)[0] == "zephyr"
+    with pytest.raises(UnknownNameError, match=r"^unknown template 'chatlm'\. Did you mean 'chatml'\?"):
+        choose_template("chatlm", opened, CATALOGUE)
+
+
+STRANGE = ChatTemplate(system="S{content}", user="U{content}", assistant="A{content}", stop=("x",))
+
+
+@pytest.mark.parametrize(
+    ("own", "problem"),
+    [
+        (None, "the model has no chat template"),
+        (STRANGE, "no known template renders as the model's own does"),
+        # One more line break is another template.
+        (replace(_own("chatml"), assistant_end="\n\n"), "no known template renders as the model's own does"),
+    ],
+    ids=["no template", "a strange template", "nearly chatml"],
+)
+def test_a_model_that_does_not_tell_its_template(own: ChatTemplate | None, problem: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        choose_template(None, _opened(own), CATALOGUE)
+    assert str(caught.value) == f"{problem}: choose one with --template NAME. Known: {TEMPLATES}"
+    assert choose_template(None, _opened(own), CATALOGUE, needed=False) == (None, None)
+    assert choose_template("chatml", _opened(own), CATALOGUE)[0] == "chatml"
+
+
+def _rival(monkeypatch: pytest.MonkeyPatch, name: str, target: str = "rival_templates:TEMPLATE") -> Catalogue:
+    module = ModuleType("rival_templates")
+    vars(module)["TEMPLATE"] = _own("chatml")
+    monkeypatch.setitem(sys.modules, "rival_templates", module)
+    spec = TemplateSpec(name=name, target=target, summary="ChatML again.")
+    return _catalogue(PluginRecord("rival", "lmflow-rival", "1", specs=(spec,)))
+
+
+@pytest.mark.parametrize(("name", "choices"), [("twin", "chatml|twin"), ("chatml", "templates:chatml|rival:chatml")])
+def test_several_templates_that_fit(monkeypatch: pytest.MonkeyPatch, name: str, choices: str) -> None:
+    catalogue = _rival(monkeypatch, name)
+    opened = _opened(_own("chatml"))
+    with pytest.raises(RequestError) as caught:
+        choose_template(None, opened, catalogue)
+    assert str(caught.value) == (
+        f"several templates render as the model's own does: choose one with --template {choices}"
+    )
+    assert choose_template(None, opened, catalogue, needed=False) == (None, None)
+    for choice in choices.split("|"):
+        assert choose_template(choice, opened, catalogue)[0] == choice
+
+
+def test_a_template_that_cannot_be_loaded_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    catalogue = _rival(monkeypatch, "broken", "rival_templates:ABSENT")
+    assert choose_template(None, _opened(_own("zephyr")), catalogue)[0] == "zephyr"
+    message = (
+        "template 'broken' of plugin 'rival' (lmflow-rival 1, target rival_templates:ABSENT) "
+        "cannot be imported: AttributeError: module 'rival_templates' has no attribute 'ABSENT'"
+    )
+    assert capsys.readouterr().err == f"lmflow: left out: {message}\n"
+    with pytest.raises(PluginLoadError) as caught:
+        choose_template("broken", _opened(None), catalogue)
+    assert str(caught.value) == message
+
+
+def test_loading_binds_a_template_to_the_tokenizer() -> None:
+    tokenizer: Any = Named(None)
+    assert load_template("zephyr", tokenizer, CATALOGUE).stop == ("</s>",)
+    tokenizer.eos = "<e>"
+    assert load_template("zephyr", tokenizer, CATALOGUE).stop == ("<e>",)
+
+
+def test_a_model_whose_template_is_changed_is_no_longer_known(tiny_model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}!")
+    opened = open_model(ModelSettings(model=str(folder), device="cpu"), CATALOGUE)
+    with pytest.raises(RequestError, match=r"^no known template renders as the model's own does: "):
+        choose_template(None, opened, CATALOGUE)

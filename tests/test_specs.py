@@ -1,0 +1,114 @@
+"""Specs refuse what they cannot mean, when they are made."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, dataclass
+from typing import Any
+
+import pytest
+
+from lmflow_core.cli import main
+from lmflow_core.contracts import CONTRACTS
+from lmflow_core.errors import SpecError
+from lmflow_core.hookspecs import HOOKS, HookSpecs
+from lmflow_core.options import option
+from lmflow_core.specs import CORE_COMMANDS, KINDS, SPEC_CLASSES, CommandSpec, DatasetSpec, ObjectiveSpec, TunerSpec
+
+
+@dataclass(frozen=True)
+class Options:
+    lora_r: int = option(8, help="Rank.")
+
+
+@dataclass(frozen=True)
+class Undeclared:
+    lora_r: int = 8
+
+
+@dataclass(frozen=True)
+class Untyped:
+    lora_r: dict[str, int] = option(None, help="Ranks.")
+
+
+def _tuner(**changes: Any) -> TunerSpec:
+    return TunerSpec(**{"name": "lora", "target": "lmflow_lora.tuner:Tuner", "summary": "Adapters.", **changes})
+
+
+def test_a_spec_is_frozen_and_its_kind_is_that_of_its_class() -> None:
+    spec = _tuner(aliases=("lo-ra", "lora.2"), requires=("peft", "Some_Package.x"), options=Options)
+    assert (spec.kind, spec.name, spec.learning_rate) == ("tuner", "lora", 2e-5)
+    with pytest.raises(FrozenInstanceError):
+        spec.name = "other"  # type: ignore[misc]
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "upper case": ({"name": "LoRA"}, "tuner name 'LoRA' must match ^[a-z0-9][a-z0-9._-]*$"),
+    "no name": ({"name": ""}, "tuner name '' must match ^[a-z0-9][a-z0-9._-]*$"),
+    "a name that is qualified": ({"name": "a:b"}, "tuner name 'a:b' must match ^[a-z0-9][a-z0-9._-]*$"),
+    "a line break": ({"name": "lora\n"}, "tuner name 'lora\\n' must match ^[a-z0-9][a-z0-9._-]*$"),
+    "an alias": ({"aliases": ("fine", "-x")}, "tuner name '-x' must match ^[a-z0-9][a-z0-9._-]*$"),
+    "aliases that are one text": ({"aliases": "qlora"}, "aliases of 'lora' must be a tuple, not 'qlora'"),
+    "requires that is one text": ({"requires": "peft"}, "requires of 'lora' must be a tuple, not 'peft'"),
+    "a version in requires": (
+        {"requires": ("peft>=0.18",)},
+        "requires of 'lora' must hold names of distributions, not 'peft>=0.18'",
+    ),
+    "a target without an attribute": (
+        {"target": "lmflow_lora.tuner"},
+        "target 'lmflow_lora.tuner' of 'lora' must look like 'module:attribute'",
+    ),
+    "a target with a line break": ({"target": "a:b\n"}, "target 'a:b\\n' of 'lora' must look like 'module:attribute'"),
+    "no summary": ({"summary": ""}, "summary of 'lora' must be one line of 1 to 60 characters"),
+    "a long summary": ({"summary": "x" * 61}, "summary of 'lora' must be one line of 1 to 60 characters"),
+    "two lines": ({"summary": "a\nb"}, "summary of 'lora' must be one line of 1 to 60 characters"),
+    "options that are no dataclass": ({"options": int}, "options of 'lora' must be a dataclass, not <class 'int'>"),
+    "an options object": ({"options": Options()}, "options of 'lora' must be a dataclass, not Options(lora_r=8)"),
+    "an option without a declaration": (
+        {"options": Undeclared},
+        "options of 'lora': the field 'lora_r' is not declared with option()",
+    ),
+    "an option of a type flags cannot have": (
+        {"options": Untyped},
+        "options of 'lora': the field 'lora_r' is of type dict[str, int]; options are bool, int, float, str, Path, "
+        "tuples of one of these, and either or None",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_wrong_spec_is_refused(case: str) -> None:
+    changes, message = REFUSED[case]
+    with pytest.raises(SpecError) as raised:
+        _tuner(**changes)
+    assert str(raised.value) == message
+
+
+def test_the_longest_summary_is_accepted() -> None:
+    assert len(_tuner(summary="x" * 60).summary) == 60
+
+
+def test_fields_of_one_kind_are_checked_too() -> None:
+    with pytest.raises(SpecError, match=r"^examples of 'sft' must be a tuple, not 'text'$"):
+        ObjectiveSpec(name="sft", target="a:b", summary="x", examples="text")  # type: ignore[arg-type]
+    assert DatasetSpec(name="text", target="a:b", summary="x", fields="one text").fields == "one text"
+
+
+@pytest.mark.parametrize("name", sorted(CORE_COMMANDS))
+def test_the_cores_command_names_are_reserved(name: str) -> None:
+    message = f"^the command name '{name}' is reserved for the core$"
+    with pytest.raises(SpecError, match=message):
+        CommandSpec(name=name, target="a:b", summary="x")
+    with pytest.raises(SpecError, match=message):
+        CommandSpec(name="fine", aliases=(name,), target="a:b", summary="x")
+
+
+def test_every_command_of_the_core_is_reserved() -> None:
+    assert set(main.CORE_COMMANDS) == CORE_COMMANDS
+
+
+def test_every_kind_has_one_class_one_hook_and_one_contract() -> None:
+    assert list(KINDS) == [spec_class.kind for spec_class in SPEC_CLASSES]
+    assert list(HOOKS.values()) == list(SPEC_CLASSES)
+    assert list(HOOKS) == [f"lmflow_register_{kind}s" for kind in KINDS]
+    assert [name for name in vars(HookSpecs) if not name.startswith("__")] == list(HOOKS)
+    assert set(CONTRACTS) == set(KINDS) - {"command"}
