@@ -1,0 +1,142 @@
+"""Checkpoints that are damaged, cannot be written, or are asked for by a signal; the best one kept."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from lmflow_core.api import (
+    IGNORE,
+    Encoded,
+    LmflowError,
+    ModelSettings,
+    RequestError,
+    TrainingJob,
+    TrainingReport,
+    TrainingSettings,
+    World,
+)
+from lmflow_transformers.attention import SdpaAttention
+from lmflow_transformers.engines import LocalEngine
+from lmflow_transformers.models import CausalModelLoader
+from lmflow_transformers.training import trainer
+from lmflow_transformers.training.checkpoints import damage, last_whole_checkpoint
+from lmflow_transformers.training.sft import SftObjective
+from lmflow_transformers.tuners import FullTuner
+
+
+class _Tuner(FullTuner):
+    """Full fine-tuning with a callback of the test's own."""
+
+    def __init__(self, callback: TrainerCallback | None = None) -> None:
+        super().__init__()
+        self._callback = callback
+
+    def trainer_extensions(self, model: Any, settings: TrainingSettings) -> dict[str, Any]:
+        return {"callbacks": [self._callback] if self._callback else []}
+
+
+def _rows(count: int = 8) -> Sequence[Encoded]:
+    return [Encoded(list(range(n, n + 12)), [IGNORE] * 4 + list(range(n + 4, n + 12))) for n in range(3, 3 + count)]
+
+
+def _train(
+    folder: Path, checkpoints: Path, callback: TrainerCallback | None = None, **values: Any
+) -> tuple[TrainingReport, TrainingJob]:
+    model = CausalModelLoader().open(str(folder), ModelSettings(model=str(folder), device="cpu"))
+    model.load()
+    tuner = _Tuner(callback)
+    tuner.prepare(model, 0)
+    settings = TrainingSettings(**{"lr": 1e-2, "batch_size": 2, "epochs": 2, "save_steps": 2, **values})
+    attention = SdpaAttention().implementation("cpu")
+    held_out = _rows(3) if settings.eval_dataset else None
+    resume = checkpoints.exists()
+    job = TrainingJob(
+        model, tuner, LocalEngine(), World(), _rows(), held_out, settings, attention, checkpoints, resume=resume
+    )
+    return SftObjective().train(job), job
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "trainer_state.json"])
+def test_a_damaged_checkpoint_is_told_and_the_one_before_is_taken(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    folder = tmp_path / "checkpoints"
+    _train(tiny_model, folder)
+    assert _names(folder) == ["checkpoint-6", "checkpoint-8"]
+    file = folder / "checkpoint-8" / name
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    assert last_whole_checkpoint(folder) == folder / "checkpoint-6"
+    assert f"{folder / 'checkpoint-8'} is damaged ({name} is " in capsys.readouterr().err
+    (folder / "checkpoint-6" / name).unlink()
+    with pytest.raises(RequestError, match="holds 2 damaged checkpoints and no whole one"):
+        last_whole_checkpoint(folder)
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "checkpoints"
+    place = trainer.put_in_place
+
+    def full(partial: Path, final: Path) -> None:
+        if final.name == "checkpoint-4":
+            raise OSError(28, "No space left on device")
+        place(partial, final)
+
+    monkeypatch.setattr(trainer, "put_in_place", full)
+    message = "the checkpoint of step 4 cannot be written to .*: No space left on device; earlier checkpoints are whole"
+    with pytest.raises(LmflowError, match=message):
+        _train(tiny_model, folder)
+    assert _names(folder) == ["checkpoint-2"]
+    assert damage(folder / "checkpoint-2") is None
+
+
+def test_ctrl_c_leaves_a_checkpoint_from_which_the_run_goes_on(tiny_model: Path, tmp_path: Path) -> None:
+    class Interrupt(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    folder = tmp_path / "checkpoints"
+    with pytest.raises(LmflowError, match="stopped at step 3; go on with --resume"):
+        _train(tiny_model, folder, Interrupt(), save_steps=100)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert _names(folder) == ["checkpoint-3"]
+    resumed, job = _train(tiny_model, folder, save_steps=100)
+    whole, other = _train(tiny_model, tmp_path / "other", save_steps=100)
+    assert resumed.steps == whole.steps == 8
+    for name, tensor in job.model.network.state_dict().items():  # type: ignore[attr-defined]
+        assert torch.equal(tensor, other.model.network.state_dict()[name]), name  # type: ignore[attr-defined]
+
+
+def test_the_best_weights_are_kept_and_patience_ends_the_run(tiny_model: Path, tmp_path: Path) -> None:
+    report, job = _train(
+        tiny_model,
+        tmp_path / "checkpoints",
+        lr=0.3,
+        epochs=10,
+        eval_dataset=(Path("held out"),),
+        eval_steps=1,
+        save_steps=None,
+        load_best_model=True,
+        early_stopping_patience=3,
+        lr_scheduler_type="constant",
+    )
+    measured = [point.loss for point in report.held_out_losses]
+    best = min(measured)
+    assert report.steps == measured.index(best) + 1 + 3
+    scores = list(job.model.score(job.held_out))  # type: ignore[arg-type]
+    assert sum(s.nll for s in scores) / sum(s.tokens for s in scores) == pytest.approx(best, abs=1e-4)
