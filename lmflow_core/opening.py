@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lmflow_core import console
 from lmflow_core.contracts import LanguageModel, ModelLoader, Template, Tokenizer, Tuner
-from lmflow_core.conversations import Message
+from lmflow_core.conversations import Conversation, Message
 from lmflow_core.errors import ModelError, PluginLoadError, RequestError
+from lmflow_core.examples import Located
 from lmflow_core.registry import Catalogue, Provided
 from lmflow_core.settings import ModelSettings
 from lmflow_core.specs import ModelSpec
@@ -138,6 +140,18 @@ def choose_template(
         name = fitting[0]
     provided = catalogue.templates.find(name)
     return catalogue.templates.unambiguous(provided), load_template(name, tokenizer, catalogue)
+
+
+def choose_template_for(
+    examples: Iterable[Located], asked: str | None, opened: OpenModel, catalogue: Catalogue
+) -> tuple[str | None, Template | None]:
+    """Return the template for some examples and its name; only conversations need one.
+
+    Raises:
+        UnknownNameError, RequestError: as :func:`choose_template` does.
+    """
+    needed = any(located.example.kind == Conversation.kind for located in examples)
+    return choose_template(asked, opened, catalogue, needed=needed)
 
 
 def load_template(name: str, tokenizer: Tokenizer, catalogue: Catalogue) -> Template:

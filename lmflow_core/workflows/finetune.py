@@ -15,7 +15,7 @@ from lmflow_core.encoding import Encoder
 from lmflow_core.errors import DataError
 from lmflow_core.examples import ExampleReader, Located
 from lmflow_core.job import Request
-from lmflow_core.opening import OpenModel, choose_template, open_model
+from lmflow_core.opening import OpenModel, choose_template_for, open_model
 from lmflow_core.output import CHECKPOINTS, RUN_FILE, check_output, remove_if_empty, write_json, written_aside
 from lmflow_core.pictures import draw_losses
 from lmflow_core.preparation import Counts, EncodedRows, Preparer
@@ -75,8 +75,7 @@ def _prepare(request: Request, opened: OpenModel, catalogue: Catalogue, world: W
     accepted = request.components["objective"].provided.spec.examples
     examples = _examples(data.dataset, data, catalogue, accepted)
     held_out = _examples(training.eval_dataset, data, catalogue, accepted) if training.eval_dataset else None
-    needed = any(located.example.kind == "conversation" for located in (*examples, *(held_out or ())))
-    name, template = choose_template(data.template, opened, catalogue, needed=needed)
+    name, template = choose_template_for((*examples, *(held_out or ())), data.template, opened, catalogue)
     encoder = Encoder(opened.model.tokenizer, template)
     limit = data.max_length or opened.model.context_length
     preparer = Preparer(encoder, limit, data.length_policy)

@@ -12,7 +12,7 @@ from lmflow_core.contracts import Encoded, LanguageModel
 from lmflow_core.encoding import Encoder
 from lmflow_core.errors import DataError
 from lmflow_core.examples import ExampleReader, Located
-from lmflow_core.opening import choose_template, open_model
+from lmflow_core.opening import choose_template_for, open_model
 from lmflow_core.preparation import Preparer, trained_tokens
 from lmflow_core.registry import Catalogue
 from lmflow_core.settings import DataSettings, ModelSettings
@@ -91,8 +91,7 @@ def _encoded(
 ) -> tuple[LanguageModel, Iterator[tuple[Located, Encoded]]]:
     opened = open_model(model, catalogue)
     examples = list(itertools.islice(ExampleReader(catalogue, data.dataset_format).read(data.dataset), rows))
-    needed = any(located.example.kind == "conversation" for located in examples)
-    _, template = choose_template(data.template, opened, catalogue, needed=needed)
+    _, template = choose_template_for(examples, data.template, opened, catalogue)
     preparer = Preparer(Encoder(opened.model.tokenizer, template), None, data.length_policy)
     return opened.model, preparer.encode(examples)
 

@@ -6,6 +6,8 @@ PyTorch's causal kernel, whose memory grows linearly with length.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -31,6 +33,17 @@ class SdpaAttention:
         AttentionInterface.register(PACKED, packed_attention)
         AttentionMaskInterface.register(PACKED, _no_mask)
         return PACKED
+
+
+@contextmanager
+def using_attention(network: Any, implementation: str) -> Iterator[None]:
+    """For the time of the context, let a transformers model attend with another implementation."""
+    own = network.config._attn_implementation
+    network.set_attn_implementation(implementation)
+    try:
+        yield
+    finally:
+        network.set_attn_implementation(own)
 
 
 def _no_mask(*_: Any, **__: Any) -> None:

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from lmflow_core.api import Encoded, ModelError, ModelSettings, Score
-from lmflow_transformers.attention import SdpaAttention
+from lmflow_transformers.attention import SdpaAttention, using_attention
 from lmflow_transformers.devices import pick_device, pick_dtype
 from lmflow_transformers.loss import Head, head_is_plain, token_nll
 from lmflow_transformers.packing import lay_out
@@ -90,14 +90,10 @@ class CausalModel:
     def score(self, examples: Iterable[Encoded]) -> Iterator[Score]:
         """Yield each example's summed NLL, several examples per pass, none seeing another."""
         self.network.eval()
-        own = self.base.config._attn_implementation
-        self.base.set_attn_implementation(SdpaAttention().implementation(str(self.device)))
-        try:
+        with using_attention(self.base, SdpaAttention().implementation(str(self.device))):
             plain = head_is_plain(self.base)
             for batch in _batches(examples):
                 yield from self._score_batch(batch, plain)
-        finally:
-            self.base.set_attn_implementation(own)
 
     def _score_batch(self, batch: list[Encoded], plain: bool) -> Iterator[Score]:
         laid = {name: tensor.to(self.device) for name, tensor in lay_out(batch).items()}

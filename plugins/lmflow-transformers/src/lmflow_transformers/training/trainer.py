@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, Traine
 from transformers.trainer_utils import rotate_checkpoints
 
 from lmflow_core.api import Encoded, EncodedDataset, LmflowError, LossPoint, TrainingJob, TrainingReport
+from lmflow_transformers.attention import using_attention
 from lmflow_transformers.devices import peak_memory_bytes
 from lmflow_transformers.memory import keep_freed_memory
 from lmflow_transformers.packing import best_fit, lay_out
@@ -185,21 +187,17 @@ def train_with_trainer(job: TrainingJob) -> TrainingReport:
     """
     model: Any = job.model
     extensions = job.tuner.trainer_extensions(job.model, job.settings)
-    own_attention = model.base.config._attn_implementation
-    model.base.set_attn_implementation(job.attention)
-    model.base.config.use_cache = False
-    if job.settings.gradient_checkpointing:
-        _activation_checkpointing(model.base, "enable", {"use_reentrant": False})
     if model.device.type == "cpu":
         keep_freed_memory()
     progress, stop = Progress(), StopOnSignal()
     try:
-        trainer = PackedTrainer(job, progress, extensions)
-        trainer.remove_callback(PrinterCallback)
-        for callback in (_StopAtNan(), stop, *_early_stopping(job)):
-            trainer.add_callback(callback)
-        checkpoint = str(last_whole_checkpoint(job.checkpoints)) if job.resume else None
-        trainer.train(resume_from_checkpoint=checkpoint)
+        with _set_for_training(model.base, job):
+            trainer = PackedTrainer(job, progress, extensions)
+            trainer.remove_callback(PrinterCallback)
+            for callback in (_StopAtNan(), stop, *_early_stopping(job)):
+                trainer.add_callback(callback)
+            checkpoint = str(last_whole_checkpoint(job.checkpoints)) if job.resume else None
+            trainer.train(resume_from_checkpoint=checkpoint)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise LmflowError(
             "memory ran out: lower --batch-size or --max-length, add --gradient-checkpointing, "
@@ -207,14 +205,25 @@ def train_with_trainer(job: TrainingJob) -> TrainingReport:
         ) from error
     finally:
         stop.give_back()
-        model.base.set_attn_implementation(own_attention)
-        model.base.config.use_cache = True
-        if job.settings.gradient_checkpointing:
-            _activation_checkpointing(model.base, "disable")
     if stop.stopped:
         raise LmflowError(f"stopped at step {trainer.state.global_step}; go on with --resume")
     model.network.eval()
     return _report(trainer, progress)
+
+
+@contextmanager
+def _set_for_training(network: Any, job: TrainingJob) -> Iterator[None]:
+    """For the time of the context, set attention, cache and activation checkpointing as training wants them."""
+    with using_attention(network, job.attention):
+        network.config.use_cache = False
+        if job.settings.gradient_checkpointing:
+            _activation_checkpointing(network, "enable", {"use_reentrant": False})
+        try:
+            yield
+        finally:
+            network.config.use_cache = True
+            if job.settings.gradient_checkpointing:
+                _activation_checkpointing(network, "disable")
 
 
 def _early_stopping(job: TrainingJob) -> Iterator[TrainerCallback]:
