@@ -27,7 +27,7 @@ from lmflow_core.contracts import (
     Tuner,
     World,
 )
-from lmflow_core.conversations import ROLES, Conversation, Example, Message, Prompted, Segment, Text
+from lmflow_core.conversations import ROLES, Conversation, Example, Message, Prompted, Segment, Text, ToolCall
 from lmflow_core.errors import DataError, LmflowError, ModelError, OptionError, OutputError, RequestError
 from lmflow_core.hookspecs import hookimpl
 from lmflow_core.options import option
@@ -91,6 +91,7 @@ __all__ = [
     "TemplateSpec",
     "Text",
     "Tokenizer",
+    "ToolCall",
     "TrainingJob",
     "TrainingReport",
     "TrainingSettings",

@@ -263,9 +263,19 @@ class DatasetFormat(Protocol):
 
 @dataclass(frozen=True)
 class DecodeStep:
-    """What a decoder gives at a time: one or more new token ids, in order."""
+    """What a decoder gives at a time: one or more new token ids, in order.
+
+    Attributes:
+        ids: the new tokens.
+        drafted: tokens a cheaper model or rule proposed for this step.
+        accepted: how many of them were kept.
+        passes: passes of the model itself that the step took.
+    """
 
     ids: tuple[int, ...]
+    drafted: int = 0
+    accepted: int = 0
+    passes: int = 1
 
 
 class Decoder(Protocol):

@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call that an assistant makes: a tool's name and its arguments as JSON values by name."""
+
+    name: str
+    arguments: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation. ``role`` is one of :data:`ROLES`."""
+    """One turn of a conversation.
+
+    Attributes:
+        role: one of :data:`ROLES`; ``tool`` gives the result of a call.
+        content: the text of the turn; it may be empty in a turn that calls tools.
+        reasoning: what the assistant thought before its answer, where a template has a place for it.
+        tool_calls: the calls the assistant makes in this turn.
+        train: whether an assistant's turn is trained on; None leaves it to the policy of the run.
+    """
 
     role: str
     content: str
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    train: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -49,10 +68,15 @@ class Prompted:
 
 @dataclass(frozen=True)
 class Conversation:
-    """Messages to be rendered by a template; the assistant's turns are trained on."""
+    """Messages to be rendered by a template; the assistant's turns are trained on.
+
+    ``tools`` are the tools the assistant may call, each a JSON schema in OpenAI's form
+    (``{"type": "function", "function": {"name", "description", "parameters"}}``).
+    """
 
     kind: ClassVar[str] = "conversation"
     messages: tuple[Message, ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
 
 
 Example = Text | Prompted | Conversation

@@ -246,7 +246,7 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "a message from a stranger": (
         "messages",
         {"messages": [{"role": "gpt", "content": "x"}]},
-        "message 1 of 'messages': unknown role 'gpt'; roles are system, user, assistant",
+        "message 1 of 'messages': unknown role 'gpt'; roles are system, user, assistant, tool",
     ),
     "a role that is no text": (
         "messages",
