@@ -27,7 +27,17 @@ from lmflow_core.contracts import (
     Tuner,
     World,
 )
-from lmflow_core.conversations import ROLES, Conversation, Example, Message, Prompted, Segment, Text, ToolCall
+from lmflow_core.conversations import (
+    ROLES,
+    Conversation,
+    Example,
+    Message,
+    Prompted,
+    Segment,
+    Text,
+    ToolCall,
+    is_trained,
+)
 from lmflow_core.errors import DataError, LmflowError, ModelError, OptionError, OutputError, RequestError
 from lmflow_core.hookspecs import hookimpl
 from lmflow_core.options import option
@@ -99,5 +109,6 @@ __all__ = [
     "TunerSpec",
     "World",
     "hookimpl",
+    "is_trained",
     "option",
 ]

@@ -69,7 +69,9 @@ class Tokenizer(Protocol):
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids, control tokens included."""
 
-    def render_chat(self, messages: Sequence[Message], add_generation_prompt: bool) -> str | None:
+    def render_chat(
+        self, messages: Sequence[Message], add_generation_prompt: bool, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> str | None:
         """Return the model's own rendering of a conversation, or None when it has no (fitting) template."""
 
 
@@ -233,14 +235,22 @@ class Template(Protocol):
     def stop(self) -> tuple[str, ...]:
         """Texts that end an assistant's turn."""
 
+    @property
+    def fingerprint(self) -> str:
+        """A digest of everything that changes a rendering."""
+
     def bind(self, bos: str | None, eos: str | None) -> Template:
         """Return the template with a tokenizer's own tokens filled in."""
 
-    def render(self, messages: Sequence[Message], add_generation_prompt: bool) -> tuple[Segment, ...]:
-        """Render a conversation; only the assistant's content and its stop are trainable.
+    def render(
+        self, messages: Sequence[Message], add_generation_prompt: bool, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> tuple[Segment, ...]:
+        """Render a conversation. Trainable is what a trained message's author writes, and the stop behind it.
+
+        ``tools`` are those that the assistant may call, in the form of ``Conversation.tools``.
 
         Raises:
-            ValueError: the template has no place for one of the messages.
+            ValueError: the template has no place for one of the messages, or for tools.
         """
 
     def to_jinja(self) -> str:

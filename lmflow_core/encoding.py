@@ -61,7 +61,7 @@ class Encoder:
     def _rendered(self, conversation: Conversation) -> tuple[Segment, ...]:
         if self.template is None:
             raise ValueError("a conversation needs a template, and none is chosen: add --template NAME")
-        return self.template.render(conversation.messages, add_generation_prompt=False)
+        return self.template.render(conversation.messages, add_generation_prompt=False, tools=conversation.tools)
 
     def opened(self, *segments: Segment) -> tuple[Segment, ...]:
         """Return the segments of a plain text behind the token that opens it, where the model wants one."""

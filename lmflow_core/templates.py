@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lmflow_core.conversations import Message, Segment, check_turns
 
@@ -61,7 +63,14 @@ class ChatTemplate:
         values["default_system"] = self.default_system
         return ChatTemplate(**values)  # type: ignore[arg-type]
 
-    def render(self, messages: Sequence[Message], add_generation_prompt: bool) -> tuple[Segment, ...]:
+    @property
+    def fingerprint(self) -> str:
+        """A digest of everything that changes a rendering."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
+
+    def render(
+        self, messages: Sequence[Message], add_generation_prompt: bool, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> tuple[Segment, ...]:
         """Render a conversation as segments.
 
         Raises:

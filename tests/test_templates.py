@@ -71,7 +71,7 @@ def test_a_system_message_needs_a_place() -> None:
 REFUSED: dict[str, tuple[tuple[Message, ...], str]] = {
     "nothing": ((), "the conversation is empty"),
     "the system alone": ((SYSTEM,), "the conversation is empty"),
-    "an unknown role": ((USER, Message("tool", "t")), "unknown role 'tool'; roles are system, user, assistant, tool"),
+    "an unknown role": ((USER, Message("bot", "t")), "unknown role 'bot'; roles are system, user, assistant, tool"),
     "the assistant first": ((ASSISTANT, USER), "turn 1 comes from 'assistant' where 'user' is due"),
     "the user twice": ((USER, ASSISTANT, USER, USER), "turn 4 comes from 'user' where 'assistant' is due"),
 }
