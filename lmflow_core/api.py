@@ -54,7 +54,7 @@ from lmflow_core.specs import (
     TemplateSpec,
     TunerSpec,
 )
-from lmflow_core.templates import ChatTemplate
+from lmflow_core.templates import ChatTemplate, Thoughts, Tools
 
 API_LEVEL = 1
 
@@ -100,8 +100,10 @@ __all__ = [
     "Template",
     "TemplateSpec",
     "Text",
+    "Thoughts",
     "Tokenizer",
     "ToolCall",
+    "Tools",
     "TrainingJob",
     "TrainingReport",
     "TrainingSettings",

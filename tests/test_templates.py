@@ -145,7 +145,7 @@ _templates = st.builds(
     stop=st.just(("x",)),
     default_system=st.none() | _texts,
     system_in_user=st.booleans(),
-    strip=st.booleans(),
+    strip=st.sets(st.sampled_from(["system", "user", "assistant"])).map(tuple),
 )
 
 

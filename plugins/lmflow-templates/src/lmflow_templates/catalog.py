@@ -26,7 +26,7 @@ LLAMA2 = ChatTemplate(
     user="{bos}[INST] {content} [/INST]",
     assistant=" {content} {eos}",
     stop=("{eos}",),
-    strip=True,
+    strip=("system", "user", "assistant"),
 )
 
 # Llama 3; later releases put dates into a system turn of their own making, which this template does not.
@@ -37,7 +37,7 @@ LLAMA3 = ChatTemplate(
     assistant_header="<|start_header_id|>assistant<|end_header_id|>\n\n",
     assistant="{content}<|eot_id|>",
     stop=("<|eot_id|>",),
-    strip=True,
+    strip=("system", "user", "assistant"),
 )
 
 ZEPHYR = ChatTemplate(
