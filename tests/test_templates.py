@@ -34,7 +34,7 @@ def _jinja(template: ChatTemplate, messages: Sequence[Message], add_generation_p
 @pytest.mark.parametrize("field", ["user", "assistant", "system"])
 def test_a_turn_holds_its_content_once(field: str, turn: str) -> None:
     turns = {"user": "{content}", "assistant": "{content}", "system": "{content}", field: turn}
-    with pytest.raises(ValueError, match=r"^a turn of a template must hold \{content\} once: ") as caught:
+    with pytest.raises(ValueError, match=rf"^'{field}' of a template must hold \{{content\}}, once: ") as caught:
         ChatTemplate(**turns, stop=())  # type: ignore[arg-type]
     assert str(caught.value).endswith(repr(turn))
 

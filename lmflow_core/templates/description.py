@@ -11,17 +11,19 @@ from lmflow_core.templates.patterns import slots
 class Thoughts:
     """How a template writes what the assistant thought, between its header and its answer.
 
-    Thoughts of turns before the last question are left out, as the models' own templates do.
+    Thoughts of turns before the last question are left out, as most models' own templates do.
 
     Attributes:
         text: the thoughts, with ``{content}``. A content that holds what closes them is split there.
         always: the last answer has the text even where nothing was thought.
         opening: the start of ``text`` that already stands in a prompt; every answer to the last question begins so.
+        keep: the thoughts of earlier turns stay too.
     """
 
     text: str
     always: bool = False
     opening: str = ""
+    keep: bool = False
 
     def __post_init__(self) -> None:
         _check_slots("text of thoughts", self.text, ["content"])
@@ -38,12 +40,14 @@ class Tools:
         system_alone: the same where there is no system prompt; None renders ``system`` with an empty one.
         default_system: the system prompt where tools are offered and none is given; None is the template's.
         user: the first user's turn where tools are offered, with ``{tools}`` and ``{content}``.
-        tool: one of the tools, with ``{tool}`` as JSON; None writes all of them as one JSON list.
+        tool: one of the tools, with ``{tool}`` as JSON, or its inside ``{function}``; None writes all of them as one
+            JSON list.
         indent: spaces by which the JSON of tools is indented; None is one line.
         call: a call, with ``{name}``, ``{arguments}`` as JSON and perhaps ``{id}``, nine digits that count the calls.
         between_calls: text between two calls.
         calls: all calls of a turn, with ``{calls}``; they follow the content, where there is one.
         before_calls: text between a content and calls.
+        turn: what the model writes in a turn of calls alone, with ``{calls}``; None writes them in place of a content.
         result: the result of a call, with ``{content}`` or, as a JSON string, ``{json}``, and perhaps ``{id}``.
         results: results that follow each other, with ``{results}``.
         content_beside_calls: whether a turn that calls may hold a content too.
@@ -61,6 +65,7 @@ class Tools:
     between_calls: str = ""
     calls: str = "{calls}"
     before_calls: str = ""
+    turn: str | None = None
     results: str = "{results}"
     content_beside_calls: bool = True
     several_calls: bool = True
@@ -73,7 +78,8 @@ class Tools:
         for name in ("system", "user"):
             _check_slots(name, getattr(self, name) or "{content}", ["content"], ("tools",))
         _check_slots("system_alone", self.system_alone or "", [], ("tools",))
-        _check_slots("tool", self.tool or "{tool}", ["tool"])
+        _check_slots("tool", (self.tool or "{tool}").replace("{function}", "{tool}"), ["tool"])
+        _check_slots("turn", self.turn or "{calls}", ["calls"])
 
 
 @dataclass(frozen=True, kw_only=True)

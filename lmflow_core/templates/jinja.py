@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from lmflow_core.templates.description import Description, Thoughts, Tools
 from lmflow_core.templates.patterns import around, split_pattern
+from lmflow_core.templates.rendering import thought_marks
 
 
 def compiled(template: Description) -> str:
@@ -72,7 +73,8 @@ class _Compiler:
         if tools.tool is None:
             yield _do(f"set ns.offered = tools|tojson{indent}")
         else:
-            listed = _joined(tools.tool, {"tool": f"(tool|tojson{indent})"})
+            inside = f"((tool['function'] if tool['function'] else tool)|tojson{indent})"
+            listed = _joined(tools.tool, {"tool": f"(tool|tojson{indent})", "function": inside})
             yield _do("for tool in tools") + _do(f"set ns.offered = ns.offered + {listed}") + _do("endfor")
         yield _do("endif")
 
@@ -120,16 +122,23 @@ class _Compiler:
         yield _do("set ns.content = content")
         if template.thoughts:
             yield from self._thoughts(template.thoughts)
+        yield _do("set last = loop.last and not add_generation_prompt")
         before, after = around(template.assistant)
         earlier_before, earlier_after = around(template.assistant_earlier or template.assistant)
-        last = "loop.last and not add_generation_prompt"
-        yield _out(_either(last, before, earlier_before) + " + ns.content")
+        opening = _either("last", before, earlier_before)
+        closing = _either("last", after, earlier_after)
+        if self.tools and self.tools.turn is not None:
+            alone = "message['tool_calls'] and not ns.content"
+            before, after = around(self.tools.turn)
+            opening = f"({_literal(before)} if {alone} else {opening})"
+            closing = f"({_literal(after)} if {alone} else {closing})"
+        yield _out(f"{opening} + ns.content")
         yield from self._calls()
-        yield _out(_either(last, after + template.assistant_end, earlier_after + template.assistant_end))
+        yield _out(f"{closing} + {_literal(template.assistant_end)}")
 
     def _thoughts(self, thoughts: Thoughts) -> Iterator[str]:
         before, after = around(thoughts.text)
-        opens, closes = _literal(before.strip()), _literal(after.strip())
+        opens, closes = map(_literal, thought_marks(self.template, thoughts))
         yield _do("set ns.reasoning = message['reasoning_content'] or ''")
         yield _do(f"if message['reasoning_content'] is not string and {closes} in content")
         first = f"content.split({closes})[0].rstrip('\\n').split({opens})[-1].lstrip('\\n')"
@@ -139,7 +148,8 @@ class _Compiler:
         shown = "true" if thoughts.opening else "ns.reasoning"
         if thoughts.always and not thoughts.opening:
             shown = "(ns.reasoning or loop.last)"
-        yield _do(f"if loop.index0 > ns.last_user and {shown}")
+        kept = "" if thoughts.keep else "loop.index0 > ns.last_user and "
+        yield _do(f"if {kept}{shown}")
         yield _out(f"{_literal(before)} + ns.reasoning.strip('\\n') + {_literal(after)}")
         yield _do("set ns.content = ns.content.lstrip('\\n')")
         yield _do("endif")

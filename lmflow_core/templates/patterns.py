@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-_SLOT = re.compile(r"\{(content|json|tools|tool|calls|name|arguments|id|results)\}")
+_SLOT = re.compile(r"\{(content|json|tools|tool|function|calls|name|arguments|id|results)\}")
 
 
 def split_pattern(pattern: str) -> Iterator[tuple[str, str | None]]:

@@ -89,8 +89,12 @@ class _Rendering:
     def _offered(self, tools: Tools) -> list[Segment]:
         if tools.tool is None:
             return [Segment(_json([*self.tools], tools.indent))]
-        listed = (self._filled(tools.tool, {"tool": [Segment(_json(tool, tools.indent))]}) for tool in self.tools)
-        return [*itertools.chain.from_iterable(listed)]
+        listed: list[Segment] = []
+        for tool in self.tools:
+            values = {"tool": tool, "function": tool.get("function", tool)}
+            written = {name: [Segment(_json(value, tools.indent))] for name, value in values.items()}
+            listed += self._filled(tools.tool, written)
+        return listed
 
     def _user(self, at: int, message: Message, lead: Sequence[Segment]) -> Iterator[Segment]:
         tools = self.template.tools
@@ -117,8 +121,11 @@ class _Rendering:
             yield from self._thoughts(template.thoughts, reasoning.strip("\n"), trained)
         followed = self.prompt or at < len(self.turns) - 1
         earlier = template.assistant_earlier if followed else None
+        pattern = earlier or template.assistant
+        if message.tool_calls and not content and template.tools is not None:
+            pattern = template.tools.turn or pattern
         written = [Segment(content, trained), *self._calls(message.tool_calls, bool(content), trained)]
-        *before, after = self._filled(earlier or template.assistant, {"content": written}, trained)
+        *before, after = self._filled(pattern, {"content": written, "calls": written}, trained)
         yield from before
         yield Segment(after.text, trained and earlier is None, control=True)
         yield Segment(template.assistant_end, control=True)
@@ -129,7 +136,7 @@ class _Rendering:
         content = self._content(message)
         if self.template.thoughts is None or message.reasoning is not None:
             return message.reasoning or "", content
-        opens, closes = (text.strip() for text in around(self.template.thoughts.text))
+        opens, closes = thought_marks(self.template, self.template.thoughts)
         if closes not in content:
             return "", content
         reasoning = content.split(closes)[0].rstrip("\n").split(opens)[-1].lstrip("\n")
@@ -137,7 +144,7 @@ class _Rendering:
 
     def _shows_thoughts(self, at: int, reasoning: str) -> bool:
         thoughts = self.template.thoughts
-        if thoughts is None or at < self.last_user:
+        if thoughts is None or (at < self.last_user and not thoughts.keep):
             return False
         return bool(reasoning or thoughts.opening or (thoughts.always and at == len(self.turns) - 1))
 
@@ -212,6 +219,12 @@ def _system_of(template: Description, messages: Sequence[Message], tools: bool) 
         raise ValueError("the template has no place for a system message")
     content = messages[0].content
     return content.strip() if "system" in template.strip else content, messages[1:]
+
+
+def thought_marks(template: Description, thoughts: Thoughts) -> tuple[str, str]:
+    """Return what opens and what closes the thoughts in a content that holds both them and the answer."""
+    before, after = around(thoughts.text)
+    return before.strip(), (after + around(template.assistant)[0]).strip()
 
 
 def call_id(number: int) -> str:
