@@ -36,6 +36,7 @@ from lmflow_core.conversations import (
     Segment,
     Text,
     ToolCall,
+    call_id,
     is_trained,
 )
 from lmflow_core.errors import DataError, LmflowError, ModelError, OptionError, OutputError, RequestError
@@ -110,6 +111,7 @@ __all__ = [
     "Tuner",
     "TunerSpec",
     "World",
+    "call_id",
     "hookimpl",
     "is_trained",
     "option",

@@ -110,6 +110,11 @@ def is_trained(message: Message) -> bool:
     return message.role == "assistant" if message.train is None else message.train
 
 
+def call_id(number: int) -> str:
+    """Return the id of a conversation's first, second, … call of a tool: nine digits, for templates that need ids."""
+    return f"{number:09d}"
+
+
 _DUE = {"system": ("user",), "user": ("assistant",), "assistant": ("user",), "tool": ("assistant", "tool")}
 
 

@@ -77,18 +77,25 @@ class Encoder:
 
     def _runs(self, segments: Sequence[Segment]) -> Iterator[_Run]:
         pending: _Run | None = None
-        continues = False
+        continues = swallowing = False
         spaces = self.tokenizer.spaces_after_control or any(isinstance(segment, _Opening) for segment in segments)
         for piece, trainable, token in self._pieces(segments):
+            before, behind = self.tokenizer.swallows_space.get(piece, (False, False)) if token is not None else (0, 0)
+            if pending and before:
+                pending.text = pending.text.rstrip()
             if pending and (token is not None or trainable != pending.trainable):
                 yield pending
                 pending, continues = None, True
             if token is not None:
                 yield _Run(piece, trainable, token=token)
-                continues = not spaces
-            elif pending:
+                continues, swallowing = not spaces, bool(behind)
+                continue
+            if swallowing:
+                piece = piece.lstrip()
+                swallowing = not piece
+            if pending:
                 pending.text += piece
-            else:
+            elif piece:
                 pending = _Run(piece, trainable, continues=continues)
         if pending:
             yield pending

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from lmflow_core.conversations import Message, Segment, ToolCall, check_turns, is_trained
+from lmflow_core.conversations import Message, Segment, ToolCall, call_id, check_turns, is_trained
 from lmflow_core.templates.description import Description, Thoughts, Tools
 from lmflow_core.templates.patterns import around, split_pattern
 
@@ -225,11 +225,6 @@ def thought_marks(template: Description, thoughts: Thoughts) -> tuple[str, str]:
     """Return what opens and what closes the thoughts in a content that holds both them and the answer."""
     before, after = around(thoughts.text)
     return before.strip(), (after + around(template.assistant)[0]).strip()
-
-
-def call_id(number: int) -> str:
-    """Return the id of a conversation's first, second, … call: nine digits."""
-    return f"{number:09d}"
 
 
 def _json(value: Any, indent: int | None = None) -> str:

@@ -21,6 +21,7 @@ CHATML = ChatTemplate(
 # Yi 1.5 has no markup around a system prompt.
 YI1_5 = replace(CHATML, system="{content}")
 
+# LFM2 is the same, without the tools of its own template, which does not write their calls.
 INTERNLM2 = replace(CHATML, begin="{bos}")
 
 SMOLLM2 = replace(CHATML, default_system="You are a helpful AI assistant named SmolLM, trained by Hugging Face")
@@ -50,9 +51,6 @@ SMOLLM3 = replace(
     ),
     thoughts=Thoughts(text="<think>\n{content}\n</think>\n", keep=True),
 )
-
-# The model's own template leaves an empty system turn out, and has tools, whose calls it does not write.
-LFM2 = replace(CHATML, begin="{bos}")
 
 _OFFER = (
     "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"

@@ -44,6 +44,4 @@ DEEPSEEK_V3 = ChatTemplate(
 
 # R1 and what was distilled from it. The models' own template drops the thoughts of all answers, even of the last, which
 # then does not follow from its prompt. Here the last answer has its thoughts, and earlier ones are not trained on.
-DEEPSEEK_R1 = replace(
-    DEEPSEEK_V3, thoughts=Thoughts(text="<think>\n{content}\n</think>\n\n", opening="<think>\n")
-)
+DEEPSEEK_R1 = replace(DEEPSEEK_V3, thoughts=Thoughts(text="<think>\n{content}\n</think>\n\n", opening="<think>\n"))

@@ -10,10 +10,9 @@ from lmflow_core.api import TemplateSpec, hookimpl
 _TEMPLATES: tuple[tuple[str, str, str, str, str], ...] = (
     ("chatml", "yi", "chatml:CHATML", "Yi, Hermes, Dolphin, SmolLM", "Turns between <|im_start|> and <|im_end|>."),
     ("yi1_5", "", "chatml:YI1_5", "Yi 1.5", "ChatML with a bare system prompt."),
-    ("internlm2", "", "chatml:INTERNLM2", "InternLM 2, 2.5", "ChatML behind an opening token."),
+    ("internlm2", "", "chatml:INTERNLM2", "InternLM 2, 2.5, LFM2", "ChatML behind an opening token."),
     ("smollm2", "", "chatml:SMOLLM2", "SmolLM2", "ChatML with SmolLM2's default system prompt."),
     ("smollm3", "", "chatml:SMOLLM3", "SmolLM3", "ChatML with thoughts; dates in the system turn."),
-    ("lfm2", "", "chatml:LFM2", "LFM2", "ChatML behind an opening token."),
     ("qwen2", "qwen1_5", "chatml:QWEN2", "Qwen1.5, Qwen2", "ChatML with Qwen2's default system prompt."),
     ("qwen2_for_tool", "", "chatml:QWEN2_FOR_TOOL", "", "Qwen2 with calls as JSON and turns of a tool."),
     ("qwen2_5", "qwen2_5_1m qwen2.5", "chatml:QWEN2_5", "Qwen2.5, Qwen2.5-Coder, Qwen2.5-1M", "ChatML with tools."),
