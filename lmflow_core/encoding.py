@@ -80,15 +80,15 @@ class Encoder:
         continues = swallowing = False
         spaces = self.tokenizer.spaces_after_control or any(isinstance(segment, _Opening) for segment in segments)
         for piece, trainable, token in self._pieces(segments):
-            before, behind = self.tokenizer.swallows_space.get(piece, (False, False)) if token is not None else (0, 0)
-            if pending and before:
+            takes_before, takes_behind = self.tokenizer.swallows_space.get(piece, (False, False))
+            if pending and token is not None and takes_before:
                 pending.text = pending.text.rstrip()
             if pending and (token is not None or trainable != pending.trainable):
                 yield pending
                 pending, continues = None, True
             if token is not None:
                 yield _Run(piece, trainable, token=token)
-                continues, swallowing = not spaces, bool(behind)
+                continues, swallowing = not spaces, takes_behind
                 continue
             if swallowing:
                 piece = piece.lstrip()

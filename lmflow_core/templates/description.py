@@ -37,7 +37,7 @@ class Tools:
 
     Attributes:
         system: the system turn where tools are offered, with ``{content}`` and ``{tools}``; None leaves it as it is.
-        system_alone: the same where there is no system prompt; None renders ``system`` with an empty one.
+        system_alone: the same where no system prompt is given; None renders ``system`` with the default one or none.
         default_system: the system prompt where tools are offered and none is given; None is the template's.
         user: the first user's turn where tools are offered, with ``{tools}`` and ``{content}``.
         tool: one of the tools, with ``{tool}`` as JSON, or its inside ``{function}``; None writes all of them as one

@@ -53,6 +53,8 @@ class _Compiler:
         default = _literal(template.default_system)
         if tools is None:
             yield _do("if tools") + _raise("'no place for tools'") + _do("endif")
+        elif tools.system_alone is not None:
+            default = f"none if tools else {default}"
         elif tools.default_system is not None:
             default = f"{_literal(tools.default_system)} if tools else {default}"
         yield _do("if messages and messages[0]['role'] == 'system'")

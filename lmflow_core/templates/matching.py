@@ -24,7 +24,7 @@ _THOUGHT = Message("assistant", "b", reasoning="t")
 
 @dataclass(frozen=True)
 class _Probe:
-    """A conversation to compare. One that is ``needed`` must be rendered alike; the others tell equals apart."""
+    """A conversation to compare. Who renders one that is ``needed`` must do so alike; others tell equals apart."""
 
     messages: tuple[Message, ...]
     prompt: bool
@@ -52,21 +52,17 @@ class Own:
     def likeness(self, template: Template) -> int | None:
         """Return how many probes a template renders alike, less those it renders otherwise; None if it does not fit.
 
-        Both may refuse a probe; when only one does, the probe does not count, unless it is needed.
+        Both may refuse a probe, and are alike in that; where only one does, the probe does not count.
         """
-        alike = 0
-        fits = False
+        alike = compared = 0
         for probe, own in zip(_PROBES, self._texts, strict=True):
             ours = _rendered(template, probe)
-            if probe.needed and own is not None:
-                if ours != own:
-                    return None
-                fits = True
-            if ours == own:
-                alike += 1
-            elif ours is not None and own is not None:
-                alike -= 1
-        return alike if fits else None
+            both = own is not None and ours is not None
+            if probe.needed and both and ours != own:
+                return None
+            compared += probe.needed and both
+            alike += 1 if ours == own else -1 if both else 0
+        return alike if compared else None
 
 
 def _rendered(template: Template, probe: _Probe) -> str | None:

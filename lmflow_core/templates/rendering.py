@@ -70,7 +70,7 @@ class _Rendering:
                 else:
                     yield from self._assistant(at, message)
         if not self.prompt:
-            yield from self._opened(template.end)
+            yield from self._opened([Segment(template.end, control=True)])
             return
         opening = template.thoughts.opening if template.thoughts else ""
         yield Segment(template.assistant_header + opening, control=True)
@@ -104,10 +104,8 @@ class _Rendering:
         if at == 0 and self.tools and tools is not None and tools.user is not None:
             pattern = tools.user
             values["tools"] = self._offered(tools)
-        opening, *rest = self._filled(pattern, values)
-        *rest, closing = rest
-        yield from self._opened(opening.text)
-        yield from rest
+        *opening, closing = self._filled(pattern, values)
+        yield from self._opened(opening)
         yield from self._with_stop(closing.text, trained)
 
     def _assistant(self, at: int, message: Message) -> Iterator[Segment]:
@@ -185,14 +183,16 @@ class _Rendering:
             content = self._content(message)
             values = {"content": content, "json": _json(content), "id": call_id(self.results)}
             written += self._filled(tools.result, {k: [Segment(v)] for k, v in values.items()})
-        opening, *rest = self._filled(tools.results, {"results": written})
-        yield from self._opened(opening.text)
-        yield from rest
+        yield from self._opened(self._filled(tools.results, {"results": written}))
 
-    def _opened(self, text: str) -> Iterator[Segment]:
-        """Yield the opening text of a turn; it may be the stop of the answer before."""
-        yield from self._with_stop(text, self.awaits_stop)
-        self.awaits_stop = False
+    def _opened(self, segments: Iterable[Segment]) -> Iterator[Segment]:
+        """Yield the segments of a turn; the first text of the template may be the stop of the answer before."""
+        for segment in segments:
+            if self.awaits_stop and segment.text:
+                self.awaits_stop = False
+                yield from self._with_stop(segment.text, segment.control) if segment.control else [segment]
+            else:
+                yield segment
 
     def _with_stop(self, text: str, trained: bool) -> Iterator[Segment]:
         stop = next((stop for stop in self.template.stop if trained and text.startswith(stop)), "")
@@ -213,12 +213,19 @@ class _Rendering:
 def _system_of(template: Description, messages: Sequence[Message], tools: bool) -> tuple[str | None, Sequence[Message]]:
     """Return the system prompt, given or by default, and the turns behind it."""
     if messages[0].role != "system":
-        by_tools = template.tools.default_system if template.tools and tools else None
-        return template.default_system if by_tools is None else by_tools, messages
+        return _default_system(template, tools), messages
     if template.system is None:
         raise ValueError("the template has no place for a system message")
     content = messages[0].content
     return content.strip() if "system" in template.strip else content, messages[1:]
+
+
+def _default_system(template: Description, tools: bool) -> str | None:
+    if template.tools is None or not tools:
+        return template.default_system
+    if template.tools.system_alone is not None:
+        return None
+    return template.default_system if template.tools.default_system is None else template.tools.default_system
 
 
 def thought_marks(template: Description, thoughts: Thoughts) -> tuple[str, str]:
