@@ -77,16 +77,14 @@ KNOWN: dict[str, ChatTemplate] = {
     for provided in Catalogue.discover().templates
     if provided.plugin.name == "templates"
 }
-STOPS = _tokenizer(
-    *sorted({stop for template in KNOWN.values() for stop in template.stop if "<" in stop or "[" in stop})
-)
+STOPS = _tokenizer(*sorted({stop for template in KNOWN.values() for stop in template.stop}))
 # These end an answer by what follows it, or with what is no mark here, or write it otherwise than they ask for it.
 REFUSED = {
     "empty_no_special_tokens": "ends an answer with no control token",
     "qwen_qwq": "does not repeat the prompt of turn 3",
     "deepseek_r1": "does not repeat the prompt of turn 3",
     "gpt_oss": "does not write the answer of turn 3 and '<|return|>' behind it",
-    "hymba": "does not write the answer of turn 5 and '<extra_id_1>' behind it",
+    "hymba": "does not write the answer of turn 3 and '</s>' behind it",
 }
 
 
@@ -150,9 +148,8 @@ def test_a_content_that_looks_like_a_mark() -> None:
         JinjaTemplate(TINY, CHATML).render((Message("user", "LMFLOW0X"), ANSWER), False)
 
 
-_contents = st.text(max_size=8) | st.sampled_from(
-    ["<|im_end|>", "<|im_start|>", "<|im_", " ", "\n", "{{ x }}", "  a\n"]
-)
+_PIECES = ("<|im_end|>", "<|im_start|>", "<|im_", " ", "\n", "{{ x }}", "  a\n")
+_contents = st.text(max_size=8) | st.sampled_from(_PIECES)
 
 
 @settings(max_examples=100, deadline=None)

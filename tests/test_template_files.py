@@ -77,34 +77,26 @@ def test_mistakes_are_told(text: str) -> None:
 
 
 def test_what_is_a_file() -> None:
-    assert [name for name in ("mine.yaml", "./m.yml", "/a/b.jinja", "c.j2", "qwen2.5", "chatml") if is_template_file(name)] == [
-        "mine.yaml", "./m.yml", "/a/b.jinja", "c.j2",
-    ]  # fmt: skip
+    assert all(map(is_template_file, ("mine.yaml", "./m.yml", "/a/b.jinja", "c.j2")))
+    assert not any(map(is_template_file, ("qwen2.5", "chatml", "templates:chatml", "tokenizer")))
 
 
 def test_a_jinja_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.jinja"
-    file.write_text("{% for m in messages %}{{ m.role + ':' + m.content + eos_token }}{% endfor %}")
+    file.write_text(
+        "{% for m in messages %}{{ m.role + ':' + m.content + eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}assistant:{% endif %}"
+    )
     tokenizer = TransformersTokenizer(make_tokenizer())
-    with pytest.raises(ValueError, match=r"^the chat template does not repeat") as caught:
-        _render(load_template_file(str(file), tokenizer))
-    assert "--template NAME" in str(caught.value)
-    file.write_text(file.read_text() + "{% if add_generation_prompt %}assistant:{% endif %}")
     template = load_template_file(str(file), tokenizer)
     assert template.stop == ("<|im_end|>",)
-    assert _render(template) == ["a", "<|im_end|>"]
-    with pytest.raises(RequestError, match="mine.jinja is a Jinja template, which can be shown only together with a"):
+    segments = template.render((Message("user", "u"), Message("assistant", "a")), False)
+    assert [segment.text for segment in segments if segment.trainable] == ["a", "<|im_end|>"]
+    with pytest.raises(RequestError, match=r"mine\.jinja is a Jinja template, which can be shown only together with a"):
         load_template_file(str(file), None)
     file.write_text("{{ messages[0].content }}")
-    with pytest.raises(
-        RequestError, match="mine.jinja: the chat template ends an answer with no control token: choose"
-    ):
+    with pytest.raises(RequestError, match=r"mine\.jinja: the chat template ends an answer with no control token: "):
         load_template_file(str(file), tokenizer)
-
-
-def _render(template: object) -> list[str]:
-    segments = template.render((Message("user", "u"), Message("assistant", "a")), False)  # type: ignore[attr-defined]
-    return [segment.text for segment in segments if segment.trainable]
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:

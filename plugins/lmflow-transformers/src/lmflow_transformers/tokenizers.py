@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
 import re
@@ -12,8 +11,10 @@ from typing import Any
 
 from lmflow_core.api import Message, ModelError, call_id
 
-# Chat templates that write today's date are given this one: a text trained on today is the same tomorrow.
-_A_DAY = datetime.date(2024, 7, 26)
+# Chat templates that ask for today's date are given this one: a text trained on today is the same tomorrow.
+_DAY = {"%d": "26", "%m": "07", "%b": "Jul", "%B": "July", "%Y": "2024", "%y": "24"}
+_REPLACED = "".join(f"|replace('{code}', '{text}')" for code, text in _DAY.items())
+_FIXED_DATE = f"{{%- macro strftime_now(format) -%}}{{{{- format{_REPLACED} -}}}}{{%- endmacro -%}}"
 
 
 class TransformersTokenizer:
@@ -145,10 +146,9 @@ class TransformersTokenizer:
             text: str = self.inner.apply_chat_template(
                 as_turns(messages),
                 tools=[*tools] or None,
-                chat_template=template,
+                chat_template=_FIXED_DATE + template if "strftime_now" in template else template,
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
-                strftime_now=_A_DAY.strftime,
             )
         except Exception:  # a template may refuse a conversation with any error of its own
             return None
