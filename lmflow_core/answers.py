@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from lmflow_core.contracts import Decoder, LanguageModel, Template, Tokenizer
 from lmflow_core.conversations import Message, Segment
 from lmflow_core.encoding import Encoder
+from lmflow_core.errors import RequestError
 from lmflow_core.settings import DecodingSettings
 
 
@@ -138,12 +139,19 @@ def _until_stop(pieces: _Decoded, stops: Sequence[str]) -> Iterator[str]:
 
 
 def prompt_ids(tokenizer: Tokenizer, template: Template | None, messages: Sequence[Message]) -> list[int]:
-    """Return the ids of a prompt: a conversation up to the assistant's header, or plain text without a template."""
+    """Return the ids of a prompt: a conversation up to the assistant's header, or plain text without a template.
+
+    Raises:
+        RequestError: the template has no place for one of the messages.
+    """
     encoder = Encoder(tokenizer, template)
-    if template is not None:
-        segments: Sequence[Segment] = template.render(messages, add_generation_prompt=True)
+    if template is None:
+        segments: Sequence[Segment] = encoder.opened(Segment(messages[-1].content))
     else:
-        segments = encoder.opened(Segment(messages[-1].content))
+        try:
+            segments = template.render(messages, add_generation_prompt=True)
+        except ValueError as error:
+            raise RequestError(str(error)) from error
     return list(encoder.encode_segments([segments])[0].input_ids)
 
 

@@ -89,6 +89,13 @@ def test_a_mask_that_cannot_be_verified_is_refused_by_row(
     assert "the chat template refuses this conversation" in result.stderr
 
 
+def test_a_system_prompt_without_a_place_costs_one_message(lmflow_cli: Cli, tiny_model: Path) -> None:
+    result = lmflow_cli("generate", "--model", tiny_model, "--template", "gemma", "--system", "s", "--prompt", "a")
+    assert (result.status, result.stdout) == (2, "")
+    assert "the template has no place for a system message" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_listing_and_showing(lmflow_cli: Cli, tmp_path: Path) -> None:
     listed = json.loads(lmflow_cli("templates", "--json").stdout)
     by_name = {entry["name"]: entry for entry in listed}
