@@ -92,7 +92,7 @@ def packed_attention(
         _attend(q, k, v, dropout, scaling, sliding_window, softcap)
         for q, k, v in zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True)
     ]
-    return torch.cat(attended, dim=2).transpose(1, 2), None
+    return torch.cat([part.transpose(1, 2) for part in attended], dim=1), None
 
 
 def _attend(

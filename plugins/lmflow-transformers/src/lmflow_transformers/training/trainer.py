@@ -19,11 +19,13 @@ from transformers.trainer_utils import rotate_checkpoints
 from lmflow_core.api import Encoded, EncodedDataset, LmflowError, LossPoint, TrainingJob, TrainingReport
 from lmflow_transformers.attention import using_attention
 from lmflow_transformers.devices import peak_memory_bytes
+from lmflow_transformers.lean import lean_layers
 from lmflow_transformers.memory import keep_freed_memory
 from lmflow_transformers.packing import best_fit, lay_out
 from lmflow_transformers.training.arguments import training_arguments
 from lmflow_transformers.training.checkpoints import PARTIAL, last_whole_checkpoint, put_in_place
 from lmflow_transformers.training.interruption import StopOnSignal
+from lmflow_transformers.training.optimizers import allocate_state
 from lmflow_transformers.training.progress import Progress
 
 Pack = list[Encoded]
@@ -84,6 +86,14 @@ class PackedTrainer(Trainer):
         self._progress.tokens += inputs["input_ids"].numel()
         loss = model(**inputs, num_items_in_batch=num_items_in_batch)["loss"] * self.args.world_size
         return (loss, {"loss": loss}) if return_outputs else loss
+
+    def create_optimizer(self, *arguments: Any, **others: Any) -> Any:
+        """Make the optimizer, unless the tuner has, and in a fresh run its state."""
+        made_by_tuner = self.optimizer is not None
+        optimizer = super().create_optimizer(*arguments, **others)
+        if not made_by_tuner and not self._job.resume:
+            allocate_state(optimizer)
+        return optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Make the learning rate's course; a warm-up of less than a whole step is none, not one of rate zero."""
@@ -214,16 +224,26 @@ def train_with_trainer(job: TrainingJob) -> TrainingReport:
 @contextmanager
 def _set_for_training(network: Any, job: TrainingJob) -> Iterator[None]:
     """For the time of the context, set attention, cache and activation checkpointing as training wants them."""
-    with using_attention(network, job.attention):
+    with using_attention(network, job.attention), _fewer_activations(network, job.settings.gradient_checkpointing):
         network.config.use_cache = False
-        if job.settings.gradient_checkpointing:
-            _activation_checkpointing(network, "enable", {"use_reentrant": False})
         try:
             yield
         finally:
             network.config.use_cache = True
-            if job.settings.gradient_checkpointing:
-                _activation_checkpointing(network, "disable")
+
+
+@contextmanager
+def _fewer_activations(network: Any, checkpointing: bool) -> Iterator[None]:
+    """Recompute whole layers in backward where that is asked for; else only what costs next to nothing."""
+    if not checkpointing:
+        with lean_layers(network):
+            yield
+        return
+    _activation_checkpointing(network, "enable", {"use_reentrant": False})
+    try:
+        yield
+    finally:
+        _activation_checkpointing(network, "disable")
 
 
 def _early_stopping(job: TrainingJob) -> Iterator[TrainerCallback]:
