@@ -20,7 +20,7 @@ from lmflow_core.api import Encoded, EncodedDataset, LmflowError, LossPoint, Tra
 from lmflow_transformers.attention import using_attention
 from lmflow_transformers.devices import peak_memory_bytes
 from lmflow_transformers.lean import lean_layers
-from lmflow_transformers.memory import keep_freed_memory
+from lmflow_transformers.memory import keep_freed_memory, take_into_memory
 from lmflow_transformers.packing import best_fit, lay_out
 from lmflow_transformers.training.arguments import training_arguments
 from lmflow_transformers.training.checkpoints import PARTIAL, last_whole_checkpoint, put_in_place
@@ -199,6 +199,7 @@ def train_with_trainer(job: TrainingJob) -> TrainingReport:
     extensions = job.tuner.trainer_extensions(job.model, job.settings)
     if model.device.type == "cpu":
         keep_freed_memory()
+        take_into_memory(model.network)
     progress, stop = Progress(), StopOnSignal()
     try:
         with _set_for_training(model.base, job):
@@ -207,6 +208,7 @@ def train_with_trainer(job: TrainingJob) -> TrainingReport:
             for callback in (_StopAtNan(), stop, *_early_stopping(job)):
                 trainer.add_callback(callback)
             checkpoint = str(last_whole_checkpoint(job.checkpoints)) if job.resume else None
+            progress.start()
             trainer.train(resume_from_checkpoint=checkpoint)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise LmflowError(
