@@ -76,7 +76,9 @@ def _check_alike(engine: Engine, what: str, digest: str) -> None:
     digests = engine.gathered(digest)
     if len(set(digests)) > 1:
         found = ", ".join(f"rank {rank} {value}" for rank, value in enumerate(digests))
-        raise RequestError(f"the processes of this job do not have the same {what} ({found}): make their machines alike")
+        raise RequestError(
+            f"the processes of this job do not have the same {what} ({found}): make their machines alike"
+        )
 
 
 def _tuner(request: Request, catalogue: Catalogue) -> Tuner:

@@ -36,7 +36,7 @@ def test_tensorboard_gets_the_losses_of_the_run(tiny_model: Path, tmp_path: Path
 
 
 def test_an_unknown_tracker_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="unknown tracker 'tensorbored' in --report-to; known: .*tensorboard"):
+    with pytest.raises(RequestError, match=r"unknown tracker 'tensorbored' in --report-to; known: .*tensorboard"):
         prepare_trackers(["tensorbored"], tmp_path)
 
 

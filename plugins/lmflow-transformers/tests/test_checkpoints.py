@@ -110,7 +110,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(
 def test_a_folder_that_cannot_be_written_is_told(tiny_model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     folder.write_text("a file where the folder should be", encoding="utf-8")
-    with pytest.raises(LmflowError, match=".*checkpoints cannot be used: File exists"):
+    with pytest.raises(LmflowError, match=r".*checkpoints cannot be used: File exists"):
         _train(tiny_model, folder, resume=False)
     assert folder.read_text(encoding="utf-8") == "a file where the folder should be"
 
