@@ -10,7 +10,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, GraniteConfig, LlamaConfig, Qwen3Config
 
-from lmflow_transformers.lean import _Recomputable, lean_layers
+from lmflow_transformers.lean import lean_layers
+from lmflow_transformers.lean.recomputable import Recomputable
 
 _SHAPE: dict[str, Any] = {
     "vocab_size": 64,
@@ -100,8 +101,8 @@ def test_half_of_the_activations_are_kept(monkeypatch: pytest.MonkeyPatch) -> No
     plain, lean = _Scale(network), _Scale(network)
     with torch.autograd.graph.saved_tensors_hooks(plain.weigh, lambda kept: kept):
         network.model(input_ids=_IDS)
-    pack = _Recomputable.pack
-    monkeypatch.setattr(_Recomputable, "pack", lambda self, tensor: lean.weigh(pack(self, tensor)))
+    pack = Recomputable.pack
+    monkeypatch.setattr(Recomputable, "pack", lambda self, tensor: lean.weigh(pack(self, tensor)))
     with lean_layers(network):
         network.model(input_ids=_IDS)
     assert 0 < lean.bytes < 0.6 * plain.bytes

@@ -7,15 +7,16 @@ activations are saved for a percent of its time (the idea of selective recomputa
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
+from lmflow_transformers.lean.recomputable import recomputable, recomputing
+from lmflow_transformers.lean.rotation import lean_rotation
+
 _PROBE_ROWS = 4
-_REMEMBERED = 3
 _MLP_PARTS = ("gate_proj", "up_proj", "down_proj", "act_fn")
 
 
@@ -25,66 +26,34 @@ def lean_layers(network: torch.nn.Module) -> Iterator[None]:
 
     A module is changed only where what it computes is known: by the parts it has, and by a trial on random input.
     """
-    memory = _Recomputable()
-    changed = [module for module in network.modules() if _make_lean(module, memory)]
+    changed = [module for module in network.modules() if _make_lean(module)]
     try:
-        with torch.autograd.graph.saved_tensors_hooks(memory.pack, memory.unpack):
+        with recomputing(), lean_rotation(network):
             yield
     finally:
         for module in changed:
             del module.forward
 
 
-class _Recomputable:
-    """The newest tensors that backward can make again, and how.
-
-    Each is held until a few later ones are known: while it lives, its address names it alone.
-    """
-
-    def __init__(self) -> None:
-        self._newest: deque[tuple[torch.Tensor, Callable[[], torch.Tensor]]] = deque(maxlen=_REMEMBERED)
-
-    def remember(self, tensor: torch.Tensor, recipe: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """Know a tensor as one that ``recipe`` makes again."""
-        self._newest.append((tensor.detach(), recipe))
-        return tensor
-
-    def pack(self, tensor: torch.Tensor) -> Any:
-        """Replace a tensor that autograd is about to keep by its recipe, if there is one."""
-        for known, recipe in self._newest:
-            if known.data_ptr() == tensor.data_ptr() and known.numel() == tensor.numel() and tensor.is_contiguous():
-                return recipe, tensor.shape
-        return tensor
-
-    def unpack(self, kept: Any) -> torch.Tensor:
-        """Return the tensor that was to be kept."""
-        if isinstance(kept, torch.Tensor):
-            return kept
-        recipe, shape = kept
-        made: torch.Tensor = recipe().view(shape)
-        return made
-
-
-def _make_lean(module: torch.nn.Module, memory: _Recomputable) -> bool:
+def _make_lean(module: torch.nn.Module) -> bool:
     """Change a module's forward pass if it is of a known kind."""
     if "forward" in vars(module):
         return False
     if all(hasattr(module, part) for part in _MLP_PARTS):
-        module.forward = _gated_mlp(module, memory)
+        module.forward = _gated_mlp(module)
         return True
     if _is_rms_norm(module):
-        module.forward = _rms_norm(module, memory)
+        module.forward = _rms_norm(module)
         return True
     return False
 
 
-def _gated_mlp(module: Any, memory: _Recomputable) -> Callable[[torch.Tensor], torch.Tensor]:
+def _gated_mlp(module: Any) -> Callable[[torch.Tensor], torch.Tensor]:
     def forward(hidden: torch.Tensor) -> torch.Tensor:
         gate, up = module.gate_proj(hidden), module.up_proj(hidden)
         product = _GatedProduct.apply(gate, up, module.act_fn)
         kept = gate.detach(), up.detach()
-        memory.remember(product, lambda: module.act_fn(kept[0]) * kept[1])
-        down: torch.Tensor = module.down_proj(product)
+        down: torch.Tensor = module.down_proj(recomputable(product, lambda: module.act_fn(kept[0]) * kept[1]))
         return down
 
     return forward
@@ -107,11 +76,11 @@ class _GatedProduct(torch.autograd.Function):
         return (*torch.autograd.grad(product, (gate, up), outer[0]), None)
 
 
-def _rms_norm(module: Any, memory: _Recomputable) -> Callable[[torch.Tensor], torch.Tensor]:
+def _rms_norm(module: Any) -> Callable[[torch.Tensor], torch.Tensor]:
     def forward(hidden: torch.Tensor) -> torch.Tensor:
         normed, scale = _RmsNorm.apply(hidden, module.weight, module.variance_epsilon)
         kept = hidden.detach()
-        return memory.remember(normed, lambda: _scaled(kept, scale).mul_(module.weight.detach()))
+        return recomputable(normed, lambda: _scaled(kept, scale).mul_(module.weight.detach()))
 
     return forward
 
