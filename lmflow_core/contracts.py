@@ -6,7 +6,7 @@ The protocols are written without torch. Token ids are plain integers; ``labels`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -262,6 +262,19 @@ class DatasetFormat(Protocol):
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """How likely the model itself found a token, before temperature and the like.
+
+    Attributes:
+        logprob: natural logarithm of the token's probability.
+        alternatives: the likeliest ids with theirs, likeliest first; as many as were asked for.
+    """
+
+    logprob: float
+    alternatives: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
 class DecodeStep:
     """What a decoder gives at a time: one or more new token ids, in order.
 
@@ -270,16 +283,22 @@ class DecodeStep:
         drafted: tokens a cheaper model or rule proposed for this step.
         accepted: how many of them were kept.
         passes: passes of the model itself that the step took.
+        logprobs: one for each id, from a decoder whose option ``logprobs`` asks for them; else empty.
     """
 
     ids: tuple[int, ...]
     drafted: int = 0
     accepted: int = 0
     passes: int = 1
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class Decoder(Protocol):
-    """Target of a ``DecoderSpec``."""
+    """Target of a ``DecoderSpec``.
+
+    A decoder must be cheap to make: a server makes one for each request that changes its options. What is heavy,
+    such as a second model, is kept outside of it.
+    """
 
     def decode(
         self,
@@ -291,6 +310,75 @@ class Decoder(Protocol):
         seed: int,
     ) -> Iterator[DecodeStep]:
         """Yield new tokens after the prompt until a stop id (which is yielded last) or the limit."""
+
+
+@dataclass(frozen=True)
+class DrawnToken:
+    """A token of an answer: its id, where its text begins in the answer (in characters), and its probability.
+
+    ``logprob`` is None when none was asked for.
+    """
+
+    id: int
+    offset: int
+    logprob: TokenLogprob | None
+
+
+class AnswerStream(Protocol):
+    """An answer that is written while one iterates over its text, once, in the thread that iterates.
+
+    Attributes:
+        prompt_tokens: length of the prompt, known before anything is written.
+        text: the text so far.
+        drawn: the tokens so far, without the token that ends the answer. The last ones may belong to a stop text,
+            which is not part of the answer: their offset is not below the length of the finished text.
+        tokens: number of tokens drawn, the one that ends the answer included; known at the end.
+        finish_reason: ``stop``, ``length`` or ``cancelled``; known at the end.
+    """
+
+    prompt_tokens: int
+    text: str
+    drawn: list[DrawnToken]
+    tokens: int
+    finish_reason: str
+
+    def __iter__(self) -> Iterator[str]: ...
+
+    def cancel(self) -> None:
+        """End the answer before its next token. Another thread may call this."""
+
+
+class TalkingModel(Protocol):
+    """A loaded model with its template and decoder, ready to answer. It keeps no conversation."""
+
+    model: LanguageModel
+
+    def opening(self) -> list[Message]:
+        """Return the messages a conversation starts with: the system prompt of the command line, if any."""
+
+    def answer(self, messages: Sequence[Message]) -> AnswerStream:
+        """Return the answer to a conversation that ends with the user.
+
+        Raises:
+            ValueError: the template has no place for one of the messages.
+        """
+
+    def complete(self, prompt: str) -> AnswerStream:
+        """Return what follows a plain text, without a template."""
+
+    def changed(self, **values: object) -> TalkingModel:
+        """Return the same model with other values of the decoder's options or of ``max_new_tokens, stop, seed``.
+
+        Raises:
+            OptionError: the decoder has no such option, or the value is out of range.
+        """
+
+
+class TalkingCommand(Protocol):
+    """Target of a ``CommandSpec`` that ``talks``."""
+
+    def __call__(self, open_model: Callable[[], TalkingModel], options: Any) -> None:
+        """Run the command. ``open_model`` loads what the command line names; ``options`` is the spec's own."""
 
 
 @dataclass(frozen=True)

@@ -226,6 +226,20 @@ def build(options: type[T], values: Mapping[str, object], where: str = "") -> T:
         raise OptionError(f"{where}{error}") from error
 
 
+def changed(options: T, values: Mapping[str, object]) -> T:
+    """Return an options object with other values for some of its fields, checked as :func:`build` does.
+
+    Raises:
+        OptionError: a value has the wrong type or lies out of range, or the class refuses it.
+    """
+    fields = {field.name: field for field in fields_of(type(options))}
+    parsed = {name: fields[name].parse(value, name) for name, value in values.items()}
+    try:
+        return dataclasses.replace(options, **parsed)  # type: ignore[type-var]
+    except ValueError as error:
+        raise OptionError(str(error)) from error
+
+
 def to_values(options: Any) -> dict[str, Any]:
     """Return an options object as plain values that a run file can hold."""
     return {field.name: _plain(getattr(options, field.name)) for field in dataclasses.fields(options)}
