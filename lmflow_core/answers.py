@@ -124,21 +124,28 @@ class _Decoded:
     def __iter__(self) -> Iterator[str]:
         context: list[int] = []
         fresh: list[int] = []
+        logprobs: list[TokenLogprob | None] = []
         for token, logprob in self._drawing:
             self.tokens += 1
             if token in self._stop_ids:
                 self.ended_by_stop_token = True
                 break
-            self._drawn.append(DrawnToken(token, len(self.everything), logprob))
             fresh.append(token)
+            logprobs.append(logprob)
             piece = self._new_text(context, fresh)
             if piece and not piece.endswith("\ufffd"):
-                context, fresh = fresh, []
-                self.everything += piece
+                self._keep(piece, fresh, logprobs)
+                context, fresh, logprobs = fresh, [], []
                 yield piece
         if fresh and (piece := self._new_text(context, fresh)):
-            self.everything += piece
+            self._keep(piece, fresh, logprobs)
             yield piece
+
+    def _keep(self, piece: str, fresh: Sequence[int], logprobs: Sequence[TokenLogprob | None]) -> None:
+        offset = len(self.everything)
+        texts = [""] * (len(fresh) - 1) + [piece]
+        self._drawn += map(DrawnToken, fresh, texts, [offset] * len(fresh), logprobs)
+        self.everything += piece
 
     def _new_text(self, context: list[int], fresh: list[int]) -> str:
         # Decoding after some context keeps the spaces that tokenizers drop at the start of a text.

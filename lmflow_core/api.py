@@ -36,7 +36,7 @@ from lmflow_core.conversations import ROLES, Conversation, Example, Message, Pro
 from lmflow_core.errors import DataError, LmflowError, ModelError, OptionError, OutputError, RequestError
 from lmflow_core.hookspecs import hookimpl
 from lmflow_core.options import option
-from lmflow_core.settings import ModelSettings, TrainingSettings
+from lmflow_core.settings import DecodingSettings, ModelSettings, TrainingSettings
 from lmflow_core.specs import (
     AttentionSpec,
     CommandSpec,
@@ -69,6 +69,7 @@ __all__ = [
     "DecodeStep",
     "Decoder",
     "DecoderSpec",
+    "DecodingSettings",
     "DrawnToken",
     "Encoded",
     "EncodedDataset",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lmflow_core.conversations import Example, Message, Segment
-from lmflow_core.settings import ModelSettings, TrainingSettings
+from lmflow_core.settings import DecodingSettings, ModelSettings, TrainingSettings
 
 IGNORE = -100
 
@@ -314,14 +314,19 @@ class Decoder(Protocol):
 
 @dataclass(frozen=True)
 class DrawnToken:
-    """A token of an answer: its id, where its text begins in the answer (in characters), and its probability.
+    """A token of an answer.
 
-    ``logprob`` is None when none was asked for.
+    Attributes:
+        id: the token.
+        text: what it adds to the answer; of several tokens that make up one character, the last adds it.
+        offset: where that begins in the answer, in characters.
+        logprob: its probability, when it was asked for.
     """
 
     id: int
+    text: str
     offset: int
-    logprob: TokenLogprob | None
+    logprob: TokenLogprob | None = None
 
 
 class AnswerStream(Protocol):
@@ -352,6 +357,7 @@ class TalkingModel(Protocol):
     """A loaded model with its template and decoder, ready to answer. It keeps no conversation."""
 
     model: LanguageModel
+    settings: DecodingSettings
 
     def opening(self) -> list[Message]:
         """Return the messages a conversation starts with: the system prompt of the command line, if any."""

@@ -95,10 +95,10 @@ class OptionField:
                 return None
             raise OptionError(f"{where}: a value is missing")
         if self.many:
-            parts = value.split(",") if isinstance(value, str) else value
+            parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
             if not isinstance(parts, list | tuple):
                 raise OptionError(f"{where}: expected a list, got {value!r}")
-            return tuple(self._one(part.strip() if isinstance(part, str) else part, where) for part in parts)
+            return tuple(self._one(part, where) for part in parts)
         return self._one(value, where)
 
     def _one(self, value: object, where: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 
 import click
 
@@ -41,7 +42,14 @@ def _statistics(answer: Answer) -> dict[str, object]:
         "seconds": round(answer.seconds, 3),
         "tokens_per_second": round(answer.tokens_per_second, 2),
         "finish_reason": answer.finish_reason,
+        **_logprobs(answer),
     }
+
+
+def _logprobs(answer: Answer) -> dict[str, object]:
+    """Return the probabilities of the drawn tokens, where the decoder's options asked for them."""
+    told = [{"id": token.id, **asdict(token.logprob)} for token in answer.drawn if token.logprob is not None]
+    return {"logprobs": told} if told else {}
 
 
 def _stream(answer: Answer) -> None:
