@@ -354,8 +354,12 @@ class AnswerStream(Protocol):
 
 
 class TalkingModel(Protocol):
-    """A loaded model with its template and decoder, ready to answer. It keeps no conversation."""
+    """A loaded model with its template and decoder, ready to answer. It keeps no conversation.
 
+    ``name`` is what the command line calls the model.
+    """
+
+    name: str
     model: LanguageModel
     settings: DecodingSettings
 

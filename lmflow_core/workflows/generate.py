@@ -22,9 +22,11 @@ _CHANGEABLE = ("max_new_tokens", "stop", "seed")
 class Talker:
     """A loaded model with a decoder and a template, ready to answer. ``template`` is None for raw prompts.
 
-    ``decoding`` is the choice of the decoder, from which another one with other options is made.
+    ``name`` is what the command line calls the model; ``decoding`` is the choice of the decoder, from which another one
+    with other options is made.
     """
 
+    name: str
     model: LanguageModel
     decoder: Decoder
     template: Template | None
@@ -93,8 +95,9 @@ def open_talker(request: Request, catalogue: Catalogue, *, raw: bool = False) ->
         LmflowError: the model, template or decoder cannot be used.
     """
     settings = request.get(DecodingSettings)
-    opened = open_model(request.get(ModelSettings), catalogue)
+    asked = request.get(ModelSettings)
+    opened = open_model(asked, catalogue)
     template = None if raw else choose_template(settings.template, opened, catalogue)[1]
     decoding = request.components["decoder"]
     decoder: Decoder = decoding.make(catalogue)
-    return Talker(opened.load(), decoder, template, settings, decoding, catalogue)
+    return Talker(asked.model, opened.load(), decoder, template, settings, decoding, catalogue)
