@@ -47,7 +47,7 @@ class Access:
             raise ApiError(
                 401, "no API key is given; send the header 'Authorization: Bearer KEY'", code="invalid_api_key"
             )
-        if not hmac.compare_digest(given.strip().encode(), str(self._key).encode()):
+        if not hmac.compare_digest(given.strip().encode("latin-1"), str(self._key).encode()):
             raise ApiError(401, "the API key is wrong", code="invalid_api_key")
 
 

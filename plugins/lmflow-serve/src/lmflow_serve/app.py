@@ -19,7 +19,7 @@ from starlette.routing import Route
 from lmflow_core.api import TalkingModel
 from lmflow_serve.access import Access
 from lmflow_serve.answering import Answering
-from lmflow_serve.clients import EventStream, read_body, until_left
+from lmflow_serve.clients import EventStream, Impatient, read_body, until_left
 from lmflow_serve.errors import ApiError, failed, overloaded
 from lmflow_serve.metrics import Measured, Metrics
 from lmflow_serve.options import ServeOptions
@@ -58,7 +58,10 @@ class Service:
         paths = frozenset(route.path for route in routes if "{" not in route.path)
         return Starlette(
             routes=routes,
-            middleware=[Middleware(Measured, metrics=self._metrics, paths=paths)],
+            middleware=[
+                Middleware(Measured, metrics=self._metrics, paths=paths),
+                Middleware(Impatient, seconds=self._options.client_timeout),
+            ],
             exception_handlers={ApiError: _api_error, HTTPException: _http_error, Exception: _server_error},
             lifespan=self._lifespan,
         )
@@ -122,7 +125,7 @@ class Service:
             self._writers.cancel(job)
 
         if asked.stream:
-            return EventStream(_documents(job, reply, asked.include_usage), leave, self._options.client_timeout)
+            return EventStream(_documents(job, reply, asked.include_usage), leave)
         async with until_left(request.receive, leave):
             return await _whole(job, reply)
 

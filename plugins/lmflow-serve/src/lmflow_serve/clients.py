@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lmflow_serve.errors import ApiError
 
@@ -62,44 +62,55 @@ async def until_left(receive: Receive, leave: Callable[[], None]) -> AsyncIterat
 
 
 class EventStream(Response):
-    """Server-sent events, each a JSON document, ended by ``[DONE]``.
-
-    Args:
-        documents: what is sent.
-        leave: called when nobody reads any more.
-        seconds: how long the client may take to read a piece.
-    """
+    """Server-sent events, each a JSON document, ended by ``[DONE]``; ``leave`` is called when nobody reads any more."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, documents: AsyncIterator[Mapping[str, Any]], leave: Callable[[], None], seconds: float) -> None:
+    def __init__(self, documents: AsyncIterator[Mapping[str, Any]], leave: Callable[[], None]) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._documents = documents
         self._leave = leave
-        self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events until there are none or the client leaves."""
-        with contextlib.suppress(TimeoutError):  # the server closes the connection of who does not read
-            async with until_left(receive, self._leave):
-                await self._send(scope, send)
-
-    async def _send(self, scope: Scope, send: Send) -> None:
-        async def patient(message: Message) -> None:
-            async with asyncio.timeout(self._seconds):
-                await send(message)
-
-        await patient({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        async for document in self._documents:
-            await patient({"type": "http.response.body", "body": _event(dump(document)), "more_body": True})
-        await patient({"type": "http.response.body", "body": _event(b"[DONE]"), "more_body": False})
+        async with until_left(receive, self._leave):
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            async for document in self._documents:
+                await send({"type": "http.response.body", "body": _event(_line(document)), "more_body": True})
+            await send({"type": "http.response.body", "body": _event(b"[DONE]"), "more_body": False})
 
 
-def dump(document: Mapping[str, Any]) -> bytes:
+def _line(document: Mapping[str, Any]) -> bytes:
     """Return JSON on one line."""
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _event(data: bytes) -> bytes:
     return b"data: " + data + b"\n\n"
+
+
+class Impatient:
+    """Ends the responses of an application that a client does not read: no piece may take longer than ``seconds``."""
+
+    def __init__(self, app: ASGIApp, seconds: float) -> None:
+        self._app = app
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+
+        async def timed(message: Message) -> None:
+            try:
+                async with asyncio.timeout(self._seconds):
+                    await send(message)
+            except TimeoutError:
+                raise _NotReadError from None
+
+        # The server closes the connection of a response that has no end.
+        with contextlib.suppress(_NotReadError):
+            await self._app(scope, receive, timed)
+
+
+class _NotReadError(Exception):
+    """The client does not read."""

@@ -82,7 +82,7 @@ def read_chat(body: bytes) -> Asked:
     newer, older = fields.take("max_completion_tokens", int), fields.take("max_tokens", int)
     tells = fields.take("logprobs", bool) or False
     top = fields.take("top_logprobs", int)
-    if top is not None and not tells:
+    if top and not tells:
         raise invalid("'top_logprobs' needs 'logprobs' to be true", "top_logprobs")
     fields.end()
     return Asked(
@@ -112,7 +112,7 @@ def read_completion(body: bytes) -> Asked:
     max_tokens = _positive(fields.take("max_tokens", int), "max_tokens")
     logprobs = _logprobs(fields.take("logprobs", int), "logprobs", "completion")
     fields.end()
-    return Asked(prompt=_text(prompt, "prompt"), max_tokens=max_tokens, logprobs=logprobs, **common)
+    return Asked(prompt=prompt, max_tokens=max_tokens, logprobs=logprobs, **common)
 
 
 def _read_common(fields: _Fields) -> dict[str, Any]:
@@ -183,11 +183,20 @@ def _is_one_of(value: object, kinds: tuple[type, ...]) -> bool:
 def _parse(body: bytes) -> dict[str, Any]:
     try:
         values = json.loads(body, parse_constant=_refuse_constant)
+        _check_text(values)
     except (ValueError, RecursionError) as error:
         raise invalid(f"the body of the request is not valid JSON: {error}") from error
     if not isinstance(values, dict):
         raise invalid("the body of the request must be a JSON object")
     return values
+
+
+def _check_text(value: object) -> None:
+    """Refuse half a surrogate pair: JSON can hold it, no text can."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("a string holds half a surrogate pair") from None
 
 
 def _refuse_constant(name: str) -> None:
@@ -206,7 +215,7 @@ def _message(value: object, where: str) -> Message:
     calls = tuple(_tool_call(call, f"{where}.tool_calls") for call in _list(given.pop("tool_calls", []), where))
     if role == "tool":
         given.pop("tool_call_id", None)
-    if "content" not in value and not calls:
+    if value.get("content") is None and not calls:
         raise invalid(f"{where}.content is missing", "messages")
     for name in given:
         raise invalid(f"{where}.{name} is not supported by this server", "messages", "unsupported_parameter")
@@ -215,20 +224,21 @@ def _message(value: object, where: str) -> Message:
 
 def _content(value: object, where: str) -> str:
     if isinstance(value, str):
-        return _text(value, where)
+        return value
     return "\n".join(_part(part, f"{where}[{at}]") for at, part in enumerate(_list(value, where)))
 
 
 def _part(part: object, where: str) -> str:
     if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
         raise invalid(f'{where} must be {{"type": "text", "text": "…"}}; nothing else is supported', "messages")
-    return _text(part["text"], where)
+    return str(part["text"])
 
 
 def _tool_call(value: object, where: str) -> ToolCall:
     try:
         function = value["function"]  # type: ignore[index]
         arguments = json.loads(function["arguments"])
+        _check_text(arguments)
         if isinstance(arguments, dict) and isinstance(function["name"], str):
             return ToolCall(function["name"], arguments)
     except (TypeError, KeyError, ValueError):
@@ -240,14 +250,6 @@ def _list(value: object, where: str) -> list[Any]:
     if not isinstance(value, list):
         raise invalid(f"{where} must be an array or a string", "messages")
     return value
-
-
-def _text(text: str, where: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise invalid(f"{where} holds half a surrogate pair, which is no text", where.split("[")[0]) from None
-    return text
 
 
 def _stops(value: str | list[object] | None) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from lmflow_core.api import AnswerStream, DrawnToken
 
+_LAST_TOKEN_SECONDS = 5.0
 _LOG = logging.getLogger("lmflow.serve")
 
 
@@ -48,10 +49,10 @@ class Job:
         self.first_seconds: float | None = None
         self._begun = time.perf_counter()
         self._loop = asyncio.get_running_loop()
-        self._pieces: asyncio.Queue[Piece | WritingFailedError | None] = asyncio.Queue()
+        self._pieces: asyncio.Queue[Piece | None] = asyncio.Queue()
 
     def write(self) -> None:
-        """Write the answer to its end; called in a thread."""
+        """Write the answer, in a thread; :meth:`end` follows once its slot is free."""
         told = 0
         try:
             for text in self.answer:
@@ -61,21 +62,17 @@ class Job:
                 if self.first_seconds is None:
                     self.first_seconds = time.perf_counter() - self._begun
                 self._tell(Piece(text, tuple(self.answer.drawn[begun:told])))
-        except Exception as error:
+        except Exception:
             self.failed = True
             _LOG.exception("an answer could not be written")
-            failure = WritingFailedError()
-            failure.__cause__ = error
-            self._tell(failure)
-        self.end()
 
     def end(self) -> None:
         """Tell the reader that nothing follows."""
         self._tell(None)
 
-    def _tell(self, event: Piece | WritingFailedError | None) -> None:
+    def _tell(self, piece: Piece | None) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended, and its readers with it
-            self._loop.call_soon_threadsafe(self._pieces.put_nowait, event)
+            self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
 
     async def pieces(self) -> AsyncIterator[Piece]:
         """Yield the pieces as they come.
@@ -83,10 +80,10 @@ class Job:
         Raises:
             WritingFailedError: the model failed.
         """
-        while (event := await self._pieces.get()) is not None:
-            if isinstance(event, WritingFailedError):
-                raise event
-            yield event
+        while (piece := await self._pieces.get()) is not None:
+            yield piece
+        if self.failed:
+            raise WritingFailedError
 
 
 class Writers:
@@ -108,12 +105,14 @@ class Writers:
             thread.start()
 
     def close(self) -> None:
-        """End what runs and waits. A thread that is inside the model ends with its next token."""
+        """End what runs and waits: each answer before its next token, for which the model gets a few seconds."""
         with self._changed:
             self._closed = True
             for job in [*self._waiting, *self._running]:
                 job.answer.cancel()
             self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(_LAST_TOKEN_SECONDS)
 
     @property
     def waiting(self) -> int:
@@ -156,6 +155,7 @@ class Writers:
             with self._changed:
                 self._running.discard(job)
             self._on_end(job)
+            job.end()
 
     def _next(self) -> Job | None:
         with self._changed:
