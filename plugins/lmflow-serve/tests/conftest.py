@@ -92,7 +92,7 @@ class ParrotDecoder:
         turn = text.split("<|user|>")[-1].split("<|end|>")[0]
         model.writing.release()
         if turn.startswith("slow"):
-            model.gate.wait(20)
+            model.gate.wait(60)
         if turn.startswith("broken"):
             raise RuntimeError("the parrot is dead")
         said = f"{turn} ({seed})" if self.options.temperature else turn

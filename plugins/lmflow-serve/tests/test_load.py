@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import re
@@ -11,10 +12,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import openai
 import pytest
+
+from lmflow_serve.writing import Job, QueueFullError, Writers
 
 Serving = Callable[..., Any]
 
@@ -78,6 +82,18 @@ def test_past_the_queue_clients_are_told_to_come_back(serving: Serving) -> None:
     assert answers == ["slow", "later 0", "later 1"]
     assert len(server.model.prompts) == 3
     assert server.ask("now").choices[0].message.content == "now"
+
+
+def test_a_place_may_be_taken_while_a_prompt_is_read() -> None:
+    async def submit_three() -> None:
+        writers = Writers(1, 1, on_end=lambda job: None)
+        for _ in range(2):
+            writers.submit(Job(SimpleNamespace()))  # type: ignore[arg-type]
+        with pytest.raises(QueueFullError):
+            writers.submit(Job(SimpleNamespace()))  # type: ignore[arg-type]
+        assert (writers.waiting, writers.running) == (2, 0)
+
+    asyncio.run(submit_three())
 
 
 def test_without_a_queue_one_is_served_at_a_time(serving: Serving) -> None:
