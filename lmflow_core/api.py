@@ -6,10 +6,12 @@ each addition.
 
 from lmflow_core.contracts import (
     IGNORE,
+    AnswerStream,
     Attention,
     DatasetFormat,
     Decoder,
     DecodeStep,
+    DrawnToken,
     Encoded,
     EncodedDataset,
     Engine,
@@ -20,8 +22,11 @@ from lmflow_core.contracts import (
     ModelLoader,
     Objective,
     Score,
+    TalkingCommand,
+    TalkingModel,
     Template,
     Tokenizer,
+    TokenLogprob,
     TrainingJob,
     TrainingReport,
     Tuner,
@@ -42,7 +47,7 @@ from lmflow_core.conversations import (
 from lmflow_core.errors import DataError, LmflowError, ModelError, OptionError, OutputError, RequestError
 from lmflow_core.hookspecs import hookimpl
 from lmflow_core.options import option
-from lmflow_core.settings import ModelSettings, TrainingSettings
+from lmflow_core.settings import DecodingSettings, ModelSettings, TrainingSettings
 from lmflow_core.specs import (
     AttentionSpec,
     CommandSpec,
@@ -63,6 +68,7 @@ __all__ = [
     "API_LEVEL",
     "IGNORE",
     "ROLES",
+    "AnswerStream",
     "Attention",
     "AttentionSpec",
     "ChatTemplate",
@@ -74,6 +80,8 @@ __all__ = [
     "DecodeStep",
     "Decoder",
     "DecoderSpec",
+    "DecodingSettings",
+    "DrawnToken",
     "Encoded",
     "EncodedDataset",
     "Engine",
@@ -98,9 +106,12 @@ __all__ = [
     "RequestError",
     "Score",
     "Segment",
+    "TalkingCommand",
+    "TalkingModel",
     "Template",
     "TemplateSpec",
     "Text",
+    "TokenLogprob",
     "Thoughts",
     "Tokenizer",
     "ToolCall",

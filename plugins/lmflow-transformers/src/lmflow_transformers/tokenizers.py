@@ -87,7 +87,7 @@ class TransformersTokenizer:
         pieces = [piece for parts in broken for piece in parts]
         goes_on = [flag or at > 0 for parts, flag in zip(broken, continues, strict=True) for at in range(len(parts))]
         encoded: list[list[int]] = [[] for _ in pieces]
-        for backend, wanted in ((self._backend, False), (self._unspaced, True)):
+        for backend, wanted in ((self._plain, False), (self._unspaced, True)):
             places = [place for place, flag in enumerate(goes_on) if flag == wanted]
             for place, ids in zip(places, _encode_plain(backend, [pieces[place] for place in places]), strict=True):
                 encoded[place] = ids
@@ -95,11 +95,19 @@ class TransformersTokenizer:
         return [[token for _ in parts for token in next(found)] for parts in broken]
 
     @cached_property
+    def _plain(self) -> Any:
+        """The backend for plain text, which makes no special token of it.
+
+        It is a copy: were the switch turned on and off around each call, a text of another thread could slip between.
+        """
+        return _switched_off(type(self._backend), self._backend.to_str())
+
+    @cached_property
     def _unspaced(self) -> Any:
-        """The backend for text that follows other text: it makes up no leading space."""
+        """The backend for plain text that follows other text: it makes up no leading space."""
         steps = json.loads(self._backend.to_str())
         changed = steps | {name: _without_space(steps[name]) for name in ("normalizer", "pre_tokenizer")}
-        return self._backend if changed == steps else type(self._backend).from_str(json.dumps(changed))
+        return self._plain if changed == steps else _switched_off(type(self._backend), json.dumps(changed))
 
     def _broken_up(self, text: str) -> list[str]:
         """Break a text inside every control token that the switch of the backend does not keep from matching."""
@@ -115,7 +123,7 @@ class TransformersTokenizer:
         The switch knows special tokens only, and a vocabulary may hold a control token as a piece of its own.
         """
         names = list(self.control_tokens)
-        encoded = zip(names, _encode_plain(self._backend, names), strict=True)
+        encoded = zip(names, _encode_plain(self._plain, names), strict=True)
         found = [name for name, ids in encoded if self.control_tokens[name] in ids]
         firsts = "".join(sorted({re.escape(name[0]) for name in found}))
         return re.compile(f"(?=[{firsts}])(?={'|'.join(map(re.escape, found))})") if found else None
@@ -185,12 +193,15 @@ def _is_mark(text: str) -> bool:
     return len(text.replace("\u2581", " ").strip()) > 1
 
 
+def _switched_off(kind: Any, steps: str) -> Any:
+    """Return a backend, from how it is written in JSON, that makes no special token of a text."""
+    backend = kind.from_str(steps)
+    backend.encode_special_tokens = True  # that is, as the characters they are
+    return backend
+
+
 def _encode_plain(backend: Any, texts: Sequence[str]) -> list[list[int]]:
-    backend.encode_special_tokens = True
-    try:
-        return [encoding.ids for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
-    finally:
-        backend.encode_special_tokens = False
+    return [encoding.ids for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
 
 def _without_space(step: dict[str, Any] | None) -> dict[str, Any] | None:
