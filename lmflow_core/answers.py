@@ -16,7 +16,6 @@ from lmflow_core.contracts import (
 )
 from lmflow_core.conversations import Message, Segment
 from lmflow_core.encoding import Encoder
-from lmflow_core.errors import RequestError
 from lmflow_core.settings import DecodingSettings
 
 
@@ -174,19 +173,12 @@ def _until_stop(pieces: _Decoded, stops: Sequence[str]) -> Iterator[str]:
 
 
 def prompt_ids(tokenizer: Tokenizer, template: Template | None, messages: Sequence[Message]) -> list[int]:
-    """Return the ids of a prompt: a conversation up to the assistant's header, or plain text without a template.
-
-    Raises:
-        RequestError: the template has no place for one of the messages.
-    """
+    """Return the ids of a prompt: a conversation up to the assistant's header, or plain text without a template."""
     encoder = Encoder(tokenizer, template)
-    if template is None:
-        segments: Sequence[Segment] = encoder.opened(Segment(messages[-1].content))
+    if template is not None:
+        segments: Sequence[Segment] = template.render(messages, add_generation_prompt=True)
     else:
-        try:
-            segments = template.render(messages, add_generation_prompt=True)
-        except ValueError as error:
-            raise RequestError(str(error)) from error
+        segments = encoder.opened(Segment(messages[-1].content))
     return list(encoder.encode_segments([segments])[0].input_ids)
 
 

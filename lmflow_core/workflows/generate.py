@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from lmflow_core.answers import Answer, all_stops, prompt_ids
 from lmflow_core.contracts import Decoder, LanguageModel, Template
 from lmflow_core.conversations import Message
+from lmflow_core.errors import RequestError
 from lmflow_core.job import Component, Request
 from lmflow_core.opening import choose_template, open_model
 from lmflow_core.options import changed
@@ -74,10 +75,17 @@ class Talker:
         return [Message("system", self.settings.system)] if self.settings.system is not None else []
 
     def ask(self, prompt: str) -> Answer:
-        """Return the answer to the next turn of the conversation; :meth:`keep` it once it is written."""
+        """Return the answer to the next turn of the conversation; :meth:`keep` it once it is written.
+
+        Raises:
+            RequestError: the template has no place for the system prompt.
+        """
         self.history = self.history or self.opening()
         self.history.append(Message("user", prompt))
-        return self.answer(self.history)
+        try:
+            return self.answer(self.history)
+        except ValueError as error:
+            raise RequestError(str(error)) from error
 
     def keep(self, answer: Answer) -> None:
         """Put a written answer into the conversation."""
