@@ -158,6 +158,9 @@ class Engine(Protocol):
             RequestError: the environment is not the one this engine needs.
         """
 
+    def gathered(self, value: str) -> list[str]:
+        """Return what every process of the job passed, in the order of their ranks; all of them call this."""
+
     def trainer_arguments(self) -> Mapping[str, Any]:
         """Return what the engine adds to the trainer's arguments."""
 

@@ -11,7 +11,7 @@ from lmflow_core.api import option
 class SftOptions:
     """Options of supervised fine-tuning."""
 
-    loss_chunk: int = option(1024, help="Labelled positions that pass through the output head at a time.", minimum=1)
+    loss_chunk: int = option(256, help="Labelled positions that pass through the output head at a time.", minimum=1)
 
 
 @dataclass(frozen=True, kw_only=True)
