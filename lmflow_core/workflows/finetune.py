@@ -54,7 +54,7 @@ def finetune(request: Request, catalogue: Catalogue) -> Finetuned | None:
     check_output(output.output, overwrite=output.overwrite, resume=resume)
     engine: Engine = request.components["engine"].make(catalogue)
     with engine.start() as world:
-        opened = open_model(request.get(ModelSettings), catalogue)
+        opened = open_model(request.get(ModelSettings), catalogue, request.components.get("position_scaling"))
         prepared = _prepare(request, opened, catalogue, world)
         tuner = _tuner(request, catalogue)
         opened.load()
