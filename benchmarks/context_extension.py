@@ -2,9 +2,9 @@
 
     python benchmarks/context_extension.py --text wikitext-2-valid.txt
 
-The tokens from 8,192 to 12,288 of each document are scored. "In range" gives them 8,192 positions: the window slides, so
-that the first 4,096 tokens are forgotten. Every other row gives them the whole document, at positions the model was
-never trained on, first as it is, then with each scheme at factor 2.
+The tokens from 8,192 to 12,288 of the longest articles are scored. "In range" gives them 8,192 positions: the window
+slides, so that the first 4,096 tokens are forgotten. Every other row gives them the whole article, at positions the
+model was never trained on, first as it is, then with each scheme at factor 2.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import sys
 import time
 from pathlib import Path
@@ -23,19 +24,20 @@ from lmflow_core.registry import Catalogue
 
 MODEL = "smollm2-135m-instruct"
 TRAINED, LENGTH, FACTOR = 8192, 12288, 2.0
+# A heading of the first rank opens an article.
+_ARTICLE = re.compile(r"\n (?== [^=].*? = \n)")
 SCHEMES = ("linear", "ntk", "dynamic-ntk", "yarn", "llama3", "longrope")
 
 
 def main() -> None:
     """Score every document in every way and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--text", type=Path, required=True, help="a text of at least DOCUMENTS x 12,288 tokens")
-    parser.add_argument("--documents", type=int, default=1)
+    parser.add_argument("--text", type=Path, required=True, help="the validation set of WikiText-2")
+    parser.add_argument("--documents", type=int, default=1, help="articles to score")
     parser.add_argument("--only", help="run rows whose name holds this text")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    ids = _tokens(arguments.text, arguments.documents)
-    documents = [ids[at : at + LENGTH] for at in range(0, len(ids), LENGTH)]
+    documents = _documents(arguments.text, arguments.documents)
     ways: dict[str, str | None] = {"in range (8,192 positions)": None, "unscaled": None, **{s: s for s in SCHEMES}}
     results = []
     for name, scheme in ways.items():
@@ -46,13 +48,14 @@ def main() -> None:
     print(json.dumps(results, indent=2) if arguments.json else _table(results))
 
 
-def _tokens(text: Path, documents: int) -> list[int]:
+def _documents(text: Path, count: int) -> list[list[int]]:
+    """Return the first tokens of the longest articles. Wikitext's own breaks and spaces are left as they are."""
     tokenizer = open_model(ModelSettings(model=MODEL), Catalogue.discover()).model.tokenizer
-    # Wikitext writes its own breaks and spaces; they are left as they are.
-    (ids,) = tokenizer.encode([text.read_text(encoding="utf-8")[: documents * LENGTH * 8]], [False])
-    if len(ids) < documents * LENGTH:
-        raise SystemExit(f"{text} is too short for {documents} documents of {LENGTH} tokens")
-    return ids[: documents * LENGTH]
+    articles = sorted(_ARTICLE.split(text.read_text(encoding="utf-8")), key=len, reverse=True)[:count]
+    encoded = tokenizer.encode(articles, [False] * count)
+    if any(len(ids) < LENGTH for ids in encoded):
+        raise SystemExit(f"{text} has fewer than {count} articles of {LENGTH} tokens")
+    return [ids[:LENGTH] for ids in encoded]
 
 
 def _score(documents: list[list[int]], scheme: str | None, forget: int) -> dict[str, Any]:

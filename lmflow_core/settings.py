@@ -96,6 +96,7 @@ class TrainingSettings:
     adam_beta2: float = option(0.999, help="AdamW's second decay.", minimum=0, maximum=1)
     adam_epsilon: float = option(1e-8, help="AdamW's epsilon.", above=0)
     gradient_checkpointing: bool = option(False, help="Recompute activations to save memory.")
+    activation_offload: bool = option(False, help="Keep activations in main memory, not on the GPU.")
     logging_steps: int = option(10, help="Steps between points of the loss curve.", minimum=1)
     save_steps: int | None = option(None, help="Steps between checkpoints; none are kept when left out.", minimum=1)
     save_total_limit: int = option(2, help="Checkpoints kept.", minimum=1)

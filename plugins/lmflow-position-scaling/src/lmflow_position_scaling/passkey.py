@@ -44,6 +44,15 @@ class PasskeyPrompt:
         self._filler = filler
         self._encode = encode
 
+    def shortest(self, digits: int) -> int:
+        """Return how many tokens a prompt without any filler has, for a key of some digits."""
+        hidden, answer = self._mentions("0" * digits)
+        return len(self._start) + len(hidden) + len(self._question) + len(answer)
+
+    def _mentions(self, key: str) -> tuple[list[int], list[int]]:
+        hidden, answer = self._encode((KEY.format(key=key), f" {key}"), (True, True))
+        return hidden, answer
+
     def build(self, key: str, length: int, depth: float) -> Encoded:
         """Return a prompt with its answer, which alone carries labels.
 
@@ -55,7 +64,7 @@ class PasskeyPrompt:
         Raises:
             RequestError: the length leaves no room for the parts that must be there.
         """
-        hidden, answer = self._encode((KEY.format(key=key), f" {key}"), (True, True))
+        hidden, answer = self._mentions(key)
         room = length - len(self._start) - len(hidden) - len(self._question) - len(answer)
         if room < 0:
             raise RequestError(f"--passkey-lengths {length}: the shortest prompt has {length - room} tokens")

@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from lmflow_transformers.packing import best_fit, lay_out
 from lmflow_transformers.training.arguments import training_arguments
 from lmflow_transformers.training.checkpoints import PARTIAL, last_whole_checkpoint, put_in_place
 from lmflow_transformers.training.interruption import StopOnSignal
+from lmflow_transformers.training.offloading import offloaded_activations
 from lmflow_transformers.training.progress import Progress
 
 Pack = list[Encoded]
@@ -214,7 +215,8 @@ def train_with_trainer(job: TrainingJob) -> TrainingReport:
 @contextmanager
 def _set_for_training(network: Any, job: TrainingJob) -> Iterator[None]:
     """For the time of the context, set attention, cache and activation checkpointing as training wants them."""
-    with using_attention(network, job.attention):
+    offload = offloaded_activations(network, job.model.device) if job.settings.activation_offload else nullcontext()  # type: ignore[attr-defined]
+    with using_attention(network, job.attention), offload:
         network.config.use_cache = False
         if job.settings.gradient_checkpointing:
             _activation_checkpointing(network, "enable", {"use_reentrant": False})
