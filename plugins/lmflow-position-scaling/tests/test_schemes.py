@@ -366,3 +366,14 @@ def test_scoring_sees_the_scaled_positions(tmp_path: Path) -> None:
     assert score.nll == pytest.approx(float(expected), rel=1e-5)
     assert score.correct == int((logits.argmax(-1) == torch.tensor(rows[0].input_ids[64:])).sum())
     assert other.nll != pytest.approx(score.nll, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["dynamic-ntk", "longrope"])
+def test_a_texts_likelihood_does_not_depend_on_its_company(name: str, tmp_path: Path) -> None:
+    folder = make_tiny_model(tmp_path / "m", max_position_embeddings=64, initializer_range=0.3)
+    model = CausalModelLoader().open(str(folder), ModelSettings(model="m", device="cpu"))
+    model.scale_positions(name, SCHEMES[name], 4.0, None)
+    model.load()
+    short, middle, long = (Encoded(list(range(3, 3 + length)), list(range(3, 3 + length))) for length in (60, 80, 250))
+    alone = [next(iter(model.score([row]))) for row in (short, middle, long)]
+    assert list(model.score([long, short, middle])) == [alone[2], alone[0], alone[1]]

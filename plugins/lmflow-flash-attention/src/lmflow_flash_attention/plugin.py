@@ -14,5 +14,4 @@ def lmflow_register_attentions() -> Iterable[AttentionSpec]:
         name="flash",
         target="lmflow_flash_attention.attention:FlashAttention",
         summary="Flash attention or nothing: never a quadratic fall-back.",
-        aliases=("flash-attention",),
     )

@@ -111,7 +111,8 @@ class CausalModel:
         self.network.eval()
         with using_attention(self.base, SdpaAttention().implementation(str(self.device))):
             plain = head_is_plain(self.base)
-            for batch in _batches(examples):
+            at_once = 0 if rotary.follows_length(self.base.config) else _SCORED_AT_ONCE
+            for batch in _batches(examples, at_once):
                 yield from self._score_batch(batch, plain)
 
     def _score_batch(self, batch: list[Encoded], plain: bool) -> Iterator[Score]:
@@ -155,11 +156,12 @@ def forget_quantisation(network: Any) -> None:
         del network.config.quantization_config
 
 
-def _batches(examples: Iterable[Encoded]) -> Iterator[list[Encoded]]:
+def _batches(examples: Iterable[Encoded], at_once: int) -> Iterator[list[Encoded]]:
+    """Yield examples together up to a number of tokens; a longer one comes alone."""
     batch: list[Encoded] = []
     size = 0
     for example in examples:
-        if batch and size + len(example.input_ids) > _SCORED_AT_ONCE:
+        if batch and size + len(example.input_ids) > at_once:
             yield batch
             batch, size = [], 0
         batch.append(example)

@@ -31,6 +31,12 @@ def reach(config: Any) -> int | None:
     return length
 
 
+def follows_length(config: Any) -> bool:
+    """Whether the frequencies of a pass depend on the longest text in it."""
+    sets = _parameter_sets(config.get_text_config()).values()
+    return any(parameters.get("rope_type") in ("dynamic", "longrope") for parameters in sets)
+
+
 def scale(config: Any, name: str, scaling: PositionScaling, factor: float, options: Any) -> None:
     """Scale a configuration's rotary embeddings in place; factor 1 changes nothing.
 
