@@ -26,7 +26,7 @@ MODEL = "smollm2-135m-instruct"
 TRAINED, LENGTH, FACTOR = 8192, 12288, 2.0
 # A heading of the first rank opens an article.
 _ARTICLE = re.compile(r"\n (?== [^=].*? = \n)")
-SCHEMES = ("linear", "ntk", "dynamic-ntk", "yarn", "llama3", "longrope")
+SCHEMES = ("dynamic-ntk", "yarn", "ntk", "linear", "llama3", "longrope")
 
 
 def main() -> None:
@@ -45,6 +45,7 @@ def main() -> None:
             print(f"running {name}", file=sys.stderr, flush=True)
             forget = LENGTH - TRAINED if name.startswith("in range") else 0
             results.append({"name": name, **_score(documents, scheme, forget)})
+            print(results[-1], file=sys.stderr, flush=True)
     print(json.dumps(results, indent=2) if arguments.json else _table(results))
 
 

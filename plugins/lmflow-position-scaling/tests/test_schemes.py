@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, GPT2LMHeadModel, LlamaConfig, PhiConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from lmflow_core.api import IGNORE, Encoded, ModelSettings, RequestError, Rope
+from lmflow_core.api import IGNORE, Encoded, ModelError, ModelSettings, RequestError, Rope
 from lmflow_core.testing.fixtures import CliResult
 from lmflow_core.testing.tiny import make_tiny_model, make_tokenizer
 from lmflow_position_scaling import schemes
@@ -196,6 +196,20 @@ def test_partly_rotated_heads_and_layers_with_a_window() -> None:
     rotary.check(network)
     assert network.config.rope_parameters["sliding_attention"] == local
     assert network.config.rope_parameters["full_attention"]["factor"] == 4.0
+
+
+def test_a_network_that_does_not_follow_its_configuration_is_noticed() -> None:
+    network = AutoModelForCausalLM.from_config(_scaled("yarn", 2.0))
+    network.model.rotary_emb.attention_scaling = 1.0
+    with pytest.raises(ModelError, match="not those its configuration asks for"):
+        rotary.check(network)
+    network = AutoModelForCausalLM.from_config(_scaled("linear", 2.0))
+    network.model.rotary_emb.inv_freq.mul_(1 + 1e-5)
+    with pytest.raises(ModelError, match="not those its configuration asks for"):
+        rotary.check(network)
+    del network.model.rotary_emb
+    with pytest.raises(ModelError, match="no rotary frequencies are found in LlamaForCausalLM"):
+        rotary.check(network)
 
 
 def test_what_cannot_be_scaled_is_refused() -> None:

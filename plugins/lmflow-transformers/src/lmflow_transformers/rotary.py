@@ -108,29 +108,27 @@ def check(network: Any) -> None:
     """
     text = network.config.get_text_config()
     expected = {key: _expected(text, key) for key in _parameter_sets(text)}
-    found = False
-    for module in _rotary_modules(network):
-        for key, (frequencies, attention) in expected.items():
-            prefix = "" if key is None else f"{key}_"
-            inside = getattr(module, f"{prefix}inv_freq", None)
-            if inside is None:
-                continue
-            found = True
-            same = inside.shape == frequencies.shape and torch.allclose(
-                inside.float().cpu(), frequencies, rtol=_TOLERANCE, atol=0
-            )
-            if not same or abs(getattr(module, f"{prefix}attention_scaling") - attention) > _TOLERANCE:
-                raise ModelError("the network's rotary frequencies are not those its configuration asks for")
-    if not found:
+    agreements = [
+        _agrees(module, "" if key is None else f"{key}_", *wanted)
+        for module in _rotary_modules(network)
+        for key, wanted in expected.items()
+    ]
+    if not all(agreements):
+        raise ModelError("the network's rotary frequencies are not those its configuration asks for")
+    if not agreements:
         raise ModelError(f"no rotary frequencies are found in {type(network).__name__}, so they cannot be scaled")
 
 
+def _agrees(module: Any, prefix: str, frequencies: torch.Tensor, attention: float) -> bool:
+    """Whether a rotary module has these frequencies and this factor of cosines and sines, both under a prefix."""
+    inside = getattr(module, f"{prefix}inv_freq", torch.empty(0)).float().cpu()
+    same = inside.shape == frequencies.shape and torch.allclose(inside, frequencies, rtol=_TOLERANCE, atol=0)
+    return same and abs(getattr(module, f"{prefix}attention_scaling", 1.0) - attention) <= _TOLERANCE
+
+
 def _rotary_modules(network: Any) -> Iterator[Any]:
-    return (
-        module
-        for module in network.modules()
-        if any(n.endswith("inv_freq") for n, _ in module.named_buffers(recurse=False))
-    )
+    """Yield the modules that rotate text by its configuration; those of images have axes, or know no ``rope_type``."""
+    return (module for module in network.modules() if getattr(module, "rope_type", "axial") != "axial")
 
 
 def _expected(text: Any, key: str | None) -> tuple[torch.Tensor, float]:
