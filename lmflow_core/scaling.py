@@ -30,6 +30,8 @@ def scale_positions(
             adapter was trained with another scaling.
         UnknownNameError: the adapter's scaling is that of a plugin which is not there.
     """
+    if chosen is None and settings.position_scaling is not None:
+        chosen = _component(settings.position_scaling, catalogue)
     recorded, trained = _recorded(adapter, catalogue) if adapter else (None, settings)
     if chosen is None:
         chosen, settings = recorded, trained
@@ -45,6 +47,13 @@ def scale_positions(
         raise RequestError(f"--position-scaling: the positions of {model.reference} cannot be scaled by its runtime")
     function = catalogue.position_scalings.load(chosen.provided.qualified)
     scale(chosen.name, function, _factor(model, settings), chosen.options)
+
+
+def _component(name: str, catalogue: Catalogue) -> Component:
+    """Return a scheme with its own defaults, for a command that does not take the options of schemes."""
+    provided = catalogue.position_scalings.find(name)
+    options = provided.spec.options
+    return Component(catalogue.position_scalings.unambiguous(provided), provided, options() if options else None)
 
 
 def _factor(model: LanguageModel, settings: ModelSettings) -> float:
