@@ -48,7 +48,7 @@ THETA = 1000.0
 def main() -> None:
     """Train, extend, fine-tune, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=900, help="of training from nothing")
+    parser.add_argument("--steps", type=int, default=1600, help="of training from nothing")
     parser.add_argument("--tuning-steps", type=int, default=60, help="of fine-tuning at the new lengths")
     parser.add_argument("--trials", type=int, default=8, help="keys at each length and depth")
     parser.add_argument("--json", action="store_true")
@@ -107,8 +107,8 @@ def _train_from_nothing(folder: Path, steps: int) -> None:
     def lengths(loss: float | None) -> int:
         nonlocal longest, smooth
         smooth = smooth if loss is None else 0.9 * smooth + 0.1 * loss
-        if smooth < 0.15:
-            longest, smooth = min(TRAINED, longest + 4), max(smooth, 0.12)
+        if smooth < 0.25:
+            longest, smooth = min(TRAINED, longest + 4), max(smooth, 0.2)
         low = shortest if generator.random() < 0.5 else (shortest + longest) // 2
         return generator.randint(low, longest)
 

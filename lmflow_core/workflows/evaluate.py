@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from lmflow_core import console
@@ -43,18 +43,19 @@ def evaluate(request: Request, catalogue: Catalogue) -> Evaluation:
     _, template = choose_template_for(examples, data.template, opened, catalogue)
     limit = data.max_length or (None if settings.context else opened.model.context_length)
     rows = Preparer(Encoder(opened.model.tokenizer, template), limit, data.length_policy).prepare(examples)
-    scored = rows if settings.context is None else _windows(rows, settings, opened.model)
-    scores = list(console.progress(opened.load().score(scored), "Evaluating", len(scored)))
+    scored: Iterable[Encoded] = rows if settings.context is None else _windows(rows, settings, opened.model)
+    total = len(rows) if settings.context is None else None
+    scores = list(console.progress(opened.load().score(scored), "Evaluating", total))
     tokens = sum(score.tokens for score in scores)
     mean = math.fsum(score.nll for score in scores) / tokens
     return Evaluation(mean, math.exp(mean) if mean < 700 else math.inf, tokens, len(rows))
 
 
-def _windows(rows: Iterable[Encoded], settings: EvaluationSettings, model: LanguageModel) -> Sequence[Encoded]:
+def _windows(rows: Iterable[Encoded], settings: EvaluationSettings, model: LanguageModel) -> Iterator[Encoded]:
     context = settings.context or 0
     if model.context_length is not None and context > model.context_length:
         console.note(f"--context {context}: the model was made for {model.context_length} tokens")
-    return list(windows(rows, context, settings.stride or max(1, context // 2)))
+    return windows(rows, context, settings.stride or max(1, context // 2))
 
 
 def run_benchmark(request: Request, catalogue: Catalogue) -> BenchmarkReport:
