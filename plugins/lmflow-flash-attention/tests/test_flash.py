@@ -6,7 +6,6 @@ import importlib.metadata
 import sys
 import types
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -202,21 +201,6 @@ def test_no_gpu_package_is_told_before_anything_loads(monkeypatch: pytest.Monkey
         FlashAttention().implementation("cuda")
     with pytest.raises(RequestError, match="there is no flash kernel for mps"):
         FlashAttention().implementation("mps")
-
-
-def test_training_with_it_is_training_without(
-    tiny_model: Path, tmp_path: Path, lmflow_cli: Callable[..., CliResult], write_rows: Callable[..., Path]
-) -> None:
-    data = write_rows([{"text": "the quick brown fox jumps over the lazy dog"}] * 4)
-    losses = []
-    for attention in ("sdpa", "flash"):
-        result = lmflow_cli(
-            "finetune", "--model", tiny_model, "--dataset", data, "--output", tmp_path / attention, "--epochs", 2,
-            "--logging-steps", 1, "--lr", 1e-2, "--attention", attention, "--device", "cpu", "--json",
-        )  # fmt: skip
-        assert result.status == 0, result.stderr
-        losses.append([loss for _, loss in result.json()["losses"]])
-    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
 def test_doctor_tells_which_attention_there_is(

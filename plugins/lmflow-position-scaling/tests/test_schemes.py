@@ -230,49 +230,6 @@ def _opened(folder: Path) -> CausalModel:
     return model
 
 
-@pytest.mark.parametrize("name", SCHEMES)
-def test_saved_reloaded_and_trained_on(
-    name: str, tiny_model: Path, tmp_path: Path, lmflow_cli: Cli, write_rows: Callable[..., Path]
-) -> None:
-    data = write_rows([{"text": "the quick brown fox jumps over the lazy dog " * 4}] * 2)
-    common = ("--dataset", data, "--max-steps", 1, "--device", "cpu")
-    scaling = ("--position-scaling", name, "--target-length", 512)
-    first = lmflow_cli("finetune", "--model", tiny_model, "--output", tmp_path / "a", *common, *scaling)
-    assert first.status == 0, first.stderr
-    second = lmflow_cli("finetune", "--model", tmp_path / "a", "--output", tmp_path / "b", *common)
-    assert second.status == 0, second.stderr
-    expected = _scaled(name, 2.0, config=_opened(tiny_model).config)
-    for folder in ("a", "b"):
-        config = AutoModelForCausalLM.from_pretrained(tmp_path / folder).config
-        assert config.rope_parameters == expected.rope_parameters
-        assert config.max_position_embeddings == expected.max_position_embeddings
-        assert _opened(tmp_path / folder).context_length == 512
-    again = lmflow_cli("finetune", "--model", tmp_path / "a", "--output", tmp_path / "c", *common, *scaling)
-    assert again.status == 2
-    assert "scaled already" in again.stderr
-
-
-def test_an_adapter_keeps_its_scaling(
-    tiny_model: Path, tmp_path: Path, lmflow_cli: Cli, write_rows: Callable[..., Path]
-) -> None:
-    data = write_rows([{"text": "the quick brown fox"}] * 2)
-    scaling = ("--position-scaling", "yarn", "--position-scaling-factor", 2, "--yarn-beta-fast", 16)
-    trained = lmflow_cli(
-        "finetune", "--model", tiny_model, "--dataset", data, "--tuner", "lora", "--max-steps", 1,
-        "--output", tmp_path / "a", *scaling,
-    )  # fmt: skip
-    assert trained.status == 0, trained.stderr
-    merged = lmflow_cli("merge", "--model", tmp_path / "a", "--output", tmp_path / "m")
-    assert merged.status == 0, merged.stderr
-    parameters = json.loads((tmp_path / "m" / "config.json").read_text())["rope_parameters"]
-    assert (parameters["rope_type"], parameters["factor"], parameters["beta_fast"]) == ("yarn", 2.0, 16.0)
-    same = lmflow_cli("evaluate", "--model", tmp_path / "a", "--dataset", data, *scaling)
-    assert same.status == 0, same.stderr
-    other = lmflow_cli("evaluate", "--model", tmp_path / "a", "--dataset", data, *scaling[:-2])
-    assert other.status == 2
-    assert "was trained with --position-scaling yarn 2" in other.stderr
-
-
 def test_every_command_takes_it(tiny_model: Path, tmp_path: Path, lmflow_cli: Cli) -> None:
     scaling = ("--position-scaling", "yarn", "--position-scaling-factor", 2)
     exported = lmflow_cli("export", "--model", tiny_model, "--output", tmp_path / "x", *scaling)

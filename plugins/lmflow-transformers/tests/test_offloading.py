@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import torch
 
-from lmflow_core.testing.fixtures import CliResult
 from lmflow_transformers.training.offloading import offloading
 
 
@@ -38,14 +34,3 @@ def test_gradients_are_the_same_and_only_activations_move() -> None:
     assert any(tensor.shape == (40, 64) for tensor in moved)
     assert not weights & {tensor.untyped_storage().data_ptr() for tensor in moved}
     assert all(tensor.numel() < 1024 or tensor.untyped_storage().data_ptr() in weights for tensor in stayed)
-
-
-def test_on_a_cpu_it_is_refused(
-    tiny_model: Path, tmp_path: Path, lmflow_cli: Callable[..., CliResult], write_rows: Callable[..., Path]
-) -> None:
-    data = write_rows([{"text": "hello world"}])
-    flags = ("--model", tiny_model, "--dataset", data, "--output", tmp_path / "o", "--device", "cpu")
-    result = lmflow_cli("finetune", *flags, "--activation-offload")
-    assert result.status == 2
-    assert "--activation-offload: on a CPU activations are in main memory already" in result.stderr
-    assert not (tmp_path / "o").exists()
