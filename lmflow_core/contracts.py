@@ -97,10 +97,15 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True)
 class Score:
-    """Negative log-likelihood of one example: summed over its labelled tokens, in nats, and their number."""
+    """Negative log-likelihood of one example: summed over its labelled tokens, in nats, and their number.
+
+    ``correct`` is how many of them were the model's likeliest token, where the runtime counts that. When all were,
+    greedy decoding writes exactly them.
+    """
 
     nll: float
     tokens: int
+    correct: int | None = None
 
 
 class LanguageModel(Protocol):
@@ -122,6 +127,45 @@ class LanguageModel(Protocol):
 
     def save(self, folder: Path, chat_template: str | None) -> None:
         """Write weights (safetensors), configuration and tokenizer into an existing folder."""
+
+
+@dataclass(frozen=True)
+class Rope:
+    """The rotary embeddings of a model.
+
+    Attributes:
+        parameters: transformers' ``rope_parameters``: ``rope_type``, ``rope_theta`` and what the type needs besides.
+        dimension: features of a head that are rotated; there are half as many frequencies.
+        length: positions the model was made for, its ``max_position_embeddings``.
+    """
+
+    parameters: Mapping[str, Any]
+    dimension: int
+    length: int
+
+
+class PositionScaling(Protocol):
+    """Target of a ``PositionScalingSpec``: a pure function of numbers, with no model in sight."""
+
+    def __call__(self, rope: Rope, factor: float, options: Any) -> Rope:
+        """Return the rotary embeddings of a model whose positions reach ``factor`` times as far.
+
+        Args:
+            rope: unscaled, of type ``default``.
+            factor: 1 or more; 1 leaves every frequency as it is.
+            options: the spec's options object, or None.
+        """
+
+
+class Rescalable(Protocol):
+    """A model whose rotary positions can be scaled before its weights are loaded."""
+
+    def scale_positions(self, name: str, scaling: PositionScaling, factor: float, options: Any) -> None:
+        """Scale the positions of the network that :meth:`LanguageModel.load` will build, and keep it in what is saved.
+
+        Raises:
+            RequestError: the model has no rotary embeddings, or is scaled already.
+        """
 
 
 class ModelLoader(Protocol):
@@ -431,6 +475,37 @@ class TalkingCommand(Protocol):
 
 
 @dataclass(frozen=True)
+class Grid:
+    """Values between 0 and 1 on a grid, to be shown as a picture. ``values`` are row by row, as ``rows`` names them."""
+
+    title: str
+    column_label: str
+    columns: tuple[str, ...]
+    row_label: str
+    rows: tuple[str, ...]
+    values: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class BenchmarkReport:
+    """What a benchmark found: figures by name and, where it draws one, a grid."""
+
+    metrics: Mapping[str, float]
+    grid: Grid | None = None
+
+
+class Benchmark(Protocol):
+    """Target of a ``BenchmarkSpec``."""
+
+    def run(self, model: LanguageModel) -> BenchmarkReport:
+        """Measure a loaded model.
+
+        Raises:
+            RequestError: the model cannot be measured so.
+        """
+
+
+@dataclass(frozen=True)
 class ExportReport:
     """What an exporter wrote, by file name relative to the destination, with sizes in bytes."""
 
@@ -453,5 +528,7 @@ CONTRACTS: dict[str, type] = {
     "decoder": Decoder,
     "exporter": Exporter,
     "attention": Attention,
+    "position_scaling": PositionScaling,
+    "benchmark": Benchmark,
     "engine": Engine,
 }

@@ -11,6 +11,7 @@ import pluggy
 
 from lmflow_core.specs import (
     AttentionSpec,
+    BenchmarkSpec,
     CommandSpec,
     DatasetSpec,
     DecoderSpec,
@@ -18,6 +19,7 @@ from lmflow_core.specs import (
     ExporterSpec,
     ModelSpec,
     ObjectiveSpec,
+    PositionScalingSpec,
     Spec,
     TemplateSpec,
     TunerSpec,
@@ -65,6 +67,14 @@ class HookSpecs:
         """Offer attention implementations (``--attention``)."""
 
     @hookspec
+    def lmflow_register_position_scalings(self) -> Iterable[PositionScalingSpec]:
+        """Offer ways to extend rotary positions (``--position-scaling``)."""
+
+    @hookspec
+    def lmflow_register_benchmarks(self) -> Iterable[BenchmarkSpec]:
+        """Offer measurements of a model (``--benchmark``)."""
+
+    @hookspec
     def lmflow_register_engines(self) -> Iterable[EngineSpec]:
         """Offer ways to spread a training job (``--engine``)."""
 
@@ -82,6 +92,8 @@ HOOKS: dict[str, type[Spec]] = {
     "lmflow_register_decoders": DecoderSpec,
     "lmflow_register_exporters": ExporterSpec,
     "lmflow_register_attentions": AttentionSpec,
+    "lmflow_register_position_scalings": PositionScalingSpec,
+    "lmflow_register_benchmarks": BenchmarkSpec,
     "lmflow_register_engines": EngineSpec,
     "lmflow_register_commands": CommandSpec,
 }

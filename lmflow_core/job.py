@@ -15,6 +15,7 @@ from lmflow_core.settings import (
     ChoiceSettings,
     DataSettings,
     DecodingSettings,
+    EvaluationDataSettings,
     EvaluationSettings,
     ExportSettings,
     ModelSettings,
@@ -36,15 +37,20 @@ class Shape:
     selectors: Mapping[str, str] = field(default_factory=dict)
 
 
+SCALING = {"position_scaling": "position_scaling"}
 FINETUNE = Shape(
     "finetune",
     (ModelSettings, DataSettings, OutputSettings, ChoiceSettings, TrainingSettings, ResumeSettings),
-    {"objective": "objective", "tuner": "tuner", "attention": "attention", "engine": "engine"},
+    {"objective": "objective", "tuner": "tuner", "attention": "attention", "engine": "engine", **SCALING},
 )
-EVALUATE = Shape("evaluate", (ModelSettings, DataSettings, EvaluationSettings))
-EXPORT = Shape("export", (ModelSettings, OutputSettings, ExportSettings), {"format": "exporter"})
-GENERATE = Shape("generate", (ModelSettings, PromptSettings, DecodingSettings), {"decoder": "decoder"})
-CHAT = Shape("chat", (ModelSettings, DecodingSettings), {"decoder": "decoder"})
+EVALUATE = Shape(
+    "evaluate",
+    (ModelSettings, EvaluationDataSettings, EvaluationSettings),
+    {"benchmark": "benchmark", **SCALING},
+)
+EXPORT = Shape("export", (ModelSettings, OutputSettings, ExportSettings), {"format": "exporter", **SCALING})
+GENERATE = Shape("generate", (ModelSettings, PromptSettings, DecodingSettings), {"decoder": "decoder", **SCALING})
+CHAT = Shape("chat", (ModelSettings, DecodingSettings), {"decoder": "decoder", **SCALING})
 
 
 @dataclass(frozen=True)
@@ -83,8 +89,8 @@ class Request:
     components: Mapping[str, Component]
 
     def get(self, settings: type[T]) -> T:
-        """Return the settings object of a class."""
-        found: T = self.settings[settings]
+        """Return the settings object of a class, or of one made from it."""
+        found: T = next(value for kind, value in self.settings.items() if issubclass(kind, settings))
         return found
 
     def values(self) -> dict[str, Any]:
@@ -99,7 +105,7 @@ class Request:
 
 
 def chosen(shape: Shape, values: Mapping[str, object], catalogue: Catalogue) -> dict[str, Provided[Any]]:
-    """Return what each selector of a command chooses, by the given values and the defaults.
+    """Return what each selector of a command chooses, by the given values and the defaults; some may choose nothing.
 
     Raises:
         UnknownNameError, NameConflictError: a name is not that of one healthy component.
@@ -110,7 +116,10 @@ def chosen(shape: Shape, values: Mapping[str, object], catalogue: Catalogue) -> 
     for selector, kind in shape.selectors.items():
         selecting = fields[selector]
         name = selecting.parse(values[selector], selecting.flag) if selector in values else selecting.default
-        found[selector] = catalogue.of_kind(kind).find(_engine_of_environment(catalogue) if name is None else name)
+        if name is None and selector == "engine":
+            name = _engine_of_environment(catalogue)
+        if name is not None:
+            found[selector] = catalogue.of_kind(kind).find(name)
     return found
 
 
@@ -184,7 +193,7 @@ def unknown_option(name: str, known: set[str], shape: Shape, catalogue: Catalogu
     for selector, kind in shape.selectors.items():
         for provided in catalogue.of_kind(kind):
             if provided.spec.options and name in {f.name for f in fields_of(provided.spec.options)}:
-                choice = f"--{selector} {provided.spec.name}"
+                choice = f"--{selector.replace('_', '-')} {provided.spec.name}"
                 return f"{flag} belongs to {kind} {provided.spec.name!r}: add {choice}"
     return f"unknown option {flag} of 'lmflow {shape.name}'.{suggestion(name, known)}"
 

@@ -11,7 +11,9 @@ from lmflow_core.contracts import LanguageModel, ModelLoader, Template, Tokenize
 from lmflow_core.conversations import Conversation
 from lmflow_core.errors import ModelError, PluginLoadError, RequestError
 from lmflow_core.examples import Located
+from lmflow_core.job import Component
 from lmflow_core.registry import Catalogue, Provided
+from lmflow_core.scaling import scale_positions
 from lmflow_core.settings import ModelSettings
 from lmflow_core.specs import ModelSpec
 from lmflow_core.templates.files import is_template_file, load_template_file
@@ -38,19 +40,28 @@ class OpenModel:
         return self.model
 
 
-def open_model(settings: ModelSettings, catalogue: Catalogue) -> OpenModel:
+def open_model(settings: ModelSettings, catalogue: Catalogue, scaling: Component | None = None) -> OpenModel:
     """Open the model that the settings name; the weights wait for :meth:`OpenModel.load`.
 
-    A folder that holds an adapter opens the adapter's base model, with the adapter on it.
+    A folder that holds an adapter opens the adapter's base model, with the adapter on it and its positions scaled as
+    they were when the adapter was trained.
+
+    Args:
+        settings: which model.
+        catalogue: the components there are.
+        scaling: the position scaling that was chosen, if one was.
 
     Raises:
         ModelError: the reference names no model, or the adapter's folder holds none.
+        RequestError: the model's positions cannot be scaled so.
         PluginError: the plugin that opens it is missing or broken.
     """
     settings, adapter, tuner = _with_adapter(settings, catalogue)
     provided = find_model(settings.model, catalogue)
     loader: ModelLoader = catalogue.models.load(provided.qualified)()
-    return OpenModel(loader.open(settings.model, settings), provided.spec.template, adapter, tuner)
+    model = loader.open(settings.model, settings)
+    scale_positions(model, settings, scaling, adapter, catalogue)
+    return OpenModel(model, provided.spec.template, adapter, tuner)
 
 
 def _with_adapter(settings: ModelSettings, catalogue: Catalogue) -> tuple[ModelSettings, Path | None, Tuner | None]:

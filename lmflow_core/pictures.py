@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from lmflow_core import console
-from lmflow_core.contracts import TrainingReport
+from lmflow_core.contracts import Grid, TrainingReport
 
 
 def draw_losses(report: TrainingReport, path: Path) -> None:
     """Draw the loss curve of a run into a PNG file."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        console.note(f"no {path.name}: pip install matplotlib to have the loss drawn")
+    figure = _figure(path)
+    if figure is None:
         return
-    figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
     axes.plot([p.step for p in report.losses], [p.loss for p in report.losses], label="training")
     if report.held_out_losses:
@@ -25,3 +23,30 @@ def draw_losses(report: TrainingReport, path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path)
+
+
+def draw_grid(grid: Grid, path: Path) -> None:
+    """Draw a grid of values between 0 and 1 into a PNG file, green where they are high."""
+    figure = _figure(path)
+    if figure is None:
+        return
+    axes = figure.add_subplot()
+    image = axes.imshow(grid.values, cmap="RdYlGn", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(len(grid.columns)), grid.columns)
+    axes.set_yticks(range(len(grid.rows)), grid.rows)
+    for row, values in enumerate(grid.values):
+        for column, value in enumerate(values):
+            axes.text(column, row, f"{value:.0%}", ha="center", va="center")
+    axes.set(title=grid.title, xlabel=grid.column_label, ylabel=grid.row_label)
+    figure.colorbar(image)
+    figure.savefig(path)
+
+
+def _figure(path: Path) -> Any:
+    """Return an empty figure, or None, with a note, where matplotlib is missing."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        console.note(f"no {path.name}: pip install matplotlib to have it drawn")
+        return None
+    return Figure(figsize=(7, 4), layout="constrained")

@@ -21,6 +21,7 @@ from lmflow_core.plugins import PluginRecord, PluginSet, load_plugins, short_nam
 from lmflow_core.specs import (
     KINDS,
     AttentionSpec,
+    BenchmarkSpec,
     CommandSpec,
     DatasetSpec,
     DecoderSpec,
@@ -28,6 +29,7 @@ from lmflow_core.specs import (
     ExporterSpec,
     ModelSpec,
     ObjectiveSpec,
+    PositionScalingSpec,
     Spec,
     TemplateSpec,
     TunerSpec,
@@ -185,6 +187,8 @@ class Catalogue:
         self.decoders = Registry(plugins, DecoderSpec)
         self.exporters = Registry(plugins, ExporterSpec)
         self.attentions = Registry(plugins, AttentionSpec)
+        self.position_scalings = Registry(plugins, PositionScalingSpec)
+        self.benchmarks = Registry(plugins, BenchmarkSpec)
         self.engines = Registry(plugins, EngineSpec)
         self.commands = Registry(plugins, CommandSpec)
 

@@ -25,6 +25,20 @@ class ModelSettings:
     device: str = option("auto", help="Where to run: auto, cpu, cuda or cuda:N.")
     revision: str | None = option(None, help="Revision of a hub model.", aliases=("model_revision",))
     trust_remote_code: bool = option(False, help="Run Python code that comes with a model. Off unless you ask.")
+    position_scaling: str | None = option(None, help="Way to extend rotary positions beyond the trained length.")
+    position_scaling_factor: float | None = option(
+        None, help="How many times as far positions are to reach.", minimum=1
+    )
+    target_length: int | None = option(
+        None, help="Length in tokens that scaled positions are to reach; the factor follows.", minimum=1
+    )
+
+    def __post_init__(self) -> None:
+        reach = [given for given in (self.position_scaling_factor, self.target_length) if given is not None]
+        if self.position_scaling is None and reach:
+            raise ValueError("--position-scaling-factor and --target-length need --position-scaling NAME")
+        if self.position_scaling is not None and len(reach) != 1:
+            raise ValueError("--position-scaling needs one of --position-scaling-factor and --target-length")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +59,13 @@ class DataSettings:
         "error", help="What happens to longer examples; always counted.", choices=LENGTH_POLICIES
     )
     max_train_samples: int | None = option(None, help="Read only this many rows.", minimum=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationDataSettings(DataSettings):
+    """Which data; a benchmark may bring its own."""
+
+    dataset: tuple[Path, ...] = option((), help="Data file or folder; several with commas. Benchmarks bring their own.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +96,7 @@ class TrainingSettings:
     adam_beta2: float = option(0.999, help="AdamW's second decay.", minimum=0, maximum=1)
     adam_epsilon: float = option(1e-8, help="AdamW's epsilon.", above=0)
     gradient_checkpointing: bool = option(False, help="Recompute activations to save memory.")
+    activation_offload: bool = option(False, help="Keep activations in main memory, not on the GPU.")
     logging_steps: int = option(10, help="Steps between points of the loss curve.", minimum=1)
     save_steps: int | None = option(None, help="Steps between checkpoints; none are kept when left out.", minimum=1)
     save_total_limit: int = option(2, help="Checkpoints kept.", minimum=1)
@@ -133,7 +155,20 @@ class ExportSettings:
 class EvaluationSettings:
     """How a model is measured."""
 
-    output_file: Path | None = option(None, help="Write the result to this JSON file as well.")
+    output_file: Path | None = option(None, help="Write the result to this JSON file; a picture goes beside it.")
+    benchmark: str | None = option(None, help="What is measured; the likelihood of the data when left out.")
+    context: int | None = option(
+        None, help="Score long documents with a sliding window of this many tokens.", minimum=2
+    )
+    stride: int | None = option(None, help="Tokens between windows; half a window when left out.", minimum=1)
+
+    def __post_init__(self) -> None:
+        if self.stride is not None and self.context is None:
+            raise ValueError("--stride needs --context, the length of the window")
+        if self.context is not None and self.stride is not None and self.stride >= self.context:
+            raise ValueError("--stride must be smaller than --context, so that each token has something before it")
+        if self.benchmark is not None and self.context is not None:
+            raise ValueError("--context is for the likelihood of data, not for --benchmark")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -160,6 +160,20 @@ class AttentionSpec(Spec):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PositionScalingSpec(Spec):
+    """A way to extend rotary positions; ``target(rope, factor, options)`` satisfies ``PositionScaling``."""
+
+    kind: ClassVar[str] = "position_scaling"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkSpec(Spec):
+    """A measurement of a model; ``target(options)`` satisfies ``Benchmark``."""
+
+    kind: ClassVar[str] = "benchmark"
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineSpec(Spec):
     """How a training job is spread over processes; ``target(options)`` satisfies ``Engine``.
 
@@ -198,6 +212,8 @@ SPEC_CLASSES: tuple[type[Spec], ...] = (
     DecoderSpec,
     ExporterSpec,
     AttentionSpec,
+    PositionScalingSpec,
+    BenchmarkSpec,
     EngineSpec,
     CommandSpec,
 )

@@ -10,6 +10,7 @@ import click
 
 from lmflow_core import console
 from lmflow_core.cli.shaped import print_json
+from lmflow_core.errors import LmflowError
 from lmflow_core.record import versions
 from lmflow_core.registry import Catalogue, official_names
 
@@ -19,7 +20,8 @@ from lmflow_core.registry import Catalogue, official_names
 @click.pass_obj
 def doctor(catalogue: Catalogue, as_json: bool) -> None:
     """Tell versions, devices, and what is missing for what."""
-    found = {**versions(catalogue.plugins), **_machine(), "missing": _missing(catalogue)}
+    found = {**versions(catalogue.plugins), **_machine(), "attention": _attentions(catalogue)}
+    found["missing"] = _missing(catalogue)
     if as_json:
         print_json(found)
         return
@@ -40,6 +42,19 @@ def _devices() -> list[str]:
         return ["unknown: torch is not installed"]
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return ["cpu", *gpus]
+
+
+def _attentions(catalogue: Catalogue) -> dict[str, str]:
+    """Tell for each attention under which name the runtime has it on this machine, or why it does not."""
+    found = {}
+    for provided in catalogue.attentions:
+        options = provided.spec.options
+        try:
+            attention = catalogue.attentions.load(provided.qualified)(options() if options else None)
+            found[provided.spec.name] = attention.implementation("auto")
+        except LmflowError as error:
+            found[provided.spec.name] = f"not available: {error}"
+    return found
 
 
 def _missing(catalogue: Catalogue) -> list[str]:

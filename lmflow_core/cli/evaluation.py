@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import click
 
@@ -11,6 +12,7 @@ from lmflow_core.cli.flags import Arguments
 from lmflow_core.cli.shaped import ShapedCommand, print_json
 from lmflow_core.job import EVALUATE, Request
 from lmflow_core.output import write_json
+from lmflow_core.pictures import draw_grid
 from lmflow_core.registry import Catalogue
 from lmflow_core.settings import EvaluationSettings
 
@@ -18,6 +20,9 @@ from lmflow_core.settings import EvaluationSettings
 def _run(request: Request, catalogue: Catalogue, arguments: Arguments) -> None:
     from lmflow_core.workflows.evaluate import evaluate as work
 
+    if "benchmark" in request.components:
+        _benchmark(request, catalogue, arguments)
+        return
     result = dataclasses.asdict(work(request, catalogue))
     file = request.get(EvaluationSettings).output_file
     if file is not None:
@@ -28,4 +33,28 @@ def _run(request: Request, catalogue: Catalogue, arguments: Arguments) -> None:
         click.echo(console.pairs(result.items()))
 
 
-evaluate = ShapedCommand(EVALUATE, _run, summary="Measure the negative log-likelihood of data under a model.")
+def _benchmark(request: Request, catalogue: Catalogue, arguments: Arguments) -> None:
+    from lmflow_core.workflows.evaluate import run_benchmark
+
+    report = run_benchmark(request, catalogue)
+    grid = report.grid
+    result: dict[str, Any] = {"benchmark": request.components["benchmark"].name, "metrics": dict(report.metrics)}
+    if grid is not None:
+        result["grid"] = dataclasses.asdict(grid)
+    file = request.get(EvaluationSettings).output_file
+    if file is not None:
+        write_json(file, result)
+        if grid is not None:
+            draw_grid(grid, file.with_suffix(".png"))
+    if "json" in arguments.switches:
+        print_json(result)
+        return
+    if grid is not None:
+        rows = (
+            (name, *(f"{value:.0%}" for value in values)) for name, values in zip(grid.rows, grid.values, strict=True)
+        )
+        click.echo(console.table((f"{grid.row_label} / {grid.column_label}", *grid.columns), rows))
+    click.echo(console.pairs((name, f"{value:.4f}") for name, value in report.metrics.items()))
+
+
+evaluate = ShapedCommand(EVALUATE, _run, summary="Measure the likelihood of data under a model, or run a benchmark.")

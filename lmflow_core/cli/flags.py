@@ -24,11 +24,15 @@ _VALUE = re.compile(r"^(?!--?[A-Za-z])")
 
 @dataclass
 class Arguments:
-    """Parsed arguments: values by field name, switches of the command line itself, and the rest in order."""
+    """Parsed arguments: values by field name, switches of the command line itself, and the rest in order.
+
+    ``translated`` tells, for a field set by a flag of the original LMFlow, which flag that was.
+    """
 
     values: dict[str, object] = field(default_factory=dict)
     switches: set[str] = field(default_factory=set)
     positional: list[str] = field(default_factory=list)
+    translated: dict[str, str] = field(default_factory=dict)
 
 
 class FlagParser:
@@ -119,7 +123,7 @@ class FlagParser:
             truth = _take_truth(rest) if given is None else given
             if not _TRUTH.match(truth):
                 raise OptionError(f"--{name}: expected true or false, got {truth!r}")
-            self._set_unless_given(parsed, {} if truth.lower() in FALSE else SWITCHES[name])
+            self._set_unless_given(parsed, name, {} if truth.lower() in FALSE else SWITCHES[name])
             return
         if given is None and rest and not rest[0].startswith("--"):
             given = rest.pop(0)
@@ -128,11 +132,15 @@ class FlagParser:
             return
         if given is None:
             raise OptionError(f"--{name} needs a value")
-        self._set_unless_given(parsed, TRANSLATED[name](given))
+        self._set_unless_given(parsed, name, TRANSLATED[name](given))
 
-    def _set_unless_given(self, parsed: Arguments, values: Mapping[str, object]) -> None:
+    def _set_unless_given(self, parsed: Arguments, flag: str, values: Mapping[str, object]) -> None:
         for key, value in values.items():
-            parsed.values.setdefault(key, value)
+            if key in parsed.translated and parsed.values[key] != value:
+                raise OptionError(f"--{parsed.translated[key]} and --{flag} exclude each other")
+            if key not in parsed.values:
+                parsed.values[key] = value
+                parsed.translated[key] = flag
 
 
 def _take_truth(rest: list[str]) -> str:

@@ -20,12 +20,21 @@ SWITCHES: dict[str, dict[str, object]] = {
     "use_flash_attention": {"attention": "flash"},
     "bf16": {"dtype": "bfloat16"},
     "fp16": {"dtype": "float16"},
+    "do_rope_scaling": {},
 }
+
+
+def _rope(scheme: str) -> Translation:
+    """Return what a ratio of the original means: a scheme of ours with that factor, or nothing when it is 1."""
+    return lambda given: {} if given in ("1", "1.0") else {"position_scaling": scheme, "position_scaling_factor": given}
+
 
 TRANSLATED: dict[str, Translation] = {
     "model_name_or_path": lambda given: {"model": given},
     "dataset_path": lambda given: {"dataset": given},
     "block_size": lambda given: {"max_length": given, "length_policy": "truncate"},
+    "rope_pi_ratio": _rope("linear"),
+    "rope_ntk_ratio": _rope("ntk"),
     "resume_from_checkpoint": lambda given: {} if given.lower() in FALSE else {"resume": True},
 }
 

@@ -1,18 +1,22 @@
-"""Evaluation: the negative log-likelihood of data under a model."""
+"""Evaluation: the negative log-likelihood of data under a model, or a benchmark."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from lmflow_core import console
+from lmflow_core.contracts import Benchmark, BenchmarkReport, Encoded, LanguageModel
 from lmflow_core.encoding import Encoder
+from lmflow_core.errors import OptionError
 from lmflow_core.examples import ExampleReader
 from lmflow_core.job import Request
 from lmflow_core.opening import choose_template_for, open_model
 from lmflow_core.preparation import Preparer
 from lmflow_core.registry import Catalogue
-from lmflow_core.settings import DataSettings, ModelSettings
+from lmflow_core.settings import DataSettings, EvaluationSettings, ModelSettings
+from lmflow_core.workflows.windows import windows
 
 
 @dataclass(frozen=True)
@@ -31,13 +35,35 @@ def evaluate(request: Request, catalogue: Catalogue) -> Evaluation:
     Raises:
         LmflowError: the data or the model cannot be used.
     """
-    data = request.get(DataSettings)
-    opened = open_model(request.get(ModelSettings), catalogue)
+    data, settings = request.get(DataSettings), request.get(EvaluationSettings)
+    if not data.dataset:
+        raise OptionError("--dataset is required: Data file or folder; several with commas.")
+    opened = open_model(request.get(ModelSettings), catalogue, request.components.get("position_scaling"))
     examples = list(ExampleReader(catalogue, data.dataset_format).read(data.dataset))[: data.max_train_samples]
     _, template = choose_template_for(examples, data.template, opened, catalogue)
-    limit = data.max_length or opened.model.context_length
+    limit = data.max_length or (None if settings.context else opened.model.context_length)
     rows = Preparer(Encoder(opened.model.tokenizer, template), limit, data.length_policy).prepare(examples)
-    scores = list(console.progress(opened.load().score(rows), "Evaluating", len(rows)))
+    scored: Iterable[Encoded] = rows if settings.context is None else _windows(rows, settings, opened.model)
+    total = len(rows) if settings.context is None else None
+    scores = list(console.progress(opened.load().score(scored), "Evaluating", total))
     tokens = sum(score.tokens for score in scores)
     mean = math.fsum(score.nll for score in scores) / tokens
     return Evaluation(mean, math.exp(mean) if mean < 700 else math.inf, tokens, len(rows))
+
+
+def _windows(rows: Iterable[Encoded], settings: EvaluationSettings, model: LanguageModel) -> Iterator[Encoded]:
+    context = settings.context or 0
+    if model.context_length is not None and context > model.context_length:
+        console.note(f"--context {context}: the model was made for {model.context_length} tokens")
+    return windows(rows, context, settings.stride or max(1, context // 2))
+
+
+def run_benchmark(request: Request, catalogue: Catalogue) -> BenchmarkReport:
+    """Run the benchmark that a request chooses.
+
+    Raises:
+        LmflowError: the model cannot be used, or not be measured so.
+    """
+    opened = open_model(request.get(ModelSettings), catalogue, request.components.get("position_scaling"))
+    benchmark: Benchmark = request.components["benchmark"].make(catalogue)
+    return benchmark.run(opened.load())

@@ -35,7 +35,7 @@ def export(request: Request, catalogue: Catalogue, *, needs_adapter: bool = Fals
     """
     output = request.get(OutputSettings)
     check_output(output.output, overwrite=output.overwrite)
-    opened = open_model(request.get(ModelSettings), catalogue)
+    opened = open_model(request.get(ModelSettings), catalogue, request.components.get("position_scaling"))
     if needs_adapter and opened.adapter is None:
         raise ModelError("there is no adapter to merge: add --adapter FOLDER")
     exporter: Exporter = request.components["format"].make(catalogue)

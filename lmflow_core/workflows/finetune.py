@@ -55,7 +55,7 @@ def finetune(request: Request, catalogue: Catalogue) -> Finetuned | None:
     engine: Engine = request.components["engine"].make(catalogue)
     with engine.start() as world:
         _check_alike(engine, "plugins", catalogue.plugins.digest())
-        opened = open_model(request.get(ModelSettings), catalogue)
+        opened = open_model(request.get(ModelSettings), catalogue, request.components.get("position_scaling"))
         prepared = _prepare(request, opened, catalogue, world)
         _check_alike(engine, "data", prepared.rows.fingerprint())
         tuner = _tuner(request, catalogue)

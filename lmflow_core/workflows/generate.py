@@ -111,7 +111,7 @@ def open_talker(request: Request, catalogue: Catalogue, *, raw: bool = False) ->
     """
     settings = request.get(DecodingSettings)
     asked = request.get(ModelSettings)
-    opened = open_model(asked, catalogue)
+    opened = open_model(asked, catalogue, request.components.get("position_scaling"))
     template = None if raw else choose_template(settings.template, opened, catalogue)[1]
     decoding = request.components["decoder"]
     decoder: Decoder = decoding.make(catalogue)

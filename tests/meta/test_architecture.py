@@ -28,6 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "templates",
         "encoding",
         "preparation",
+        "scaling",
         "opening",
         "answers",
     ),

@@ -19,7 +19,7 @@ from transformers import (
 
 from lmflow_core.api import IGNORE
 from lmflow_transformers import loss
-from lmflow_transformers.loss import Head, chunked_cross_entropy, head_is_plain, label_only_forward, token_nll
+from lmflow_transformers.loss import Head, chunked_cross_entropy, head_is_plain, label_only_forward, token_scores
 
 _SHAPE: dict[str, Any] = {
     "vocab_size": 64,
@@ -62,11 +62,13 @@ def test_loss_and_gradients_equal_plain_cross_entropy(chunk: int, softcap: float
         torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-5, rtol=1e-5)
 
 
-def test_token_nll_equals_plain_cross_entropy() -> None:
+def test_token_scores_equal_plain_cross_entropy() -> None:
     torch.manual_seed(0)
     hidden, weight, targets = torch.randn(9, 8), torch.randn(11, 8), torch.randint(0, 11, (9,))
     expected = torch.nn.functional.cross_entropy(hidden @ weight.T, targets, reduction="none")
-    torch.testing.assert_close(token_nll(hidden, targets, Head(weight, None), 4), expected)
+    nll, right = token_scores(hidden, targets, Head(weight, None), 4)
+    torch.testing.assert_close(nll, expected)
+    assert torch.equal(right, (hidden @ weight.T).argmax(-1) == targets)
 
 
 @pytest.mark.parametrize("name", _NETWORKS)

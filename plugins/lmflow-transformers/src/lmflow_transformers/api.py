@@ -1,5 +1,6 @@
 """The public interface of the torch runtime, for plugins that build on it; everything else is private."""
 
+from lmflow_transformers.attention import apart, register_attention
 from lmflow_transformers.devices import peak_memory_bytes
 from lmflow_transformers.models import (
     CausalModel,
@@ -18,10 +19,12 @@ __all__ = [
     "CausalModelLoader",
     "FullTuner",
     "adamw",
+    "apart",
     "check_folder",
     "forget_quantisation",
     "lay_out",
     "peak_memory_bytes",
+    "register_attention",
     "save_network",
     "train_with_trainer",
 ]

@@ -6,7 +6,7 @@ PyTorch's causal kernel, whose memory grows linearly with length.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
@@ -31,9 +31,17 @@ class SdpaAttention:
 
     def implementation(self, device: str) -> str:
         """Register the packed attention with transformers and return its name."""
-        AttentionInterface.register(PACKED, packed_attention)
-        AttentionMaskInterface.register(PACKED, _no_mask)
-        return PACKED
+        return register_attention(PACKED, packed_attention)
+
+
+def register_attention(name: str, function: Callable[..., tuple[torch.Tensor, None]]) -> str:
+    """Make a packed attention known to transformers, without masks, and return its name.
+
+    The name must not contain "sdpa" or "flash", for which transformers has rules of its own.
+    """
+    AttentionInterface.register(name, function)
+    AttentionMaskInterface.register(name, _no_mask)
+    return name
 
 
 @contextmanager
@@ -87,15 +95,38 @@ def packed_attention(
     """
     if others.get("s_aux") is not None:
         raise RequestError("this model uses attention sinks, which --attention sdpa does not support")
-    ends = [0, query.shape[2]] if cu_seq_lens_q is None else cu_seq_lens_q.tolist()
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return _attend(q, k, v, dropout, scaling, sliding_window, softcap)
+
+    return apart(attend, query, key, value, cu_seq_lens_q), None
+
+
+def apart(
+    attend: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    boundaries: torch.Tensor | None,
+) -> torch.Tensor:
+    """Attend within each packed example.
+
+    Args:
+        attend: from query, key and value of one example, (1, heads, length, head size), to its attended values.
+        query: (1, heads, T, head size).
+        key: (1, key-value heads, T, head size).
+        value: as key.
+        boundaries: (examples + 1,) places where examples begin and end; one example when None.
+
+    Returns:
+        (1, T, heads, head size).
+    """
+    ends = [0, query.shape[2]] if boundaries is None else boundaries.tolist()
     lengths = [end - start for start, end in pairwise(ends)]
-    attended = [
-        _attend(q, k, v, dropout, scaling, sliding_window, softcap)
-        for q, k, v in zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True)
-    ]
-    parts = [part.transpose(1, 2) for part in attended]
+    split = (states.split(lengths, dim=2) for states in (query, key, value))
+    parts = [attend(q, k, v).transpose(1, 2) for q, k, v in zip(*split, strict=True)]
     kept = [part.detach() for part in parts]
-    return recomputable(torch.cat(parts, dim=1), lambda: torch.cat(kept, dim=1)), None
+    return recomputable(torch.cat(parts, dim=1), lambda: torch.cat(kept, dim=1))
 
 
 def _attend(

@@ -148,13 +148,16 @@ def chunked_cross_entropy(hidden: torch.Tensor, targets: torch.Tensor, head: Hea
 
 
 @torch.no_grad()
-def token_nll(hidden: torch.Tensor, targets: torch.Tensor, head: Head, chunk: int) -> torch.Tensor:
-    """Return the negative log-likelihood (positions,) of each target, float32, in nats."""
-    parts = []
+def token_scores(
+    hidden: torch.Tensor, targets: torch.Tensor, head: Head, chunk: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return for each target (positions,) its negative log-likelihood, in nats, and whether it is the likeliest."""
+    nll, right = [], []
     for start in range(0, len(targets), chunk):
-        logits = head.logits(hidden[start : start + chunk])
-        parts.append(torch.nn.functional.cross_entropy(logits, targets[start : start + chunk], reduction="none"))
-    return torch.cat(parts)
+        logits, wanted = head.logits(hidden[start : start + chunk]), targets[start : start + chunk]
+        nll.append(torch.nn.functional.cross_entropy(logits, wanted, reduction="none"))
+        right.append(logits.argmax(-1) == wanted)
+    return torch.cat(nll), torch.cat(right)
 
 
 @contextmanager

@@ -13,10 +13,11 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from lmflow_core.api import Encoded, ModelError, ModelSettings, Score
+from lmflow_core.api import Encoded, ModelError, ModelSettings, PositionScaling, Score
+from lmflow_transformers import rotary
 from lmflow_transformers.attention import SdpaAttention, using_attention
 from lmflow_transformers.devices import pick_device, pick_dtype
-from lmflow_transformers.loss import Head, head_is_plain, token_nll
+from lmflow_transformers.loss import Head, head_is_plain, token_scores
 from lmflow_transformers.packing import lay_out
 from lmflow_transformers.tokenizers import TransformersTokenizer
 
@@ -44,12 +45,22 @@ class CausalModel:
         self.dtype = pick_dtype(settings.dtype, self.device)
         self.config = _opened(AutoConfig, source, arguments, reference)
         self.tokenizer = TransformersTokenizer(_opened(AutoTokenizer, source, arguments, reference))
+        self._scaled = False
         self._network: Any = None
 
     @property
     def context_length(self) -> int | None:
-        """The longest sequence the model was made for, in tokens."""
-        return getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        """The longest sequence the model was made for, or its positions were scaled to, in tokens."""
+        return rotary.reach(self.config)
+
+    def scale_positions(self, name: str, scaling: PositionScaling, factor: float, options: Any) -> None:
+        """Scale the rotary positions of the network that :meth:`load` will build; it is saved with the model.
+
+        Raises:
+            RequestError: the model has no rotary embeddings, or is scaled already.
+        """
+        rotary.scale(self.config, name, scaling, factor, options)
+        self._scaled = True
 
     @property
     def network(self) -> Any:
@@ -79,20 +90,29 @@ class CausalModel:
         network = _opened(
             AutoModelForCausalLM,
             self.source,
-            {**self.arguments, "dtype": self.dtype, "use_safetensors": "gguf_file" not in self.arguments},
+            {**self.arguments, **self._building()},
             self.reference,
         )
+        if self._scaled:
+            rotary.check(network)
+        rotary.judge_each_pass_alone(network)
         if "gguf_file" in self.arguments:
             forget_quantisation(network)
         self._network = network.to(self.device).eval()
 
+    def _building(self) -> dict[str, Any]:
+        """Return how the network is built; the configuration is given only where it is not the checkpoint's own."""
+        own: dict[str, Any] = {"dtype": self.dtype, "use_safetensors": "gguf_file" not in self.arguments}
+        return {**own, "config": self.config} if self._scaled else own
+
     @torch.no_grad()
     def score(self, examples: Iterable[Encoded]) -> Iterator[Score]:
-        """Yield each example's summed NLL, several examples per pass, none seeing another."""
+        """Yield each example's summed NLL and its count of right guesses, several examples per pass, apart."""
         self.network.eval()
         with using_attention(self.base, SdpaAttention().implementation(str(self.device))):
             plain = head_is_plain(self.base)
-            for batch in _batches(examples):
+            at_once = 0 if rotary.follows_length(self.base.config) else _SCORED_AT_ONCE
+            for batch in _batches(examples, at_once):
                 yield from self._score_batch(batch, plain)
 
     def _score_batch(self, batch: list[Encoded], plain: bool) -> Iterator[Score]:
@@ -101,14 +121,15 @@ class CausalModel:
         labelled = targets >= 0
         if plain:
             hidden = self.base.get_decoder()(use_cache=False, **laid).last_hidden_state[0]
-            nll = token_nll(hidden[labelled], targets[labelled], Head.of(self.base), _LOSS_CHUNK)
+            nll, right = token_scores(hidden[labelled], targets[labelled], Head.of(self.base), _LOSS_CHUNK)
         else:
             logits = self.base(use_cache=False, **laid).logits[0][labelled].float()
             nll = torch.nn.functional.cross_entropy(logits, targets[labelled], reduction="none")
+            right = logits.argmax(-1) == targets[labelled]
         ends = laid["cu_seq_lens_q"].tolist()
         counts = [int(labelled[start:end].sum()) for start, end in pairwise(ends)]
-        for part, count in zip(nll.split(counts), counts, strict=True):
-            yield Score(float(part.double().sum()), count)
+        for part, guessed, count in zip(nll.split(counts), right.split(counts), counts, strict=True):
+            yield Score(float(part.double().sum()), count, int(guessed.sum()))
 
     def save(self, folder: Path, chat_template: str | None) -> None:
         """Write safetensors, configuration and tokenizer; a chat template given replaces the tokenizer's own."""
@@ -135,11 +156,12 @@ def forget_quantisation(network: Any) -> None:
         del network.config.quantization_config
 
 
-def _batches(examples: Iterable[Encoded]) -> Iterator[list[Encoded]]:
+def _batches(examples: Iterable[Encoded], at_once: int) -> Iterator[list[Encoded]]:
+    """Yield examples together up to a number of tokens; a longer one comes alone."""
     batch: list[Encoded] = []
     size = 0
     for example in examples:
-        if batch and size + len(example.input_ids) > _SCORED_AT_ONCE:
+        if batch and size + len(example.input_ids) > at_once:
             yield batch
             batch, size = [], 0
         batch.append(example)

@@ -6,7 +6,7 @@ import itertools
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from lmflow_transformers.training.arguments import training_arguments
 from lmflow_transformers.training.checkpoints import PARTIAL, last_whole_checkpoint, put_in_place
 from lmflow_transformers.training.failures import StopAtNan, explained_failures
 from lmflow_transformers.training.interruption import StopOnSignal
+from lmflow_transformers.training.offloading import offloaded_activations
 from lmflow_transformers.training.optimizers import allocate_state
 from lmflow_transformers.training.progress import Progress
 from lmflow_transformers.training.trackers import explain_failed_start, prepare_trackers
@@ -214,7 +215,9 @@ def train_with_trainer(job: TrainingJob) -> TrainingReport:
 @contextmanager
 def _set_for_training(network: Any, job: TrainingJob) -> Iterator[None]:
     """For the time of the context, set attention, cache and activation checkpointing as training wants them."""
-    with using_attention(network, job.attention), _fewer_activations(network, job.settings.gradient_checkpointing):
+    device, settings = job.model.device, job.settings  # type: ignore[attr-defined]
+    offload = offloaded_activations(network, device) if settings.activation_offload else nullcontext()
+    with using_attention(network, job.attention), _fewer_activations(network, settings.gradient_checkpointing), offload:
         network.config.use_cache = False
         try:
             yield

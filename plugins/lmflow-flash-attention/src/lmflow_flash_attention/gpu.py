@@ -1,0 +1,125 @@
+"""Flash attention on CUDA: packed examples in one call of flash-attn's variable-length kernel."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lmflow_core.api import RequestError
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One generation of flash-attn: where it is imported from, and the GPUs it is made for (compute capability)."""
+
+    generation: int
+    distribution: str
+    module: str
+    capabilities: tuple[int, ...]
+    drops: bool = False
+
+    @property
+    def installed(self) -> bool:
+        """Whether its distribution is there; two generations share the module ``flash_attn``, so that tells nothing."""
+        try:
+            importlib.metadata.version(self.distribution)
+        except importlib.metadata.PackageNotFoundError:
+            return False
+        return True
+
+
+# The newest first. Compute capability 8 is Ampere and Ada, 9 Hopper, 10 and 12 Blackwell.
+KERNELS = (
+    Kernel(4, "flash-attn-4", "flash_attn.cute", (9, 10)),
+    Kernel(3, "flash-attn-3", "flash_attn_interface", (8, 9)),
+    Kernel(2, "flash-attn", "flash_attn", (8, 9, 10, 12), drops=True),
+)
+
+
+def best_kernel(capability: tuple[int, int]) -> Kernel:
+    """Return the newest installed kernel for a GPU.
+
+    Raises:
+        RequestError: the GPU is too old, or no fitting package is installed.
+    """
+    fitting = [kernel for kernel in KERNELS if capability[0] in kernel.capabilities]
+    if not fitting:
+        name = ".".join(map(str, capability))
+        raise RequestError(f"--attention flash: flash-attn has no kernel for compute capability {name}; use sdpa")
+    for kernel in fitting:
+        if kernel.installed:
+            return kernel
+    names = " or ".join(kernel.distribution for kernel in reversed(fitting))
+    raise RequestError(
+        f"--attention flash on this GPU needs {names}, not installed: pip install --no-build-isolation flash-attn, "
+        "or use --attention sdpa"
+    )
+
+
+def varlen_attention(kernel: Kernel) -> Callable[..., tuple[torch.Tensor, None]]:
+    """Return an attention function of transformers that calls a kernel.
+
+    Raises:
+        RequestError: the kernel's package is broken.
+    """
+    try:
+        attend = importlib.import_module(kernel.module).flash_attn_varlen_func
+    except (ImportError, OSError, AttributeError) as error:
+        raise RequestError(f"--attention flash: {kernel.distribution} cannot be imported: {error}") from error
+
+    def attention(
+        module: torch.nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        dropout: float = 0.0,
+        scaling: float | None = None,
+        sliding_window: int | None = None,
+        softcap: float | None = None,
+        cu_seq_lens_q: torch.Tensor | None = None,
+        **others: Any,
+    ) -> tuple[torch.Tensor, None]:
+        """Attend causally within each packed example; arguments and result as ``packed_attention``'s."""
+        _refuse(kernel, query, dropout, others.get("s_aux"))
+        ends = cu_seq_lens_q
+        if ends is None:
+            ends = torch.tensor([0, query.shape[2]], dtype=torch.int32, device=query.device)
+        longest = int((ends[1:] - ends[:-1]).max())
+        extra: dict[str, Any] = {"dropout_p": dropout} if dropout else {}
+        if sliding_window is not None:
+            extra["window_size"] = (sliding_window - 1, 0)
+        if softcap is not None:
+            extra["softcap"] = softcap
+        # The kernel takes (tokens, heads, head size).
+        result = attend(
+            *(states[0].transpose(0, 1) for states in (query, key, value)),
+            cu_seqlens_q=ends,
+            cu_seqlens_k=ends,
+            max_seqlen_q=longest,
+            max_seqlen_k=longest,
+            softmax_scale=scaling,
+            causal=True,
+            **extra,
+        )
+        # Generations 3 and 4 may give the normalisers as well.
+        attended: torch.Tensor = result[0] if isinstance(result, tuple) else result
+        return attended[None], None
+
+    return attention
+
+
+def _refuse(kernel: Kernel, query: torch.Tensor, dropout: float, sinks: Any) -> None:
+    if query.dtype not in (torch.float16, torch.bfloat16):
+        raise RequestError(
+            f"--attention flash on a GPU takes bfloat16 or float16, not {query.dtype}: add --dtype bfloat16"
+        )
+    if sinks is not None:
+        raise RequestError("--attention flash does not support attention sinks; use --attention sdpa or another model")
+    if dropout and not kernel.drops:
+        raise RequestError(f"--attention flash: {kernel.distribution} does not support attention dropout ({dropout})")

@@ -1,0 +1,210 @@
+"""Which kernel runs, that its results are those of plain attention, and what is refused."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, MistralConfig, Qwen3Config
+
+from lmflow_core.api import Encoded, RequestError
+from lmflow_core.testing.fixtures import CliResult
+from lmflow_flash_attention import cpu, gpu
+from lmflow_flash_attention.attention import FlashAttention
+from lmflow_transformers.attention import packed_attention
+from lmflow_transformers.packing import lay_out
+
+_SHAPE: dict[str, Any] = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+}
+_CONFIGS = {
+    "llama": LlamaConfig(**_SHAPE),
+    "mistral with a sliding window": MistralConfig(**_SHAPE, sliding_window=4),
+    "qwen3": Qwen3Config(**_SHAPE, head_dim=8),
+}
+_FLASH = "aten::_scaled_dot_product_flash_attention_for_cpu"
+
+
+def _states(length: int, head: int = 16, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(length)
+    shapes = ((1, 4, length, head), (1, 2, length, head), (1, 2, length, head))
+    return [torch.randn(shape, generator=generator).to(dtype).requires_grad_() for shape in shapes]
+
+
+def _operators(work: Callable[[], Any]) -> set[str]:
+    with torch.profiler.profile() as profile:
+        work()
+    return {event.key for event in profile.key_averages() if "scaled_dot_product" in event.key and "_" in event.key}
+
+
+@pytest.mark.parametrize("name", _CONFIGS)
+def test_packed_logits_equal_those_of_each_example_alone(name: str) -> None:
+    torch.manual_seed(0)
+    network = AutoModelForCausalLM.from_config(_CONFIGS[name], attn_implementation="eager").eval()
+    generator = torch.Generator().manual_seed(1)
+    examples = [torch.randint(1, 64, (length,), generator=generator).tolist() for length in (7, 1, 12)]
+    with torch.no_grad():
+        alone = torch.cat([network(input_ids=torch.tensor([ids])).logits[0] for ids in examples])
+        network.set_attn_implementation(FlashAttention().implementation("cpu"))
+        laid = lay_out([Encoded(ids, ids) for ids in examples])
+        laid.pop("shift_labels")
+        packed = network(**laid, use_cache=False).logits[0]
+    torch.testing.assert_close(packed, alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("window", [None, 1, 5, 300, 700])
+def test_the_flash_kernel_runs_and_no_other_and_its_gradients_are_right(
+    window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu, "_WINDOW_ROWS", 128)
+    ours, theirs = _states(600), _states(600)
+    ends = torch.tensor([0, 17, 600], dtype=torch.int32)
+    results: list[torch.Tensor] = []
+
+    def work() -> None:
+        results.append(cpu.cpu_attention(None, *ours, None, sliding_window=window, cu_seq_lens_q=ends)[0])  # type: ignore[arg-type]
+        results[0].square().sum().backward()
+
+    operators = _operators(work)
+    assert _FLASH in operators
+    assert not any("math" in name for name in operators)
+    assert f"{_FLASH}_backward" in operators
+    expected, _ = packed_attention(None, *theirs, None, sliding_window=window, cu_seq_lens_q=ends)  # type: ignore[arg-type]
+    expected.square().sum().backward()
+    torch.testing.assert_close(results[0], expected, atol=1e-5, rtol=1e-5)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, atol=1e-4, rtol=1e-4)
+
+
+def test_what_the_cpu_kernel_cannot_do_is_refused_not_replaced() -> None:
+    query, key, value = _states(8)
+
+    def attend(**changes: Any) -> None:
+        given = {"query": query, "key": key, "value": value, "attention_mask": None, **changes}
+        cpu.cpu_attention(None, **given)  # type: ignore[arg-type]
+
+    with pytest.raises(RequestError, match=r"attention dropout \(0\.1\); use --attention sdpa"):
+        attend(dropout=0.1)
+    with pytest.raises(RequestError, match="capped attention scores"):
+        attend(softcap=50.0)
+    with pytest.raises(RequestError, match="attention sinks"):
+        attend(s_aux=torch.zeros(4))
+    with pytest.raises(RequestError, match=r"heads of different sizes \(16, 16, 8\)"):
+        attend(value=value[..., :8])
+    with pytest.raises(RequestError, match="does not take queries"):
+        attend(query=query.to(torch.complex64), key=key.to(torch.complex64), value=value.to(torch.complex64))
+
+
+def test_a_model_with_capped_scores_is_refused() -> None:
+    config = Gemma2Config(**_SHAPE, head_dim=8, query_pre_attn_scalar=8)
+    network = AutoModelForCausalLM.from_config(config)
+    network.set_attn_implementation(FlashAttention().implementation("cpu"))
+    with pytest.raises(RequestError, match="capped attention scores"):
+        network(input_ids=torch.tensor([[1, 2, 3]]), use_cache=False)
+
+
+def _fake_kernel(calls: list[dict[str, Any]]) -> Callable[..., Any]:
+    """A function with the signature of flash-attn's variable-length kernel, computed plainly."""
+
+    def flash_attn_varlen_func(
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
+        cu_seqlens_q: torch.Tensor, cu_seqlens_k: torch.Tensor, max_seqlen_q: int, max_seqlen_k: int,
+        dropout_p: float = 0.0, softmax_scale: float | None = None, causal: bool = False,
+        window_size: tuple[int, int] = (-1, -1), softcap: float = 0.0,
+    ) -> torch.Tensor:  # fmt: skip
+        assert cu_seqlens_q.dtype == torch.int32
+        calls.append({"longest": max_seqlen_q, "window": window_size, "causal": causal, "softcap": softcap})
+        parts = []
+        for start, end in zip(cu_seqlens_q[:-1].tolist(), cu_seqlens_q[1:].tolist(), strict=True):
+            groups = q.shape[1] // k.shape[1]
+            one = q[start:end].float().transpose(0, 1)
+            keys, values = (x[start:end].float().repeat_interleave(groups, 1).transpose(0, 1) for x in (k, v))
+            scores = one @ keys.transpose(-1, -2) * (softmax_scale or q.shape[-1] ** -0.5)
+            scores = softcap * torch.tanh(scores / softcap) if softcap else scores
+            distance = torch.arange(end - start)[:, None] - torch.arange(end - start)[None]
+            hidden = distance < 0
+            if window_size[0] >= 0:
+                hidden |= distance > window_size[0]
+            parts.append((scores.masked_fill(hidden, float("-inf")).softmax(-1) @ values).transpose(0, 1).to(q.dtype))
+        return torch.cat(parts)
+
+    return flash_attn_varlen_func
+
+
+@pytest.mark.parametrize("generation", [2, 3, 4])
+@pytest.mark.parametrize(("window", "softcap"), [(None, None), (5, None), (None, 3.0)])
+def test_the_gpu_kernel_is_called_with_packed_examples(
+    generation: int, window: int | None, softcap: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[dict[str, Any]] = []
+    kernel = next(kernel for kernel in gpu.KERNELS if kernel.generation == generation)
+    plain = _fake_kernel(calls)
+    module = types.ModuleType(kernel.module)
+    module.flash_attn_varlen_func = (  # type: ignore[attr-defined]
+        plain if generation == 2 else lambda *a, **k: (plain(*a, **k), None)
+    )
+    if "." in kernel.module:
+        monkeypatch.setitem(sys.modules, kernel.module.split(".")[0], types.ModuleType("flash_attn"))
+    monkeypatch.setitem(sys.modules, kernel.module, module)
+    states = _states(20, dtype=torch.bfloat16)
+    ends = torch.tensor([0, 7, 8, 20], dtype=torch.int32)
+    common: dict[str, Any] = {"sliding_window": window, "softcap": softcap, "scaling": 0.3, "cu_seq_lens_q": ends}
+    ours, _ = gpu.varlen_attention(kernel)(None, *states, None, **common)
+    theirs, _ = packed_attention(None, *(s.float() for s in states), None, **common)  # type: ignore[arg-type]
+    torch.testing.assert_close(ours.float(), theirs, atol=2e-2, rtol=2e-2)
+    assert calls == [
+        {
+            "longest": 12,
+            "window": (-1, -1) if window is None else (window - 1, 0),
+            "causal": True,
+            "softcap": softcap or 0.0,
+        }
+    ]
+
+
+def test_the_newest_kernel_that_fits_the_gpu_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed: set[str] = set()
+
+    def version(name: str) -> str:
+        if name not in installed:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr(gpu.importlib.metadata, "version", version)
+    with pytest.raises(RequestError, match="needs flash-attn or flash-attn-3 or flash-attn-4, not installed: pip"):
+        gpu.best_kernel((9, 0))
+    with pytest.raises(RequestError, match=r"no kernel for compute capability 7\.5"):
+        gpu.best_kernel((7, 5))
+    installed |= {"flash-attn", "flash-attn-3"}
+    assert gpu.best_kernel((9, 0)).generation == 3
+    assert gpu.best_kernel((10, 0)).generation == 2
+    with pytest.raises(RequestError, match=r"takes bfloat16 or float16, not torch\.float32: add --dtype bfloat16"):
+        gpu._refuse(gpu.KERNELS[2], _states(3)[0], 0.0, None)
+    with pytest.raises(RequestError, match="flash-attn-3 does not support attention dropout"):
+        gpu._refuse(gpu.KERNELS[1], _states(3, dtype=torch.bfloat16)[0], 0.1, None)
+
+
+def test_no_gpu_package_is_told_before_anything_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
+    with pytest.raises(RequestError, match="pip install --no-build-isolation flash-attn, or use --attention sdpa"):
+        FlashAttention().implementation("cuda")
+    with pytest.raises(RequestError, match="there is no flash kernel for mps"):
+        FlashAttention().implementation("mps")
+
+
+def test_doctor_tells_which_attention_there_is(
+    lmflow_cli: Callable[..., CliResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert lmflow_cli("doctor", "--json").json()["attention"]["flash"] == "lmflow_fa_cpu"
