@@ -11,9 +11,9 @@ from lmflow_core.contracts import LanguageModel, ModelLoader, Template, Tokenize
 from lmflow_core.conversations import Conversation, Message
 from lmflow_core.errors import ModelError, PluginLoadError, RequestError
 from lmflow_core.examples import Located
-from lmflow_core.registry import Catalogue, Provided
+from lmflow_core.registry import Catalogue, Provided, missing_requirement
 from lmflow_core.settings import ModelSettings
-from lmflow_core.specs import ModelSpec
+from lmflow_core.specs import TORCH, ModelSpec
 
 _PROBES = (
     ((Message("user", "a"), Message("assistant", "b")), False),
@@ -40,22 +40,35 @@ class OpenModel:
         return self.model
 
 
-def open_model(settings: ModelSettings, catalogue: Catalogue) -> OpenModel:
+def open_model(settings: ModelSettings, catalogue: Catalogue, runtime: str | None = None) -> OpenModel:
     """Open the model that the settings name; the weights wait for :meth:`OpenModel.load`.
 
     A folder that holds an adapter opens the adapter's base model, with the adapter on it.
 
+    Args:
+        settings: which model.
+        catalogue: the components there are.
+        runtime: what the model must run in; None takes any.
+
     Raises:
         ModelError: the reference names no model, or the adapter's folder holds none.
+        RequestError: the model does not run in the runtime.
         PluginError: the plugin that opens it is missing or broken.
     """
     settings, adapter, tuner = _with_adapter(settings, catalogue)
-    provided = find_model(settings.model, catalogue)
+    provided = find_model(settings.model, catalogue, TORCH if tuner else runtime)
+    if settings.adapter is not None and tuner is None and settings.adapter.suffix != provided.spec.adapter_suffix:
+        raise ModelError(f"{settings.adapter} is a file that model {provided.spec.name!r} cannot put on itself")
     loader: ModelLoader = catalogue.models.load(provided.qualified)()
-    return OpenModel(loader.open(settings.model, settings), provided.spec.template, adapter, tuner)
+    model = loader.open(settings.model, settings)
+    if adapter is not None:
+        model.adapter = adapter
+    return OpenModel(model, provided.spec.template, adapter, tuner)
 
 
 def _with_adapter(settings: ModelSettings, catalogue: Catalogue) -> tuple[ModelSettings, Path | None, Tuner | None]:
+    if settings.adapter is not None and settings.adapter.is_file():
+        return settings, None, None
     if settings.adapter is not None:
         return settings, settings.adapter, _adapter_tuner(settings.adapter, catalogue)
     folder = Path(settings.model).expanduser()
@@ -82,24 +95,47 @@ def _adapter_tuner(folder: Path, catalogue: Catalogue) -> Tuner:
     return tuner
 
 
-def find_model(reference: str, catalogue: Catalogue) -> Provided[ModelSpec]:
+def find_model(reference: str, catalogue: Catalogue, runtime: str | None = None) -> Provided[ModelSpec]:
     """Return the spec that opens a reference: by its own name, else by the form of the reference.
+
+    Of several that open a form, one that runs it as it is goes before one that converts it.
 
     Raises:
         ModelError: the reference is no registered name, folder, file or hub name.
         UnknownNameError: it names a model of a plugin that is not there.
+        RequestError: what opens it does not run in ``runtime``; None takes any runtime.
     """
     exists = Path(reference).expanduser().exists()
     if reference in catalogue.models or (":" in reference and not exists):
-        return catalogue.models.find(reference)
-    form = _form(reference, catalogue)
-    fitting = [provided for provided in catalogue.models if form in provided.spec.references]
-    if len(fitting) == 1:
-        return fitting[0]
+        fitting, form = [catalogue.models.find(reference)], ""
+    else:
+        form = _form(reference, catalogue)
+        fitting = [provided for provided in catalogue.models if form in provided.spec.references]
     if not fitting:
         raise ModelError(f"no plugin opens {reference!r} (a {form} reference); see 'lmflow plugins --kind model'")
+    if runtime is not None:
+        fitting = _of_runtime(runtime, fitting, reference)
+    if len(fitting) > 1:
+        fitting = _native(form, fitting)
+    if len(fitting) == 1:
+        return fitting[0]
     names = " or ".join(f"{p.qualified}" for p in fitting)
     raise ModelError(f"{reference!r} can be opened by {names}; disable one with --no-plugin")
+
+
+def _of_runtime(runtime: str, fitting: list[Provided[ModelSpec]], reference: str) -> list[Provided[ModelSpec]]:
+    kept = [provided for provided in fitting if provided.spec.runtime == runtime]
+    if not kept:
+        found = ", ".join(sorted({provided.spec.runtime for provided in fitting}))
+        raise RequestError(f"the model {reference!r} runs in {found}, and what was asked of it needs {runtime}")
+    return kept
+
+
+def _native(form: str, fitting: list[Provided[ModelSpec]]) -> list[Provided[ModelSpec]]:
+    """Return those that run a form as it is and have what they need; where there are none, the others."""
+    native = [provided for provided in fitting if form in provided.spec.native]
+    ready = [provided for provided in native if missing_requirement(provided.spec) is None]
+    return ready or [provided for provided in fitting if provided not in native] or fitting
 
 
 def _form(reference: str, catalogue: Catalogue) -> str:

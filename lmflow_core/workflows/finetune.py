@@ -22,6 +22,7 @@ from lmflow_core.preparation import Counts, EncodedRows, Preparer
 from lmflow_core.record import run_record
 from lmflow_core.registry import Catalogue
 from lmflow_core.settings import DataSettings, ModelSettings, OutputSettings, ResumeSettings, TrainingSettings
+from lmflow_core.specs import TORCH
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def finetune(request: Request, catalogue: Catalogue) -> Finetuned | None:
     check_output(output.output, overwrite=output.overwrite, resume=resume)
     engine: Engine = request.components["engine"].make(catalogue)
     with engine.start() as world:
-        opened = open_model(request.get(ModelSettings), catalogue)
+        opened = open_model(request.get(ModelSettings), catalogue, TORCH)
         prepared = _prepare(request, opened, catalogue, world)
         tuner = _tuner(request, catalogue)
         opened.load()

@@ -1,6 +1,7 @@
 """The public interface of the torch runtime, for plugins that build on it; everything else is private."""
 
 from lmflow_transformers.devices import peak_memory_bytes
+from lmflow_transformers.export import HuggingFaceExporter
 from lmflow_transformers.models import (
     CausalModel,
     CausalModelLoader,
@@ -17,6 +18,7 @@ __all__ = [
     "CausalModel",
     "CausalModelLoader",
     "FullTuner",
+    "HuggingFaceExporter",
     "adamw",
     "check_folder",
     "forget_quantisation",
