@@ -40,7 +40,9 @@ class OpenModel:
         return self.model
 
 
-def open_model(settings: ModelSettings, catalogue: Catalogue, runtime: str | None = None) -> OpenModel:
+def open_model(
+    settings: ModelSettings, catalogue: Catalogue, runtime: str | None = None, needed_by: str = "this command"
+) -> OpenModel:
     """Open the model that the settings name; the weights wait for :meth:`OpenModel.load`.
 
     A folder that holds an adapter opens the adapter's base model, with the adapter on it.
@@ -49,6 +51,7 @@ def open_model(settings: ModelSettings, catalogue: Catalogue, runtime: str | Non
         settings: which model.
         catalogue: the components there are.
         runtime: what the model must run in; None takes any.
+        needed_by: what needs it, for the message.
 
     Raises:
         ModelError: the reference names no model, or the adapter's folder holds none.
@@ -56,7 +59,8 @@ def open_model(settings: ModelSettings, catalogue: Catalogue, runtime: str | Non
         PluginError: the plugin that opens it is missing or broken.
     """
     settings, adapter, tuner = _with_adapter(settings, catalogue)
-    provided = find_model(settings.model, catalogue, TORCH if tuner else runtime)
+    runtime, needed_by = (TORCH, "the adapter") if tuner and runtime is None else (runtime, needed_by)
+    provided = find_model(settings.model, catalogue, runtime, needed_by)
     if settings.adapter is not None and tuner is None and settings.adapter.suffix != provided.spec.adapter_suffix:
         raise ModelError(f"{settings.adapter} is a file that model {provided.spec.name!r} cannot put on itself")
     loader: ModelLoader = catalogue.models.load(provided.qualified)()
@@ -95,7 +99,9 @@ def _adapter_tuner(folder: Path, catalogue: Catalogue) -> Tuner:
     return tuner
 
 
-def find_model(reference: str, catalogue: Catalogue, runtime: str | None = None) -> Provided[ModelSpec]:
+def find_model(
+    reference: str, catalogue: Catalogue, runtime: str | None = None, needed_by: str = "this command"
+) -> Provided[ModelSpec]:
     """Return the spec that opens a reference: by its own name, else by the form of the reference.
 
     Of several that open a form, one that runs it as it is goes before one that converts it.
@@ -114,7 +120,7 @@ def find_model(reference: str, catalogue: Catalogue, runtime: str | None = None)
     if not fitting:
         raise ModelError(f"no plugin opens {reference!r} (a {form} reference); see 'lmflow plugins --kind model'")
     if runtime is not None:
-        fitting = _of_runtime(runtime, fitting, reference)
+        fitting = _of_runtime(runtime, fitting, reference, needed_by)
     if len(fitting) > 1:
         fitting = _native(form, fitting)
     if len(fitting) == 1:
@@ -123,11 +129,13 @@ def find_model(reference: str, catalogue: Catalogue, runtime: str | None = None)
     raise ModelError(f"{reference!r} can be opened by {names}; disable one with --no-plugin")
 
 
-def _of_runtime(runtime: str, fitting: list[Provided[ModelSpec]], reference: str) -> list[Provided[ModelSpec]]:
+def _of_runtime(
+    runtime: str, fitting: list[Provided[ModelSpec]], reference: str, needed_by: str
+) -> list[Provided[ModelSpec]]:
     kept = [provided for provided in fitting if provided.spec.runtime == runtime]
     if not kept:
         found = ", ".join(sorted({provided.spec.runtime for provided in fitting}))
-        raise RequestError(f"the model {reference!r} runs in {found}, and what was asked of it needs {runtime}")
+        raise RequestError(f"{needed_by} needs a model that runs in {runtime}; {reference!r} runs in {found}")
     return kept
 
 

@@ -85,12 +85,12 @@ class ModelSpec(Spec):
     """A way to open a model; ``target`` is called with no argument and satisfies ``ModelLoader``.
 
     Attributes:
-        references: the forms of ``--model`` it opens besides its own name: ``folder``, ``hub``, ``gguf``.
-        native: those of them that it runs as they are; it goes before a loader that would convert them.
-        runtime: what the model runs in. Training needs ``torch``; a decoder works in one runtime.
-        decoder: the decoder that is used with it when none is chosen.
-        adapter_suffix: the ending of a file that it puts on itself as an adapter, when it does.
-        template: names the conversation template the model was trained with.
+        ``references``: the forms of ``--model`` it opens besides its own name: ``folder``, ``hub``, ``gguf``.
+        ``native``: those of them that it runs as they are; it goes before a loader that converts them.
+        ``runtime``: what the model runs in. Training needs ``torch``; a decoder works in one runtime.
+        ``decoder``: the decoder that is used with it when none is chosen.
+        ``adapter_suffix``: the ending of a file that it puts on itself as an adapter, when it does.
+        ``template``: names the conversation template the model was trained with.
     """
 
     kind: ClassVar[str] = "model"
@@ -160,11 +160,11 @@ class ExporterSpec(Spec):
     """A form a model can be written in; ``target(options)`` satisfies ``Exporter``.
 
     Attributes:
-        takes: what the exporter is given. ``weights``: a loaded model with its adapter on. ``files``: an open model
+        ``takes``: what the exporter is given. ``weights``: a loaded model with its adapter on. ``files``: an open model
             that is not loaded, whose files are in ``model.folder``; loaded, with its adapter on, when it has an adapter
             or no such folder. ``adapter``: an open model that is not loaded, with the adapter's folder in
             ``model.adapter``; a model without one is refused.
-        suffix: the ending of the file, for an exporter that writes one: ``--output`` may then name the file itself.
+        ``suffix``: the ending of the file, for an exporter that writes one: ``--output`` may then name the file itself.
     """
 
     kind: ClassVar[str] = "exporter"

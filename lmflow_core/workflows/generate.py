@@ -61,7 +61,9 @@ def open_talker(request: Request, catalogue: Catalogue, *, raw: bool = False) ->
         LmflowError: the model, template or decoder cannot be used.
     """
     settings = request.get(DecodingSettings)
-    opened = open_model(request.get(ModelSettings), catalogue, request.components["decoder"].provided.spec.runtime)
+    chosen = request.components["decoder"]
+    needed_by = f"decoder {chosen.name!r}"
+    opened = open_model(request.get(ModelSettings), catalogue, chosen.provided.spec.runtime, needed_by)
     template = None if raw else choose_template(settings.template, opened, catalogue)[1]
-    decoder: Decoder = request.components["decoder"].make(catalogue)
+    decoder: Decoder = chosen.make(catalogue)
     return Talker(opened.load(), decoder, template, settings)

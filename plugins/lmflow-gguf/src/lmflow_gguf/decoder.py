@@ -13,9 +13,10 @@ import numpy as np
 from lmflow_core.api import DecodeStep, ModelError, RequestError
 from lmflow_gguf.model import LlamaCppModel
 from lmflow_gguf.options import LlamaCppOptions
-from lmflow_gguf.runtime import Session, Weights, library, reason
+from lmflow_gguf.runtime import Session, Weights, library, part, reason
 
 _LONGEST_NGRAM = 3
+_LONGEST_ANSWER = 65536
 
 
 class LlamaCppDecoder:
@@ -41,11 +42,11 @@ class LlamaCppDecoder:
         """
         options = self._options
         session = model.session(len(prompt) + max_new_tokens + options.prompt_lookup, options.threads)
-        with _PromptCache(options.prompt_cache, model, session) as cache:
-            cache.load(prompt)
-            cached = session.reuse(prompt)
-            session.evaluate(prompt[cached:])
-            cache.save()
+        cache = _PromptCache(options.prompt_cache, model, session)
+        cache.load()
+        cached = session.reuse(prompt)
+        session.evaluate(prompt[cached:])
+        cache.save()
         sampler = _Sampler(model.weights, options, self._grammar, seed, prompt)
         draft: list[int] = []
         written: list[int] = []
@@ -69,9 +70,8 @@ class LlamaCppDecoder:
     def _draft(self, ids: Sequence[int], room: int) -> list[int]:
         if not self._options.prompt_lookup or room <= 1:
             return []
-        from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
-
-        look_up = LlamaPromptLookupDecoding(_LONGEST_NGRAM, min(self._options.prompt_lookup, room - 1))
+        length = min(self._options.prompt_lookup, room - 1)
+        look_up = part("llama_speculative").LlamaPromptLookupDecoding(_LONGEST_NGRAM, length)
         return [int(token) for token in look_up(np.array(ids, dtype=np.intc))]
 
 
@@ -117,7 +117,7 @@ class _Sampler:
             yield made
         if options.repetition_penalty != 1.0:
             penalties = lib.llama_sampler_init_penalties(
-                weights.size, weights_window(prompt), options.repetition_penalty, 0.0, 0.0
+                weights.size, len(prompt) + _LONGEST_ANSWER, options.repetition_penalty, 0.0, 0.0
             )
             for token in prompt:
                 lib.llama_sampler_accept(penalties, token)
@@ -149,11 +149,6 @@ class _Sampler:
             self._chain = None
 
 
-def weights_window(prompt: Sequence[int]) -> int:
-    """Return over how many of the last tokens a repetition counts: the prompt and any answer."""
-    return len(prompt) + 65536
-
-
 class _PromptCache:
     """Evaluated prompts in a folder, one file for each model; without a folder it does nothing."""
 
@@ -166,13 +161,7 @@ class _PromptCache:
             adapter = f"-{model.adapter.stem}-{model.adapter.stat().st_mtime_ns}" if model.adapter else ""
             self._file = folder / f"{name}{adapter}-{session.length}.state"
 
-    def __enter__(self) -> _PromptCache:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def load(self, prompt: Sequence[int]) -> None:
+    def load(self) -> None:
         """Take a cache from the disk when the session has none."""
         if self._file is None or self._session.tokens or not self._file.is_file():
             return
@@ -211,11 +200,9 @@ def _grammar(options: LlamaCppOptions) -> str | None:
         raise RequestError(f"{file} cannot be read: {error.strerror}") from error
     if options.grammar is not None:
         return text
-    library()
-    from llama_cpp.llama_grammar import json_schema_to_gbnf
-
+    read = part("llama_grammar").json_schema_to_gbnf
     try:
-        grammar: str = json_schema_to_gbnf(text)
+        grammar: str = read(text)
     except Exception as error:  # its reader raises whatever a schema it does not expect leads to
         raise RequestError(f"{file} is no JSON schema that llama.cpp can follow: {error}") from error
     return grammar

@@ -60,7 +60,7 @@ class GgufWriter:
         if self._options.verify:
             from lmflow_gguf.verify import verify
 
-            verify(file, name, self._model, self._options.threads)
+            verify(file, name, self._model)
 
     def plain(self, name: str) -> Path:
         """Return a file of a plain type that is no part of the result."""
@@ -79,7 +79,7 @@ class GgufWriter:
             from lmflow_gguf.importance import importance_matrix
 
             self._importance = importance_matrix(self._model, self._source, self._options.calibration)
-        quantise(self.plain(_lossless_type(self._source)), file, name, self._options.threads, self._importance)
+        quantise(self.plain(_lossless_type(self._source)), file, name, self._importance)
 
     def clean(self) -> None:
         """Remove what is no part of the result."""
@@ -90,7 +90,7 @@ def _report(writer: GgufWriter, files: Mapping[str, Path], options: GgufOptions)
     from lmflow_gguf.report import report
 
     source = files.get("F32") or writer.plain("F32")
-    return report(files, source, options.report_text, options.threads)
+    return report(files, source, options.report_text)
 
 
 def _lossless_type(source: Source) -> str:

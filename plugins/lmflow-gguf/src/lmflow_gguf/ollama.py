@@ -52,11 +52,11 @@ def modelfile(gguf: str, source: Source, model: CausalModel, options: OllamaOpti
     inner.chat_template = inner.chat_template or source.chat_template
     template, stops = go_template(model)
     lines = [f"FROM ./{gguf}", f'TEMPLATE """{template}"""']
-    if options.system is not None:
-        lines.append(f"SYSTEM {_quoted(options.system)}")
+    if options.ollama_system is not None:
+        lines.append(f"SYSTEM {_quoted(options.ollama_system)}")
     lines += [f"PARAMETER stop {json.dumps(stop, ensure_ascii=False)}" for stop in stops]
-    if options.temperature is not None:
-        lines.append(f"PARAMETER temperature {options.temperature}")
+    if options.ollama_temperature is not None:
+        lines.append(f"PARAMETER temperature {options.ollama_temperature}")
     if model.context_length:
         lines.append(f"PARAMETER num_ctx {model.context_length}")
     return "\n".join(lines) + "\n"

@@ -26,7 +26,6 @@ class ConversionOptions:
     )
     calibration: Path | None = option(None, help="Text whose activations tell which weights matter, for quantising.")
     verify: bool = option(False, help="Load the file with llama.cpp and compare tokens and logits with the source.")
-    threads: int | None = option(None, help="Threads of llama.cpp; every processor when left out.", minimum=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +50,8 @@ class OllamaOptions(ConversionOptions):
     """A model for Ollama."""
 
     type: str = option("Q4_K_M", help="Number format: F16, Q8_0 or one of llama.cpp's such as Q4_K_M.")
-    system: str | None = option(None, help="System prompt that the model starts with.")
-    temperature: float | None = option(None, help="Temperature that is used when none is asked for.", minimum=0)
+    ollama_system: str | None = option(None, help="System prompt that the model starts with.")
+    ollama_temperature: float | None = option(None, help="Temperature when none is asked for.", minimum=0)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "type", known_type(self.type))

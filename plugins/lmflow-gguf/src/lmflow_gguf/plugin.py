@@ -33,7 +33,7 @@ def lmflow_register_decoders() -> Iterable[DecoderSpec]:
     yield DecoderSpec(
         name="llama-cpp",
         target="lmflow_gguf.decoder:LlamaCppDecoder",
-        summary="llama.cpp: samplers, grammars, JSON schemas, lookup.",
+        summary="Tokens drawn by llama.cpp: grammars, schemas, lookup.",
         options=LlamaCppOptions,
         runtime=RUNTIME,
         requires=_BINDING,

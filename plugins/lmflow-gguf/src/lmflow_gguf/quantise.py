@@ -14,16 +14,13 @@ from lmflow_core.api import ModelError, OutputError
 from lmflow_gguf.runtime import library, processors, reason
 
 
-def quantise(
-    source: Path, file: Path, type_name: str, threads: int | None = None, importance: Mapping[str, Any] | None = None
-) -> None:
+def quantise(source: Path, file: Path, type_name: str, importance: Mapping[str, Any] | None = None) -> None:
     """Write a quantised file.
 
     Args:
         source: a GGUF file of type F32, F16 or BF16.
         file: the file to write.
         type_name: the type as llama.cpp calls it, such as ``Q4_K_M``.
-        threads: threads to use; every processor when None.
         importance: for tensors by their name in GGUF, the mean square of each input, as float32.
 
     Raises:
@@ -33,7 +30,7 @@ def quantise(
     lib = library()
     parameters = lib.llama_model_quantize_default_params()
     parameters.ftype = getattr(lib, f"LLAMA_FTYPE_MOSTLY_{type_name}")
-    parameters.nthread = threads or processors()
+    parameters.nthread = processors()
     kept = _as_array(lib, importance) if importance else None
     if kept is not None:
         parameters.imatrix = kept

@@ -17,30 +17,27 @@ _WRITTEN = 64
 _PROMPT = 64
 
 
-def report(
-    files: Mapping[str, Path], source: Path, text: Path | None, threads: int | None
-) -> list[Mapping[str, object]]:
+def report(files: Mapping[str, Path], source: Path, text: Path | None) -> list[Mapping[str, object]]:
     """Return a row for each file.
 
     Args:
         files: the files by type.
         source: the F32 file that changes are measured against.
         text: what the NLL is measured on.
-        threads: threads of llama.cpp.
     """
     content = read_text(text)
-    baseline = _measured("F32", source, content, threads)
-    rows = [baseline if file == source else _measured(name, file, content, threads) for name, file in files.items()]
+    baseline = _measured("F32", source, content)
+    rows = [baseline if file == source else _measured(name, file, content) for name, file in files.items()]
     if source not in files.values():
         rows.insert(0, {**baseline, "type": "(F32)"})
     return [_with_change(row, float(str(baseline["nll"]))) for row in rows]
 
 
-def _measured(name: str, file: Path, text: str, threads: int | None) -> dict[str, object]:
+def _measured(name: str, file: Path, text: str) -> dict[str, object]:
     start = time.perf_counter()
     model = LlamaCppLoader().open(str(file), ModelSettings(model=str(file)))
     model.load()
-    model.session(_PROMPT + _WRITTEN, threads).evaluate(model.tokenizer.encode(["a"], [False])[0])
+    model.session(_PROMPT + _WRITTEN).evaluate(model.tokenizer.encode(["a"], [False])[0])
     loaded = time.perf_counter() - start
     examples = [scored(part) for part in windows(model.tokenizer, text, _WINDOW, model.context_length)]
     scores = list(model.score(examples))
@@ -49,14 +46,14 @@ def _measured(name: str, file: Path, text: str, threads: int | None) -> dict[str
         "type": name,
         "bytes": file.stat().st_size,
         "nll": round(nll, 5),
-        "tokens_per_second": round(_speed(model, examples[0].input_ids[:_PROMPT], threads), 1),
+        "tokens_per_second": round(_speed(model, examples[0].input_ids[:_PROMPT]), 1),
         "load_seconds": round(loaded, 2),
     }
 
 
-def _speed(model: LlamaCppModel, prompt: object, threads: int | None) -> float:
+def _speed(model: LlamaCppModel, prompt: object) -> float:
     """Return how many tokens are written in a second, the prompt's time left out."""
-    decoder = LlamaCppDecoder(LlamaCppOptions(threads=threads))
+    decoder = LlamaCppDecoder(LlamaCppOptions())
     steps = decoder.decode(model, prompt, max_new_tokens=_WRITTEN, stop_ids=frozenset(), seed=0)  # type: ignore[arg-type]
     next(steps)
     start = time.perf_counter()

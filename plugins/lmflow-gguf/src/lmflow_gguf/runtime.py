@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import importlib
 import os
 from collections import deque
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from lmflow_core.api import ModelError, RequestError
 _BATCH = 512
 _STEP = 1024
 _NO_FLASH = 0
+_ERROR = 4
 _errors: deque[str] = deque(maxlen=6)
 
 
@@ -31,7 +33,7 @@ def library() -> Any:
         from llama_cpp import llama_cpp
     except ImportError as error:
         raise RequestError(
-            "this needs llama.cpp's Python binding, which compiles for some minutes: pip install 'lmflow-gguf[llama-cpp]'"
+            "this needs llama.cpp, whose binding compiles for some minutes: pip install 'lmflow-gguf[llama-cpp]'"
         ) from error
     llama_cpp.llama_log_set(_log_callback(llama_cpp), ctypes.c_void_p(0))
     llama_cpp.llama_backend_init()
@@ -45,7 +47,7 @@ def _log_callback(binding: Any) -> Any:
     @binding.llama_log_callback
     def keep(level: int, text: bytes, _: Any) -> None:
         line = text.decode("utf-8", errors="replace").strip()
-        if level == binding.GGML_LOG_LEVEL_ERROR and line:
+        if level == _ERROR and line:
             _errors.append(line)
 
     return keep
@@ -58,9 +60,17 @@ def reason() -> str:
     return said or "llama.cpp does not tell why"
 
 
+def part(name: str) -> Any:
+    """Return a module of the binding; raises as :func:`library` does."""
+    library()
+    return importlib.import_module(f"llama_cpp.{name}")
+
+
 def processors() -> int:
-    """Return the number of processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return the number of processors this process may use; ``OMP_NUM_THREADS`` bounds it, as it bounds torch."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return min(allowed, int(asked)) if asked.isdecimal() and int(asked) else allowed
 
 
 class Weights:

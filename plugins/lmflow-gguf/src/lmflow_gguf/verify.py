@@ -15,14 +15,15 @@ from lmflow_transformers.api import CausalModel
 
 TORTURE = (
     "  two spaces, a tab\tand\n\n\nthree newlines \n  indented\r\n don't DON'T we'Ve 1234567 3.14 १२३ x=+=-=> `code` "
-    "žluťoučký кириллица עברית العربية 你好，世界 こんにちは 한국어 🚀👩‍👩‍👧 e\u0301 \u00a0 <|im_start|> </s> <s> [INST] "
+    "žluťoučký кириллица עברית العربية 你好，世界 こんにちは 한국어 🚀👩\u200d👧 "
+    "e\u0301 \u00a0 <|im_start|> </s> <s> [INST] "
 )
 _TOKENS = 128
 # Mean divergence of the next token's distribution, in nats, above which a file is wrong rather than rough.
 _PLAIN_LIMIT, _QUANTISED_LIMIT = 0.01, 1.0
 
 
-def verify(file: Path, type_name: str, model: CausalModel, threads: int | None) -> None:
+def verify(file: Path, type_name: str, model: CausalModel) -> None:
     """Load a file with llama.cpp and compare it with its source.
 
     Raises:
@@ -34,7 +35,7 @@ def verify(file: Path, type_name: str, model: CausalModel, threads: int | None) 
     loaded.load()
     (ids,) = model.tokenizer.encode([read_text(None)[:2000]], [False])
     ids = ids[: min(_TOKENS, model.context_length or _TOKENS)]
-    divergence = mean_divergence(_logits_of_source(model, ids), _logits_of_file(loaded, ids, threads))
+    divergence = mean_divergence(_logits_of_source(model, ids), _logits_of_file(loaded, ids))
     limit = _PLAIN_LIMIT if type_name in PLAIN else _QUANTISED_LIMIT
     if not divergence <= limit:
         raise ModelError(f"{file.name} predicts other tokens than its source: {divergence:.3f} nats apart, not {limit}")
@@ -58,8 +59,8 @@ def _logits_of_source(model: CausalModel, ids: list[int]) -> np.ndarray:
     return logits.float().cpu().numpy()
 
 
-def _logits_of_file(loaded: LlamaCppModel, ids: list[int], threads: int | None) -> np.ndarray:
-    session = loaded.session(len(ids), threads)
+def _logits_of_file(loaded: LlamaCppModel, ids: list[int]) -> np.ndarray:
+    session = loaded.session(len(ids))
     session.evaluate(ids, outputs=True)
     return session.logits(len(ids)).copy()
 

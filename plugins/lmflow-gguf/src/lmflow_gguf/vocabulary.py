@@ -62,9 +62,7 @@ def read_vocabulary(folder: Path, tokenizer: Any, config: Config, arch: Architec
         if steps["model"]["type"] == "BPE" and steps["model"].get("byte_fallback"):
             return _from_fast(tokenizer, steps, config)
     if "bpe" not in arch.vocabularies:
-        raise ModelError(
-            f"{folder} has no {SENTENCEPIECE_FILE}, and no tokenizer.json with byte fallback to stand for it"
-        )
+        raise ModelError(f"{folder} has no {SENTENCEPIECE_FILE}, nor a tokenizer.json with byte fallback instead of it")
     tokens, types = _byte_level_tokens(tokenizer, config)
     return Vocabulary("gpt2", pre or recognised_pre_tokenizer(tokenizer), tokens, types)
 
@@ -120,7 +118,7 @@ def _byte_level_tokens(tokenizer: Any, config: Config) -> tuple[list[bytes], lis
     if max(vocabulary.values()) >= size:
         raise ModelError(f"the tokenizer has {max(vocabulary.values()) + 1} tokens, the model places for {size}")
     texts = {number: text for text, number in vocabulary.items()}
-    added = {number: token for number, token in tokenizer.added_tokens_decoder.items()}
+    added = dict(tokenizer.added_tokens_decoder)
     tokens: list[bytes] = []
     types: list[int] = []
     for number in range(size):
