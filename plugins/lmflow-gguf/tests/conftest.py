@@ -46,14 +46,14 @@ MODELS: Mapping[str, tuple[str, str, dict[str, Any]]] = {
     "llama-bias": ("llama", "bpe", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
     "llama3": ("llama", "bpe", {"rope_parameters": _LLAMA3, "head_dim": 32}),
     "llama-linear": ("llama", "bpe", {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}}),
-    "mistral": ("mistral", "spm", {"sliding_window": 32}),
+    "mistral": ("mistral", "spm", {"sliding_window": None}),
     "mixtral": ("mixtral", "spm", {"num_local_experts": 4, "num_experts_per_tok": 2}),
     "qwen2": ("qwen2", "bpe", {"tie_word_embeddings": True, "rope_parameters": _YARN}),
     "qwen2-moe": ("qwen2_moe", "bpe", {**_MOE, "num_experts": 4, "shared_expert_intermediate_size": 32}),
     "qwen3": ("qwen3", "bpe", {"head_dim": 32}),
-    "qwen3-moe": ("qwen3_moe", "bpe", {**_MOE, "num_experts": 4, "head_dim": 32}),
+    "qwen3-moe": ("qwen3_moe", "bpe", {**_MOE, "num_experts": 4, "head_dim": 32, "norm_topk_prob": True}),
     "gemma": ("gemma", "spm", {"head_dim": 32}),
-    "gemma2": ("gemma2", "spm", {"head_dim": 32, "sliding_window": 32}),
+    "gemma2": ("gemma2", "spm", {"head_dim": 32, "sliding_window": 32, "query_pre_attn_scalar": 32}),
     "gemma3": ("gemma3_text", "spm", {"head_dim": 32, "sliding_window": 32, "query_pre_attn_scalar": 32}),
     "phi3": ("phi3", "spm", {"original_max_position_embeddings": 64, "rope_parameters": _LONG}),
     "gpt2": ("gpt2", "bpe", {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256}),
@@ -68,6 +68,8 @@ def make_model(name: str, folder: Path, *, seed: str = "", dtype: str = "float32
     model_type, tokenizer, values = MODELS[name]
     folder.mkdir(parents=True, exist_ok=True)
     ids = copy_tokenizer(tokenizer, folder)
+    if model_type.startswith("gemma"):
+        _call_tokenizer(folder, "GemmaTokenizer")
     sizes = {} if model_type == "gpt2" else _SIZES
     config = AutoConfig.for_model(model_type, **{**sizes, **ids, **values})
     network = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
@@ -93,6 +95,12 @@ def copy_tokenizer(name: str, folder: Path) -> dict[str, Any]:
     size = max(token["id"] for token in _tokens(DATA / name / "tokenizer.json")) + 1
     # Two places too many, as models often have.
     return {"vocab_size": size + 2, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
+
+
+def _call_tokenizer(folder: Path, name: str) -> None:
+    file = folder / "tokenizer_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**settings, "tokenizer_class": name}), encoding="utf-8")
 
 
 def _tokens(file: Path) -> list[dict[str, Any]]:

@@ -39,6 +39,8 @@ class Architecture:
         reshape: changes one tensor: gives the tensors that take its place.
         extras: gives further tensors made from the configuration.
         parameters: writes the model's parameters.
+        activations: the activations that llama.cpp computes for it.
+        refusal: tells what of a configuration llama.cpp would compute in another way, or None.
         dropped: endings of names that llama.cpp does not use.
         space_prefix: what ``tokenizer.ggml.add_space_prefix`` must be, when the architecture says.
     """
@@ -48,6 +50,8 @@ class Architecture:
     parameters: Callable[[gguf.GGUFWriter, Config], None]
     reshape: Callable[[Tensor, Config], Iterator[Tensor]]
     extras: Callable[[Config], Iterator[Tensor]] = lambda config: iter(())
+    activations: tuple[str, ...] = ("silu", "swish")
+    refusal: Callable[[Config], str | None] = lambda config: None
     dropped: tuple[str, ...] = ()
     space_prefix: bool | None = None
 
@@ -68,6 +72,37 @@ def architecture_of(config: Config) -> Architecture:
         known = ", ".join(ARCHITECTURES)
         raise ModelError(f"the architecture {named[0]} cannot be written as GGUF; these can: {known}")
     return ARCHITECTURES[named[0]]
+
+
+def check_configuration(config: Config) -> None:
+    """Check that llama.cpp computes what the configuration says; it takes much for granted and does not ask.
+
+    Raises:
+        ModelError: it would not, or the architecture is not supported.
+    """
+    architecture = architecture_of(config)
+    activation = _first(config, "hidden_activation", "hidden_act", "activation_function")
+    problem = architecture.refusal(config)
+    if activation is not None and activation not in architecture.activations:
+        problem = f"the activation {activation} is not {architecture.activations[0]}"
+    if problem:
+        raise ModelError(f"llama.cpp would compute this {architecture.name} model wrongly: {problem}")
+
+
+def _gemma_scale(config: Config) -> str | None:
+    """llama.cpp scales attention by the size of a head, and in the models of 27B by the hidden size per head."""
+    asked = config.get("query_pre_attn_scalar")
+    largest = layers_of(config) in (46, 62)
+    scale = config["hidden_size"] // config["num_attention_heads"] if largest else config["head_dim"]
+    return None if asked in (None, scale) else f"query_pre_attn_scalar is {asked}, not {scale}"
+
+
+def _experts_normalised(wanted: bool) -> Callable[[Config], str | None]:
+    def refusal(config: Config) -> str | None:
+        given = bool(config.get("norm_topk_prob"))
+        return None if given == wanted else f"norm_topk_prob is {given}, not {wanted}"
+
+    return refusal
 
 
 def flat_config(config: Config) -> dict[str, Any]:
@@ -385,27 +420,47 @@ def _phi3_factors(config: Config) -> Iterator[Tensor]:
 # --- the list ---------------------------------------------------------------------------------------------------------
 
 _BOTH = ("sentencepiece", "bpe")
-_NO_HEAD = ("lm_head.weight",)
+_GELU = ("gelu_pytorch_tanh", "gelu_new")
 _LLAMA = Architecture(gguf.MODEL_ARCH.LLAMA, _BOTH, _llama, _llama_weights, _llama3_factors)
-_GEMMA3 = Architecture(gguf.MODEL_ARCH.GEMMA3, _BOTH, _gemma3, _plus_one, space_prefix=False)
+
+
+def _gemma_of(
+    arch: gguf.MODEL_ARCH, vocabularies: tuple[str, ...], parameters: Callable[[gguf.GGUFWriter, Config], None]
+) -> Architecture:
+    return Architecture(
+        arch,
+        vocabularies,
+        parameters,
+        _plus_one,
+        activations=_GELU,
+        refusal=_gemma_scale,
+        dropped=("lm_head.weight",),
+        space_prefix=False,
+    )
+
+
+def _qwen_moe_of(arch: gguf.MODEL_ARCH, *, normalised: bool) -> Architecture:
+    return Architecture(arch, ("bpe",), _qwen_moe, _qwen_moe_weights, refusal=_experts_normalised(normalised))
+
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     "LlamaForCausalLM": _LLAMA,
     "MistralForCausalLM": _LLAMA,
     "MixtralForCausalLM": _LLAMA,
     "Qwen2ForCausalLM": Architecture(gguf.MODEL_ARCH.QWEN2, _BOTH, _common, _as_is),
-    "Qwen2MoeForCausalLM": Architecture(gguf.MODEL_ARCH.QWEN2MOE, ("bpe",), _qwen_moe, _qwen_moe_weights),
+    "Qwen2MoeForCausalLM": _qwen_moe_of(gguf.MODEL_ARCH.QWEN2MOE, normalised=False),
     "Qwen3ForCausalLM": Architecture(gguf.MODEL_ARCH.QWEN3, _BOTH, _common, _as_is),
-    "Qwen3MoeForCausalLM": Architecture(gguf.MODEL_ARCH.QWEN3MOE, ("bpe",), _qwen_moe, _qwen_moe_weights),
-    "GemmaForCausalLM": Architecture(
-        gguf.MODEL_ARCH.GEMMA, ("sentencepiece",), _gemma, _plus_one, dropped=_NO_HEAD, space_prefix=False
-    ),
-    "Gemma2ForCausalLM": Architecture(
-        gguf.MODEL_ARCH.GEMMA2, ("sentencepiece",), _gemma2, _plus_one, dropped=_NO_HEAD, space_prefix=False
-    ),
-    "Gemma3ForCausalLM": _GEMMA3,
+    "Qwen3MoeForCausalLM": _qwen_moe_of(gguf.MODEL_ARCH.QWEN3MOE, normalised=True),
+    "GemmaForCausalLM": _gemma_of(gguf.MODEL_ARCH.GEMMA, ("sentencepiece",), _gemma),
+    "Gemma2ForCausalLM": _gemma_of(gguf.MODEL_ARCH.GEMMA2, ("sentencepiece",), _gemma2),
+    "Gemma3ForCausalLM": _gemma_of(gguf.MODEL_ARCH.GEMMA3, _BOTH, _gemma3),
     "Phi3ForCausalLM": Architecture(gguf.MODEL_ARCH.PHI3, _BOTH, _phi3, _as_is, _phi3_factors),
     "GPT2LMHeadModel": Architecture(
-        gguf.MODEL_ARCH.GPT2, ("bpe",), _gpt2, _gpt2_weights, dropped=(".attn.bias", ".attn.masked_bias")
+        gguf.MODEL_ARCH.GPT2,
+        ("bpe",),
+        _gpt2,
+        _gpt2_weights,
+        activations=_GELU,
+        dropped=(".attn.bias", ".attn.masked_bias"),
     ),
 }

@@ -20,6 +20,7 @@ from lmflow_gguf.architectures import (
     Config,
     Tensor,
     architecture_of,
+    check_configuration,
     flat_config,
     layers_of,
     stacked_experts,
@@ -88,10 +89,10 @@ def make_source(folder: Path, name: str, config: Config, tokenizer: Any, chat_te
     """Return a source for conversion.
 
     Raises:
-        ModelError: the architecture is not supported.
+        ModelError: the architecture is not supported, or llama.cpp would compute it in another way.
     """
     flat = flat_config(config)
-    architecture_of(flat)
+    check_configuration(flat)
     return Source(folder, name, flat, tokenizer, chat_template)
 
 

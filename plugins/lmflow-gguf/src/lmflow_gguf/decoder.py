@@ -103,8 +103,8 @@ class _Sampler:
         self._lib = lib = library()
         self._vocabulary = weights.vocabulary
         self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
-        for part in self._parts(weights, options, grammar, seed, prompt):
-            lib.llama_sampler_chain_add(self._chain, part)
+        for sampler in self._parts(weights, options, grammar, seed, prompt):
+            lib.llama_sampler_chain_add(self._chain, sampler)
 
     def _parts(
         self, weights: Weights, options: LlamaCppOptions, grammar: str | None, seed: int, prompt: Sequence[int]
