@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from lmflow_core.api import ExportReport, ModelError
 from lmflow_gguf.convert import PLAIN_TYPES, Source, convert, make_source
@@ -108,19 +109,23 @@ def model_source(model: CausalModel, folder: Path, chat_template: str | None) ->
         ModelError: the architecture cannot be written as GGUF.
     """
     name = _file_name(model)
-    config = model.config.to_dict()
-    make_source(folder, name, config, None)  # an unsupported architecture is told of before anything is saved
     merged = folder / ".merged" / name
+    origin = model.folder if model.adapter is None else None
+    # A loaded model knows its class, which a configuration that came from GGUF does not.
+    config = model.config.to_dict() if origin else _config_of_loaded(model)
+    source = make_source(origin or merged, name, config, model.tokenizer.inner, chat_template)
     try:
-        origin = model.folder if model.adapter is None else None
         if origin is None:
             merged.mkdir(parents=True)
             HuggingFaceExporter().export(model, merged, chat_template)
             _copy_card(model, merged)
-            config = model.base.config.to_dict()
-        yield make_source(origin or merged, name, config, model.tokenizer.inner, chat_template)
+        yield source
     finally:
         shutil.rmtree(merged.parent, ignore_errors=True)
+
+
+def _config_of_loaded(model: CausalModel) -> dict[str, Any]:
+    return {**model.base.config.to_dict(), "architectures": [type(model.base).__name__]}
 
 
 def _copy_card(model: CausalModel, merged: Path) -> None:

@@ -84,7 +84,9 @@ def go_template(model: CausalModel) -> tuple[str, list[str]]:
     if last != closing:
         raise ModelError("the chat template writes turns in different ways, which Ollama's form cannot express")
     with_system = model.tokenizer.render_chat([system, user], True)
-    go = _go(opening, closing, after, with_system)
+    # The token that opens every text is put there by Ollama itself.
+    bos = model.tokenizer.bos or ""
+    go = _go(opening.removeprefix(bos), closing, after, with_system and with_system.removeprefix(bos))
     return go, _stops(model, after)
 
 

@@ -74,7 +74,7 @@ def _original_name(name: str) -> str:
     stem, _, kind = name.rpartition(".")
     layer = re.fullmatch(r"model\.layers\.(\d+)\.(.+)", stem)
     part = layer.group(2) if layer else stem
-    if part not in _NAMES:
+    if part not in _NAMES or kind != "weight":
         raise ModelError(f"{name} has no place in LLaMA's layout")
     return f"layers.{layer.group(1)}.{_NAMES[part]}.{kind}" if layer else f"{_NAMES[part]}.{kind}"
 

@@ -46,7 +46,7 @@ def _log_callback(binding: Any) -> Any:
 
     @binding.llama_log_callback
     def keep(level: int, text: bytes, _: Any) -> None:
-        line = text.decode("utf-8", errors="replace").strip()
+        line = " ".join(text.decode("utf-8", errors="replace").replace("=" * 8, "").split())
         if level == _ERROR and line:
             _errors.append(line)
 

@@ -253,7 +253,7 @@ def _from_fast(tokenizer: Any, steps: Mapping[str, Any], config: Config) -> Voca
     for rank, merge in enumerate(steps["model"]["merges"]):
         left, right = merge.split(" ") if isinstance(merge, str) else merge
         ranks.setdefault(left + right, rank)
-    unknown = steps["model"].get("unk_token")
+    unknown = steps["model"].get("unk_token") or tokenizer.unk_token
     for text, number in steps["model"]["vocab"].items():
         is_byte = len(text) == 6 and text.startswith("<0x") and text.endswith(">")
         kind = TokenType.BYTE if is_byte else TokenType.UNKNOWN if text == unknown else TokenType.NORMAL
