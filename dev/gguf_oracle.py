@@ -3,7 +3,8 @@
     pip download --no-deps --no-binary :all: llama-cpp-python==0.3.36 && tar xf llama_cpp_python-0.3.36.tar.gz
     python dev/gguf_oracle.py llama_cpp_python-0.3.36/vendor/llama.cpp
 
-The record is ``plugins/lmflow-gguf/tests/data/oracle.json``; the tests compare our files with it, so that they need no converter.
+The record is ``plugins/lmflow-gguf/tests/data/oracle.json``; the tests compare our files with
+it, so that they need no converter.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ runpy.run_path(root + "/convert_hf_to_gguf.py", run_name="__main__")
 def _shared() -> Any:
     """Return the module with the small models, which belongs to the tests."""
     spec = importlib.util.spec_from_file_location("gguf_conftest", _TESTS / "conftest.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

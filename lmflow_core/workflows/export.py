@@ -48,7 +48,8 @@ def export(request: Request, catalogue: Catalogue, *, needs_adapter: bool = Fals
     with (file_written_aside if is_file else written_aside)(output.output) as aside:
         report = exporter.export(opened.model, aside, template)
     if is_file:
-        report = replace(report, files={output.output.name: size for size in report.files.values()})
+        (size,) = report.files.values()
+        report = replace(report, files={output.output.name: size})
     return Exported(output.output, report)
 
 

@@ -95,7 +95,7 @@ def test_what_is_stored_in_sixteen_bits_keeps_every_one(stored: str, model_folde
 
 def test_another_architecture_is_refused_with_the_list(tiny_model: Path) -> None:
     with pytest.raises(
-        ModelError, match="FalconForCausalLM cannot be written as GGUF; these can: LlamaForCausalLM, .*"
+        ModelError, match=r"FalconForCausalLM cannot be written as GGUF; these can: LlamaForCausalLM, .*"
     ):
         make_source(tiny_model, "x", {"architectures": ["FalconForCausalLM"]}, None)
 

@@ -61,7 +61,8 @@ def test_a_file_that_is_there_is_replaced_only_when_asked(
     file = tmp_path / "small.gguf"
     file.write_text("mine")
     refused = _export(lmflow_cli, model_folder("qwen3"), file)
-    assert refused.status == 2 and "exists already" in refused.stderr
+    assert refused.status == 2
+    assert "exists already" in refused.stderr
     assert file.read_text() == "mine"
     assert _export(lmflow_cli, model_folder("qwen3"), file, "--overwrite").status == 0
     assert file.read_bytes()[:4] == b"GGUF"
@@ -69,7 +70,8 @@ def test_a_file_that_is_there_is_replaced_only_when_asked(
 
 def test_several_types_do_not_fit_into_one_file(model_folder: Models, tmp_path: Path, lmflow_cli: Cli) -> None:
     refused = _export(lmflow_cli, model_folder("qwen3"), tmp_path / "x.gguf", "--type", "f32,f16")
-    assert refused.status == 2 and "give --output a folder" in refused.stderr
+    assert refused.status == 2
+    assert "give --output a folder" in refused.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -94,9 +96,11 @@ def test_an_adapter_is_merged_on_the_way(
     assert file.name == "my-run-F32.gguf"
     ours, theirs = gguf.GGUFReader(file), gguf.GGUFReader(tmp_path / "a.gguf")
     for first, second in zip(ours.tensors, theirs.tensors, strict=True):
-        assert first.name == second.name and (first.data == second.data).all()
+        assert first.name == second.name
+        assert (first.data == second.data).all()
     told = json.loads(ours.fields["lmflow.run"].contents())
-    assert told["tuner"] == "lora" and told["steps"] == 3
+    assert told["tuner"] == "lora"
+    assert told["steps"] == 3
 
 
 def test_an_adapter_alone_is_a_file_for_llama_cpp(lora_folder: Path, tmp_path: Path, lmflow_cli: Cli) -> None:
@@ -133,7 +137,8 @@ def test_an_adapter_is_needed_to_export_one(model_folder: Models, tmp_path: Path
     result = lmflow_cli(
         "export", "--model", model_folder("qwen3"), "--format", "gguf-adapter", "--output", tmp_path / "a"
     )
-    assert result.status == 2 and "there is no adapter: add --adapter FOLDER" in result.stderr
+    assert result.status == 2
+    assert "there is no adapter: add --adapter FOLDER" in result.stderr
 
 
 def test_a_gguf_file_is_exported_anew(model_folder: Models, tmp_path: Path, lmflow_cli: Cli) -> None:
@@ -183,9 +188,11 @@ def test_a_full_disk_leaves_nothing(
 
 def test_an_unwritten_type_is_told_with_those_there_are(model_folder: Models, tmp_path: Path, lmflow_cli: Cli) -> None:
     result = _export(lmflow_cli, model_folder("qwen3"), tmp_path / "x.gguf", "--type", "q4_k_x")
-    assert result.status == 2 and "Q4_K_M" in result.stderr
+    assert result.status == 2
+    assert "Q4_K_M" in result.stderr
     result = _export(lmflow_cli, model_folder("qwen3"), tmp_path / "x.gguf", "--type", "iq1_s")
-    assert result.status == 2 and "add --calibration" in result.stderr
+    assert result.status == 2
+    assert "add --calibration" in result.stderr
     with pytest.raises(ValueError, match="add --report"):
         GgufOptions(report_text=Path("x"))
 
@@ -210,53 +217,24 @@ def test_without_the_binding_one_message_tells_what_to_install(
 # --- Ollama -----------------------------------------------------------------------------------------------------------
 
 
-def _go(template: str, system: str | None, messages: list[tuple[str, str]]) -> str:
-    """Render the few forms of Go's template language that are used here."""
-    parts = [part for part in re.split(r"(\{\{.*?\}\})", template) if part]
-
-    def block(position: int, scope: dict[str, str], active: bool) -> tuple[str, int, str]:
-        text = ""
-        while position < len(parts):
-            part = parts[position]
-            position += 1
-            if not part.startswith("{{"):
-                text += part if active else ""
-                continue
-            action = part[2:-2].strip()
-            if action == "end" or action.startswith("else"):
-                return text, position, action
-            if action == ".System":
-                text += (system or "") if active else ""
-            elif action == "$m.Content":
-                text += scope["content"] if active else ""
-            elif action.startswith("range"):
-                start, end = position, position
-                for role, content in messages:
-                    piece, end, _ = block(start, {"role": role, "content": content}, active)
-                    text += piece
-                position = end
-            elif action.startswith("if"):
-                done = False
-                while True:
-                    holds = not done and _holds(action, system, scope)
-                    piece, position, action = block(position, scope, active and holds)
-                    text += piece
-                    done = done or holds
-                    if action == "end":
-                        break
-                    action = action.removeprefix("else").strip() or "if true"
-        return text, position, "end"
-
-    return block(0, {}, True)[0]
+_IF_SYSTEM = re.compile(r"\{\{ if \.System \}\}(.*?)\{\{ else \}\}(.*?)\{\{ end \}\}", re.DOTALL)
+_LOOP = re.compile(
+    r"\{\{ range \$i, \$m := \.Messages \}\}\{\{ if eq \$m\.Role \"user\" \}\}(.*?)"
+    r"\{\{ else if eq \$m\.Role \"assistant\" \}\}(.*?)\{\{ end \}\}\{\{ end \}\}",
+    re.DOTALL,
+)
 
 
-def _holds(action: str, system: str | None, scope: dict[str, str]) -> bool:
-    condition = action.removeprefix("if").strip()
-    if condition == "true":
-        return True
-    if condition == ".System":
-        return bool(system)
-    return scope.get("role") == re.fullmatch(r'eq \$m\.Role "(\w+)"', condition)[1]  # type: ignore[index]
+def _go(template: str, system: str | None, turns: list[tuple[str, str]]) -> str:
+    """Render the one form of a Go template that is written here: a choice by system prompt, and a loop over turns."""
+    head = _IF_SYSTEM.sub(lambda match: match[1] if system else match[2], template, count=1)
+    loop = _LOOP.search(head)
+    assert loop is not None
+    forms = {"user": loop[1], "assistant": loop[2]}
+    body = "".join(forms[role].replace("{{ $m.Content }}", content) for role, content in turns)
+    whole = head[: loop.start()] + body + head[loop.end() :]
+    assert "{{" not in whole.replace("{{ .System }}", "")
+    return whole.replace("{{ .System }}", system or "")
 
 
 @pytest.mark.parametrize("name", ["qwen3", "llama", "smollm2"])
@@ -296,7 +274,8 @@ def test_ollama_gets_a_file_and_a_modelfile(model_folder: Models, tmp_path: Path
     assert text.startswith('FROM ./qwen3-Q8_0.gguf\nTEMPLATE """')
     assert 'SYSTEM """Be brief."""' in text
     assert 'PARAMETER stop "<|im_end|>"' in text
-    assert "PARAMETER temperature 0.5" in text and "PARAMETER num_ctx 256" in text
+    assert "PARAMETER temperature 0.5" in text
+    assert "PARAMETER num_ctx 256" in text
     assert OllamaOptions().type == "Q4_K_M"
 
 
@@ -307,7 +286,8 @@ def test_a_model_without_a_template_has_no_modelfile(model_folder: Models, tmp_p
     result = lmflow_cli(
         "export", "--model", folder, "--format", "ollama", "--type", "q8_0", *PRE, "--output", tmp_path / "out"
     )
-    assert result.status == 2 and "has no chat template" in result.stderr
+    assert result.status == 2
+    assert "has no chat template" in result.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -366,6 +346,8 @@ def test_other_architectures_have_no_place_in_llamas_layout(
     model_folder: Models, tmp_path: Path, lmflow_cli: Cli
 ) -> None:
     result = lmflow_cli("export", "--model", model_folder("qwen3"), "--format", "pt", "--output", tmp_path / "pt")
-    assert result.status == 2 and "Qwen3ForCausalLM has no form in LLaMA's layout" in result.stderr
+    assert result.status == 2
+    assert "Qwen3ForCausalLM has no form in LLaMA's layout" in result.stderr
     result = lmflow_cli("export", "--model", model_folder("llama-bias"), "--format", "pt", "--output", tmp_path / "pt")
-    assert result.status == 2 and ".bias has no place in LLaMA's layout" in result.stderr
+    assert result.status == 2
+    assert ".bias has no place in LLaMA's layout" in result.stderr

@@ -165,6 +165,7 @@ def _renamed(stored: StoredTensor) -> Tensor:
 
 
 def type_of(name: str, shape: Sequence[int], wanted: GGMLQuantizationType) -> GGMLQuantizationType:
+    """Return the type a tensor is written in: small and sensitive ones stay F32, a row that no block fits is F16."""
     if len(shape) <= 1 or name.endswith("_norm.weight") or not name.endswith((".weight", ".lora_a", ".lora_b")):
         return GGMLQuantizationType.F32
     if any(name.endswith(f"{gguf.TENSOR_NAMES[kind].rpartition('.')[2]}.weight") for kind in _ALWAYS_F32):

@@ -14,9 +14,10 @@ from lmflow_gguf.texts import read_text
 from lmflow_transformers.api import CausalModel
 
 TORTURE = (
-    "one, two  spaces, a tab\tand\n\n\nthree newlines \n  indented\r\n don't DON'T we'Ve 1234567 3.14 १२३ x=+=-=> `code` "
-    "žluťoučký кириллица עברית العربية 你好，世界 こんにちは 한국어 🚀👩\u200d👧 "
-    "\u00a0 <|im_start|> </s> <s> [INST] "
+    "one, two  spaces, a tab\tand\n\n\nthree newlines \n  indented\r\n don't DON'T we'Ve 1234567 3.14 १२३ "
+    "x=+=-=> `code` "
+    "žluťoučký кириллица עברית العربية 你好，世界 こんにちは 한국어 🚀👩\u200d👧 \u00a0 "
+    "<|im_start|> </s> <s> [INST] "
 )
 _TOKENS = 128
 # Mean divergence of the next token's distribution, in nats, above which a file is wrong rather than rough.
