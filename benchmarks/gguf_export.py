@@ -2,8 +2,8 @@
 
     python benchmarks/gguf_export.py MODEL_FOLDER --llama-cpp SOURCES [--type f16] [--repeat 3]
 
-Each run is a process of its own; the best time of the repetitions is taken, the largest peak. ``SOURCES`` is the source of
-llama.cpp, which comes with the source distribution of llama-cpp-python.
+Each run is a process of its own; the best time of the repetitions is taken, the largest peak. ``SOURCES`` is the
+source of llama.cpp, which comes with the source distribution of llama-cpp-python.
 """
 
 from __future__ import annotations
