@@ -255,14 +255,20 @@ def test_a_file_is_put_in_place_under_its_own_name(tmp_path: Path) -> None:
         check_output_file(file / "below.gguf")
 
 
+def _write_file(file: Path, names: tuple[str, ...], error: BaseException | None) -> None:
+    with file_written_aside(file) as aside:
+        for name in names:
+            (aside / name).write_text("half")
+        if error is not None:
+            raise error
+
+
 def test_a_file_that_could_not_be_written_leaves_nothing(tmp_path: Path) -> None:
     file = tmp_path / "deep" / "model.gguf"
-    with pytest.raises(OutputError) as caught, file_written_aside(file) as aside:
-        (aside / "half").write_text("half")
-        raise OSError(28, os.strerror(28))
+    with pytest.raises(OutputError) as caught:
+        _write_file(file, ("half",), OSError(28, os.strerror(28)))
     assert str(caught.value) == f"{file} cannot be written: No space left on device"
-    with pytest.raises(OutputError) as caught, file_written_aside(file) as aside:
-        (aside / "a").write_text("")
-        (aside / "b").write_text("")
+    with pytest.raises(OutputError) as caught:
+        _write_file(file, ("a", "b"), None)
     assert str(caught.value) == f"{file} is one file, and the result is several (a, b): give --output a folder"
     assert _tree(tmp_path) == {}

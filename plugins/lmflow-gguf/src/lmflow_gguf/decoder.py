@@ -62,7 +62,7 @@ class LlamaCppDecoder:
                 yield DecodeStep(tuple(ids), drafted=len(draft), accepted=len(step) - 1)
             if ended:
                 return
-            draft = self._draft([*prompt, *written], max_new_tokens - len(written))
+            draft = self._draft([*prompt, *written], max_new_tokens - len(written)) if model.weights.forgets else []
             # Of the cache only what was accepted stays; the last token is not evaluated yet.
             session.keep(len(prompt) + len(written) - 1)
             session.evaluate([written[-1], *draft], outputs=bool(draft))

@@ -96,6 +96,8 @@ class Weights:
             raise ModelError(f"llama.cpp cannot load {file}: {reason()}")
         self.vocabulary = lib.llama_model_get_vocab(self.handle)
         self.size: int = lib.llama_vocab_n_tokens(self.vocabulary)
+        # A recurrent state cannot be taken back to an earlier token.
+        self.forgets = not (lib.llama_model_is_recurrent(self.handle) or lib.llama_model_is_hybrid(self.handle))
 
     def __del__(self) -> None:
         if getattr(self, "handle", None):
