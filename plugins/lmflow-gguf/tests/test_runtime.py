@@ -381,6 +381,8 @@ def test_a_wrong_pre_tokenizer_is_found_by_verifying(
 def test_a_gguf_model_is_evaluated_and_answers_from_the_command_line(
     model_folder: Models, exported: Exported, tmp_path: Path, lmflow_cli: Callable[..., CliResult], write_rows: Any
 ) -> None:
+    for needed in ("lmflow_datasets", "lmflow_templates"):
+        pytest.importorskip(needed)
     data = write_rows([{"type": "text_only", "text": "What is the capital of France?"}])
     source = lmflow_cli("evaluate", "--model", model_folder("qwen3"), "--dataset", data, "--json").json()
     ours = lmflow_cli("evaluate", "--model", exported("qwen3"), "--dataset", data, "--json").json()

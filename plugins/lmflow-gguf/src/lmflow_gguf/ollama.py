@@ -16,6 +16,8 @@ from lmflow_gguf.export import GgufWriter, model_source
 from lmflow_gguf.options import OllamaOptions
 from lmflow_transformers.api import CausalModel
 
+# Ollama sets memory aside for the whole context; a user who has it can ask for more.
+_LONGEST_CONTEXT = 8192
 _A, _B, _S = "\u241eA\u241e", "\u241eB\u241e", "\u241eS\u241e"
 
 
@@ -58,7 +60,7 @@ def modelfile(gguf: str, source: Source, model: CausalModel, options: OllamaOpti
     if options.ollama_temperature is not None:
         lines.append(f"PARAMETER temperature {options.ollama_temperature}")
     if model.context_length:
-        lines.append(f"PARAMETER num_ctx {model.context_length}")
+        lines.append(f"PARAMETER num_ctx {min(model.context_length, _LONGEST_CONTEXT)}")
     return "\n".join(lines) + "\n"
 
 
