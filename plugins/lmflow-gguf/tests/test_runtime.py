@@ -257,7 +257,10 @@ def test_an_adapter_put_on_by_llama_cpp_is_the_merged_model(
     from lmflow_gguf.adapter import AdapterExporter
     from lmflow_gguf.options import AdapterOptions
 
-    for name, variant in (("llama", {"use_rslora": True, "alpha_pattern": {"v_proj": 32}}), ("gpt2", {})):
+    for name, variant in (
+        ("llama", {"use_rslora": True, "alpha_pattern": {"v_proj": 32}}),
+        ("gpt2", {"fan_in_fan_out": True}),
+    ):
         source = _source(model_folder(name))
         source.load()
         config = LoraConfig(r=4, lora_alpha=16, target_modules="all-linear", init_lora_weights=False, **variant)

@@ -67,7 +67,7 @@ def architecture_of(config: Config) -> Architecture:
     Raises:
         ModelError: the architecture is not supported; the message lists those that are.
     """
-    named = (config.get("text_config") or {}).get("architectures") or config.get("architectures") or ["(none)"]
+    named = config.get("architectures") or ["(none)"]
     if named[0] not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise ModelError(f"the architecture {named[0]} cannot be written as GGUF; these can: {known}")
@@ -106,11 +106,8 @@ def _experts_normalised(wanted: bool) -> Callable[[Config], str | None]:
 
 
 def flat_config(config: Config) -> dict[str, Any]:
-    """Return a configuration with the text model's part at the top and its RoPE parameters in one place.
-
-    ``rope_parameters`` then holds ``rope_theta`` and the scaling, whichever generation of the format it came in.
-    """
-    flat = {**config, **(config.get("text_config") or {})}
+    """Return a configuration whose ``rope_parameters`` hold base and scaling, whichever generation it came from."""
+    flat = dict(config)
     rope = dict(flat.get("rope_parameters") or flat.get("rope_scaling") or {})
     if "full_attention" not in rope and "sliding_attention" not in rope:
         local = flat.get("rope_local_base_freq")

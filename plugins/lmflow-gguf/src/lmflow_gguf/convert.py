@@ -25,7 +25,7 @@ from lmflow_gguf.architectures import (
     layers_of,
     stacked_experts,
 )
-from lmflow_gguf.checkpoint import StoredTensor, stored_tensors
+from lmflow_gguf.checkpoint import stored_tensors
 from lmflow_gguf.metadata import write_metadata
 from lmflow_gguf.progress import progress
 from lmflow_gguf.vocabulary import Vocabulary, read_vocabulary, write_vocabulary
@@ -80,10 +80,6 @@ class Source:
         """What conversion does for it; raises as :func:`architecture_of` does."""
         return architecture_of(self.config)
 
-    def tied_head(self) -> bool:
-        """Whether the output head is the embedding, so that it is not written again."""
-        return bool(self.config.get("tie_word_embeddings"))
-
 
 def make_source(folder: Path, name: str, config: Config, tokenizer: Any, chat_template: str | None = None) -> Source:
     """Return a source for conversion.
@@ -134,34 +130,24 @@ def planned_tensors(source: Source, qtype: GGMLQuantizationType) -> list[Planned
     """
     architecture = source.architecture
     names = gguf.get_tensor_name_map(architecture.arch, layers_of(source.config))
-    planned = []
-    for tensor in (*architecture.extras(source.config), *_model_tensors(source)):
-        name = names.get_name(tensor.name, try_suffixes=(".weight", ".bias")) or tensor.name
-        if name == tensor.name and not name.startswith("rope_"):
+    tensors = list(architecture.extras(source.config))
+    for tensor in _model_tensors(source):
+        name = names.get_name(tensor.name, try_suffixes=(".weight", ".bias"))
+        if name is None:
             raise ModelError(f"{tensor.name} has no place in the architecture {architecture.name}")
-        planned.append(Planned(Tensor(name, tensor.shape, tensor.read), type_of(name, tensor.shape, qtype)))
-    return planned
+        tensors.append(Tensor(name, tensor.shape, tensor.read))
+    return [Planned(tensor, type_of(tensor.name, tensor.shape, qtype)) for tensor in tensors]
 
 
 def _model_tensors(source: Source) -> Iterator[Tensor]:
     architecture = source.architecture
-    kept = [_renamed(stored) for stored in stored_tensors(source.folder) if _is_wanted(stored, architecture)]
-    if source.tied_head():
-        kept = [tensor for tensor in kept if tensor.name != "lm_head.weight"]
+    # A tied head is the embedding, which llama.cpp takes by itself.
+    tied = ("lm_head.weight",) if source.config.get("tie_word_embeddings") else ()
+    unwanted = (*_NEVER_NEEDED, *architecture.dropped, *tied)
+    stored = stored_tensors(source.folder)
+    kept = [Tensor(part.name, part.shape, part.read) for part in stored if not part.name.endswith(unwanted)]
     for tensor in stacked_experts(kept, source.config):
         yield from architecture.reshape(tensor, source.config)
-
-
-def _is_wanted(stored: StoredTensor, architecture: Architecture) -> bool:
-    return not stored.name.endswith((*_NEVER_NEEDED, *architecture.dropped)) and not _is_vision(stored.name)
-
-
-def _is_vision(name: str) -> bool:
-    return "vision_tower." in name or "multi_modal_projector." in name
-
-
-def _renamed(stored: StoredTensor) -> Tensor:
-    return Tensor(stored.name.replace("language_model.", ""), stored.shape, stored.read)
 
 
 def type_of(name: str, shape: Sequence[int], wanted: GGMLQuantizationType) -> GGMLQuantizationType:

@@ -51,15 +51,12 @@ class LlamaCppDecoder:
         draft: list[int] = []
         written: list[int] = []
         while True:
-            step = _accepted(session, sampler, draft)
-            ids = _cut(step, stop_ids, max_new_tokens - len(written))
-            ended = bool(ids) and (ids[-1] in stop_ids or len(written) + len(ids) >= max_new_tokens)
-            over = next((place for place, token in enumerate(ids) if sampler.ends(token)), None)
-            if over is not None and not ended:
-                ids, ended = ids[:over], True
+            drawn = _accepted(session, sampler, draft)[: max_new_tokens - len(written)]
+            ids, ended = _until_end(drawn, stop_ids, sampler)
             written += ids
             if ids:
-                yield DecodeStep(tuple(ids), drafted=len(draft), accepted=len(step) - 1)
+                yield DecodeStep(tuple(ids), drafted=len(draft), accepted=len(ids) - 1)
+            ended = ended or len(written) == max_new_tokens
             if ended:
                 return
             draft = self._draft([*prompt, *written], max_new_tokens - len(written)) if model.weights.forgets else []
@@ -89,9 +86,14 @@ def _accepted(session: Session, sampler: _Sampler, draft: Sequence[int]) -> list
     return drawn
 
 
-def _cut(ids: list[int], stop_ids: frozenset[int], room: int) -> list[int]:
-    stop = next((place for place, token in enumerate(ids) if token in stop_ids), len(ids))
-    return ids[: min(stop + 1, room)]
+def _until_end(ids: Sequence[int], stop_ids: frozenset[int], sampler: _Sampler) -> tuple[list[int], bool]:
+    """Return ids up to the first stop, and whether there was one; an end of the model's own is left out."""
+    for place, token in enumerate(ids):
+        if token in stop_ids:
+            return list(ids[: place + 1]), True
+        if sampler.ends(token):
+            return list(ids[:place]), True
+    return list(ids), False
 
 
 class _Sampler:
