@@ -86,10 +86,13 @@ def go_template(model: CausalModel) -> tuple[str, list[str]]:
     if last != closing:
         raise ModelError("the chat template writes turns in different ways, which Ollama's form cannot express")
     with_system = model.tokenizer.render_chat([system, user], True)
+    stops = _stops(model, after)
     # The token that opens every text is put there by Ollama itself.
     bos = model.tokenizer.bos or ""
-    go = _go(opening.removeprefix(bos), closing, after, with_system and with_system.removeprefix(bos))
-    return go, _stops(model, after)
+    opening = opening.removeprefix(bos)
+    end, repeated = _split_after(opening, after, stops)
+    head = _head(opening, closing, repeated, with_system and with_system.removeprefix(bos))
+    return head + _turns(repeated, closing, end), stops
 
 
 def _rendered(model: CausalModel, messages: Sequence[Message]) -> str:
@@ -99,28 +102,33 @@ def _rendered(model: CausalModel, messages: Sequence[Message]) -> str:
     return text
 
 
-def _go(opening: str, closing: str, after: str, with_system: str | None) -> str:
-    """Put the parts together. ``opening`` is what stands before the first user's text when there is no system prompt;
-    ``after`` what stands between an answer and the next user's text."""
-    stop, repeated = _split_after(opening, after)
-    first = opening.removesuffix(repeated)
+def _head(opening: str, closing: str, repeated: str, with_system: str | None) -> str:
+    """Return what stands before the first turn: with a system prompt where one is given, else as the model has it."""
+    first = _literal(opening.removesuffix(repeated))
     if with_system is None or _S not in with_system:
-        head = _literal(first)
-    else:
-        before, between = with_system.removesuffix(f"{_A}{closing}").split(_S)
-        head = f"{{{{ if .System }}}}{_literal(before)}{{{{ .System }}}}{_literal(between.removesuffix(repeated))}"
-        head += f"{{{{ else }}}}{_literal(first)}{{{{ end }}}}"
-    messages = (
-        f'{{{{ range $i, $m := .Messages }}}}{{{{ if eq $m.Role "user" }}}}{_literal(repeated)}{{{{ $m.Content }}}}'
-        f'{_literal(closing)}{{{{ else if eq $m.Role "assistant" }}}}{{{{ $m.Content }}}}{_literal(stop)}'
+        return first
+    before, between = with_system.removesuffix(f"{_A}{closing}").split(_S)
+    given = f"{_literal(before)}{{{{ .System }}}}{_literal(between.removesuffix(repeated))}"
+    return f"{{{{ if .System }}}}{given}{{{{ else }}}}{first}{{{{ end }}}}"
+
+
+def _turns(opening: str, closing: str, end: str) -> str:
+    return (
+        f'{{{{ range $i, $m := .Messages }}}}{{{{ if eq $m.Role "user" }}}}{_literal(opening)}{{{{ $m.Content }}}}'
+        f'{_literal(closing)}{{{{ else if eq $m.Role "assistant" }}}}{{{{ $m.Content }}}}{_literal(end)}'
         "{{ end }}{{ end }}"
     )
-    return head + messages
 
 
-def _split_after(opening: str, after: str) -> tuple[str, str]:
-    """Split what follows an answer into its end and the opening of the next turn: the longest that opened the first."""
-    for start in range(len(after) + 1):
+def _split_after(opening: str, after: str, stops: Sequence[str]) -> tuple[str, str]:
+    """Split what follows an answer into the answer's end and the opening of the next turn, which also opens the first.
+
+    The answer ends behind the token that stops it and the space after that, where such a split is possible.
+    """
+    stop = next((stop for stop in stops if stop in after), "")
+    behind = after.partition(stop)[2] if stop else after
+    preferred = len(after) - len(behind.lstrip())
+    for start in (preferred, *range(len(after) + 1)):
         if opening.endswith(after[start:]):
             return after[:start], after[start:]
     return after, ""
