@@ -40,7 +40,7 @@ def export(request: Request, catalogue: Catalogue, *, needs_adapter: bool = Fals
     (check_output_file if is_file else check_output)(output.output, overwrite=output.overwrite)
     opened = open_model(request.get(ModelSettings), catalogue, TORCH)
     if opened.adapter is None and (needs_adapter or spec.takes == "adapter"):
-        raise ModelError("there is no adapter: add --adapter FOLDER")
+        raise ModelError(f"there is no adapter to {'merge' if needs_adapter else 'export'}: add --adapter FOLDER")
     exporter: Exporter = request.components["format"].make(catalogue)
     template = _chat_template(opened, catalogue)
     if _wants_weights(spec, opened):

@@ -139,7 +139,7 @@ def test_an_adapter_is_needed_to_export_one(model_folder: Models, tmp_path: Path
         "export", "--model", model_folder("qwen3"), "--format", "gguf-adapter", "--output", tmp_path / "a"
     )
     assert result.status == 2
-    assert "there is no adapter: add --adapter FOLDER" in result.stderr
+    assert "there is no adapter to export: add --adapter FOLDER" in result.stderr
 
 
 def test_a_gguf_file_is_exported_anew(model_folder: Models, tmp_path: Path, lmflow_cli: Cli) -> None:
