@@ -10,8 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from lmflow_core.api import ExportReport, ModelError
+from lmflow_gguf.checkpoint import stored_tensors
 from lmflow_gguf.convert import PLAIN_TYPES, Source, convert, make_source
+from lmflow_gguf.importance import importance_matrix
 from lmflow_gguf.options import ConversionOptions, GgufOptions
+from lmflow_gguf.quantise import quantise
+from lmflow_gguf.report import report
+from lmflow_gguf.runtime import library
+from lmflow_gguf.verify import verify
 from lmflow_transformers.api import CausalModel, HuggingFaceExporter
 
 # The plain type that holds the weights without loss, by the number format most of them are stored in.
@@ -50,7 +56,7 @@ class GgufWriter:
         self._source = source
         self._options = options
         self._scratch = folder / ".gguf"
-        self._importance: Mapping[str, object] | None = None
+        self._importance: Mapping[str, Any] | None = None
 
     def write(self, name: str, file: Path) -> None:
         """Write a file of a type, and check it when that was asked for."""
@@ -59,8 +65,6 @@ class GgufWriter:
         else:
             self._quantise(name, file)
         if self._options.verify:
-            from lmflow_gguf.verify import verify
-
             verify(file, name, self._model)
 
     def plain(self, name: str) -> Path:
@@ -72,13 +76,8 @@ class GgufWriter:
         return file
 
     def _quantise(self, name: str, file: Path) -> None:
-        from lmflow_gguf.quantise import quantise
-        from lmflow_gguf.runtime import library
-
         library()  # told of before minutes of conversion
         if self._options.calibration is not None and self._importance is None:
-            from lmflow_gguf.importance import importance_matrix
-
             self._importance = importance_matrix(self._model, self._source, self._options.calibration)
         quantise(self.plain(_lossless_type(self._source)), file, name, self._importance)
 
@@ -88,15 +87,11 @@ class GgufWriter:
 
 
 def _report(writer: GgufWriter, files: Mapping[str, Path], options: GgufOptions) -> list[Mapping[str, object]]:
-    from lmflow_gguf.report import report
-
     source = files.get("F32") or writer.plain("F32")
     return report(files, source, options.report_text)
 
 
 def _lossless_type(source: Source) -> str:
-    from lmflow_gguf.checkpoint import stored_tensors
-
     stored = [tensor.format for tensor in stored_tensors(source.folder) if len(tensor.shape) > 1]
     return _LOSSLESS[max(set(stored), key=stored.count)]
 
