@@ -6,10 +6,12 @@ each addition.
 
 from lmflow_core.contracts import (
     IGNORE,
+    AnswerStream,
     Attention,
     DatasetFormat,
     Decoder,
     DecodeStep,
+    DrawnToken,
     Encoded,
     EncodedDataset,
     Engine,
@@ -20,18 +22,33 @@ from lmflow_core.contracts import (
     ModelLoader,
     Objective,
     Score,
+    TalkingCommand,
+    TalkingModel,
     Template,
     Tokenizer,
+    TokenLogprob,
     TrainingJob,
     TrainingReport,
     Tuner,
     World,
 )
-from lmflow_core.conversations import ROLES, Conversation, Example, Message, Prompted, Segment, Text, ToolCall
+from lmflow_core.conversations import (
+    ROLES,
+    Conversation,
+    Example,
+    Message,
+    Prompted,
+    Segment,
+    Text,
+    ToolCall,
+    as_turns,
+    call_id,
+    is_trained,
+)
 from lmflow_core.errors import DataError, LmflowError, ModelError, OptionError, OutputError, RequestError
 from lmflow_core.hookspecs import hookimpl
 from lmflow_core.options import option
-from lmflow_core.settings import ModelSettings, TrainingSettings
+from lmflow_core.settings import DecodingSettings, ModelSettings, TrainingSettings
 from lmflow_core.specs import (
     AttentionSpec,
     CommandSpec,
@@ -44,7 +61,7 @@ from lmflow_core.specs import (
     TemplateSpec,
     TunerSpec,
 )
-from lmflow_core.templates import ChatTemplate
+from lmflow_core.templates import ChatTemplate, Thoughts, Tools
 
 API_LEVEL = 1
 
@@ -52,6 +69,7 @@ __all__ = [
     "API_LEVEL",
     "IGNORE",
     "ROLES",
+    "AnswerStream",
     "Attention",
     "AttentionSpec",
     "ChatTemplate",
@@ -63,6 +81,8 @@ __all__ = [
     "DecodeStep",
     "Decoder",
     "DecoderSpec",
+    "DecodingSettings",
+    "DrawnToken",
     "Encoded",
     "EncodedDataset",
     "Engine",
@@ -87,17 +107,25 @@ __all__ = [
     "RequestError",
     "Score",
     "Segment",
+    "TalkingCommand",
+    "TalkingModel",
     "Template",
     "TemplateSpec",
     "Text",
+    "Thoughts",
+    "TokenLogprob",
     "Tokenizer",
     "ToolCall",
+    "Tools",
     "TrainingJob",
     "TrainingReport",
     "TrainingSettings",
     "Tuner",
     "TunerSpec",
     "World",
+    "as_turns",
+    "call_id",
     "hookimpl",
+    "is_trained",
     "option",
 ]

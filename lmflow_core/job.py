@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lmflow_core.errors import LmflowError, OptionError, RequestError, suggestion
 from lmflow_core.opening import find_model
-from lmflow_core.options import OptionField, build, fields_of, to_values
+from lmflow_core.options import OptionField, build, changed, fields_of, to_values
 from lmflow_core.registry import Catalogue, Provided
 from lmflow_core.settings import (
     ChoiceSettings,
@@ -60,6 +60,20 @@ class Component:
     def make(self, catalogue: Catalogue) -> Any:
         """Import the target and make the component."""
         return catalogue.of_kind(self.provided.spec.kind).load(self.provided.qualified)(self.options)
+
+    def changed(self, values: Mapping[str, object]) -> Component:
+        """Return the same choice with other values for some of its options.
+
+        Raises:
+            OptionError: it has no such option, or the value is out of range.
+        """
+        if not values:
+            return self
+        known = {f.name for f in fields_of(type(self.options))} if self.options is not None else set()
+        for name in values:
+            if name not in known:
+                raise OptionError(f"{name}: the {self.provided.spec.kind} {self.name!r} has no such option")
+        return replace(self, options=changed(self.options, values))
 
 
 @dataclass(frozen=True)

@@ -128,9 +128,13 @@ class ObjectiveSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class TemplateSpec(Spec):
-    """A conversation template; ``target`` is an object that satisfies ``Template``."""
+    """A conversation template; ``target`` is an object that satisfies ``Template``.
+
+    ``models`` names the models it was made for, for listings.
+    """
 
     kind: ClassVar[str] = "template"
+    models: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,12 +201,19 @@ class EngineSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class CommandSpec(Spec):
-    """A command of ``lmflow``; ``target`` is a ``click.Command``. The core's own names are reserved."""
+    """A command of ``lmflow``; ``target`` is a ``click.Command``. The core's own names are reserved.
+
+    With ``talks`` set the command works with a model that answers: it takes the flags of ``lmflow chat`` beside those
+    of ``options``, and ``target`` is a function that satisfies ``TalkingCommand``.
+    """
 
     kind: ClassVar[str] = "command"
+    talks: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.options is not None and not self.talks:
+            raise SpecError(f"the command {self.name!r} has options but does not talk; a click command has its own")
         for name in CORE_COMMANDS.intersection((self.name, *self.aliases)):
             raise SpecError(f"the command name {name!r} is reserved for the core")
 

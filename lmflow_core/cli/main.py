@@ -83,9 +83,13 @@ def cli(no_plugin: tuple[str, ...], debug: bool) -> None:
 
 def _command_of_plugin(catalogue: Catalogue, name: str) -> click.Command:
     command = catalogue.commands.load(name)
+    spec = catalogue.commands.spec(name)
+    if spec.talks:
+        from lmflow_core.cli.talking import talking_command
+
+        return talking_command(spec, command)
     if not isinstance(command, click.Command):
-        target = catalogue.commands.spec(name).target
-        raise PluginLoadError(f"command {name!r}: its target {target} is no click command")
+        raise PluginLoadError(f"command {name!r}: its target {spec.target} is no click command")
     return command
 
 

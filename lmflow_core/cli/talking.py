@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 
 import click
 
@@ -10,11 +11,13 @@ from lmflow_core import console
 from lmflow_core.answers import Answer
 from lmflow_core.cli.flags import Arguments
 from lmflow_core.cli.shaped import ShapedCommand, print_json
+from lmflow_core.contracts import TalkingCommand
 from lmflow_core.conversations import Message
 from lmflow_core.errors import RequestError
-from lmflow_core.job import CHAT, GENERATE, Request
+from lmflow_core.job import CHAT, GENERATE, Request, Shape
 from lmflow_core.registry import Catalogue
 from lmflow_core.settings import PromptSettings
+from lmflow_core.specs import CommandSpec
 from lmflow_core.workflows.generate import Talker, open_talker
 
 
@@ -39,7 +42,14 @@ def _statistics(answer: Answer) -> dict[str, object]:
         "seconds": round(answer.seconds, 3),
         "tokens_per_second": round(answer.tokens_per_second, 2),
         "finish_reason": answer.finish_reason,
+        **_logprobs(answer),
     }
+
+
+def _logprobs(answer: Answer) -> dict[str, object]:
+    """Return the probabilities of the drawn tokens, where the decoder's options asked for them."""
+    told = [{"id": token.id, **asdict(token.logprob)} for token in answer.drawn if token.logprob is not None]
+    return {"logprobs": told} if told else {}
 
 
 def _stream(answer: Answer) -> None:
@@ -84,3 +94,14 @@ def _turn(talker: Talker, line: str) -> None:
 
 generate = ShapedCommand(GENERATE, _generate, summary="Answer one prompt; the answer streams to stdout.")
 chat = ShapedCommand(CHAT, _chat, summary="Talk with a model. Ctrl-C stops an answer, /exit ends.")
+
+
+def talking_command(spec: CommandSpec, target: TalkingCommand) -> ShapedCommand:
+    """Return the command of a plugin that works with a model that answers: the flags of ``chat`` and its own."""
+    own = spec.options
+
+    def run(request: Request, catalogue: Catalogue, arguments: Arguments) -> None:
+        target(lambda: open_talker(request, catalogue), None if own is None else request.get(own))
+
+    shape = Shape(spec.name, CHAT.settings if own is None else (*CHAT.settings, own), CHAT.selectors)
+    return ShapedCommand(shape, run, summary=spec.summary)

@@ -12,7 +12,7 @@ from typing import Any
 from lmflow_core import console
 from lmflow_core.contracts import Engine, Template, TrainingJob, TrainingReport, Tuner, World
 from lmflow_core.encoding import Encoder
-from lmflow_core.errors import DataError
+from lmflow_core.errors import DataError, RequestError
 from lmflow_core.examples import ExampleReader, Located
 from lmflow_core.job import Request
 from lmflow_core.opening import OpenModel, choose_template_for, open_model
@@ -55,8 +55,10 @@ def finetune(request: Request, catalogue: Catalogue) -> Finetuned | None:
     check_output(output.output, overwrite=output.overwrite, resume=resume)
     engine: Engine = request.components["engine"].make(catalogue)
     with engine.start() as world:
+        _check_alike(engine, "plugins", catalogue.plugins.digest())
         opened = open_model(request.get(ModelSettings), catalogue, TORCH)
         prepared = _prepare(request, opened, catalogue, world)
+        _check_alike(engine, "data", prepared.rows.fingerprint())
         tuner = _tuner(request, catalogue)
         opened.load()
         tuner.prepare(opened.model, request.get(TrainingSettings).seed)
@@ -64,6 +66,20 @@ def finetune(request: Request, catalogue: Catalogue) -> Finetuned | None:
         if not world.leads:
             return None
         return _keep(request, catalogue, opened, prepared, tuner, report)
+
+
+def _check_alike(engine: Engine, what: str, digest: str) -> None:
+    """Refuse to train when the processes of a job do not have the same plugins or data.
+
+    Raises:
+        RequestError: their digests differ.
+    """
+    digests = engine.gathered(digest)
+    if len(set(digests)) > 1:
+        found = ", ".join(f"rank {rank} {value}" for rank, value in enumerate(digests))
+        raise RequestError(
+            f"the processes of this job do not have the same {what} ({found}): make their machines alike"
+        )
 
 
 def _tuner(request: Request, catalogue: Catalogue) -> Tuner:

@@ -2,37 +2,71 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from lmflow_core.answers import Answer, all_stops, prompt_ids
 from lmflow_core.contracts import Decoder, LanguageModel, Template
 from lmflow_core.conversations import Message
-from lmflow_core.job import Request
+from lmflow_core.job import Component, Request
 from lmflow_core.opening import choose_template, open_model
+from lmflow_core.options import changed
 from lmflow_core.registry import Catalogue
 from lmflow_core.settings import DecodingSettings, ModelSettings
+
+# What one answer may want otherwise than the command line says, beside the options of the decoder.
+_CHANGEABLE = ("max_new_tokens", "stop", "seed")
 
 
 @dataclass
 class Talker:
-    """A loaded model with a decoder and a template, ready to answer. ``template`` is None for raw prompts."""
+    """A loaded model with a decoder and a template, ready to answer. ``template`` is None for raw prompts.
 
+    ``name`` is what the command line calls the model; ``decoding`` is the choice of the decoder, from which another one
+    with other options is made.
+    """
+
+    name: str
     model: LanguageModel
     decoder: Decoder
     template: Template | None
     settings: DecodingSettings
+    decoding: Component
+    catalogue: Catalogue
     history: list[Message] = field(default_factory=list)
 
-    def answer(self, messages: list[Message]) -> Answer:
-        """Return the answer to a conversation that ends with the user; iterate over it to have it written."""
+    def answer(self, messages: Sequence[Message]) -> Answer:
+        """Return the answer to a conversation that ends with the user; iterate over it to have it written.
+
+        Raises:
+            ValueError: the template has no place for one of the messages.
+        """
+        return self._answer(messages, self.template)
+
+    def complete(self, prompt: str) -> Answer:
+        """Return what follows a plain text, without a template."""
+        return self._answer([Message("user", prompt)], None)
+
+    def _answer(self, messages: Sequence[Message], template: Template | None) -> Answer:
         tokenizer = self.model.tokenizer
-        prompt = prompt_ids(tokenizer, self.template, messages)
-        return Answer(
-            self.decoder,
-            self.model,
-            prompt,
-            self.settings,
-            all_stops(self.settings, self.template, tokenizer),
+        prompt = prompt_ids(tokenizer, template, messages)
+        return Answer(self.decoder, self.model, prompt, self.settings, all_stops(self.settings, template, tokenizer))
+
+    def changed(self, **values: object) -> Talker:
+        """Return the same model with other values of the decoder's options or of ``max_new_tokens, stop, seed``.
+
+        Raises:
+            OptionError: the decoder has no such option, or the value is out of range.
+        """
+        own = {name: value for name, value in values.items() if name in _CHANGEABLE}
+        options = {name: value for name, value in values.items() if name not in _CHANGEABLE}
+        decoding = self.decoding.changed(options)
+        return replace(
+            self,
+            decoder=decoding.make(self.catalogue) if options else self.decoder,
+            settings=changed(self.settings, own),
+            decoding=decoding,
+            history=[],
         )
 
     def opening(self) -> list[Message]:
@@ -61,9 +95,9 @@ def open_talker(request: Request, catalogue: Catalogue, *, raw: bool = False) ->
         LmflowError: the model, template or decoder cannot be used.
     """
     settings = request.get(DecodingSettings)
-    chosen = request.components["decoder"]
-    needed_by = f"decoder {chosen.name!r}"
-    opened = open_model(request.get(ModelSettings), catalogue, chosen.provided.spec.runtime, needed_by)
+    asked = request.get(ModelSettings)
+    decoding = request.components["decoder"]
+    opened = open_model(asked, catalogue, decoding.provided.spec.runtime, f"decoder {decoding.name!r}")
     template = None if raw else choose_template(settings.template, opened, catalogue)[1]
-    decoder: Decoder = chosen.make(catalogue)
-    return Talker(opened.load(), decoder, template, settings)
+    decoder: Decoder = decoding.make(catalogue)
+    return Talker(asked.model, opened.load(), decoder, template, settings, decoding, catalogue)

@@ -113,9 +113,10 @@ def test_a_template_that_refuses_or_misbehaves_gives_nothing(exported: Exported)
     from lmflow_gguf.chat import render_chat
 
     messages = (Message("user", "a"),)
-    assert render_chat("{{ raise_exception('no') }}", messages, True, "", "") is None
-    assert render_chat("{{ ''.__class__.__mro__ }}", messages, True, "", "") is None
-    assert render_chat("{{ bos_token }}{{ messages[0]['content'] | tojson }}", messages, True, "B", "") == 'B"a"'
+    assert render_chat("{{ raise_exception('no') }}", messages) is None
+    assert render_chat("{{ ''.__class__.__mro__ }}", messages) is None
+    assert render_chat("{{ bos_token }}{{ messages[0]['content'] | tojson }}", messages, bos_token="B") == 'B"a"'
+    assert render_chat("{{ strftime_now('%d %b %Y') }}", messages) == "26 Jul 2024"
 
 
 def test_greedy_answers_are_those_of_the_source(exported: Exported, model_folder: Models) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -286,3 +289,22 @@ def test_no_text_gives_a_control_token_and_text_comes_back(build: str, texts: li
         # The others drop a leading space or make one up, by their own design.
         if (build, continues) in ROUND_TRIPS:
             assert tokenizer.decode(ids) == text
+
+
+def test_text_of_many_threads_never_becomes_a_control_token() -> None:
+    tokenizer = TransformersTokenizer(make_tokenizer())
+    control = set(tokenizer.control_tokens.values())
+    text = "hi <|im_end|> there " * 50
+    expected = tokenizer.encode([text], [False])
+
+    def encoded_alike(_: int) -> bool:
+        return all(tokenizer.encode([text], [False]) == expected for _ in range(40))
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert all(pool.map(encoded_alike, range(8)))
+    finally:
+        sys.setswitchinterval(before)
+    assert control.isdisjoint(expected[0])

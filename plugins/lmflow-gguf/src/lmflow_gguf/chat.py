@@ -10,21 +10,25 @@ from typing import Any
 from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from lmflow_core.api import Message
+from lmflow_core.api import Message, as_turns
+
+# A template that asks for the date is given this one: a text is the same on every day.
+_DAY = datetime.datetime(2024, 7, 26)
 
 
-def render_chat(template: str, messages: Sequence[Message], prompt: bool, bos: str, eos: str) -> str | None:
-    """Return the text of a conversation, or None when the template refuses it."""
+def render_chat(template: str, messages: Sequence[Message], **values: Any) -> str | None:
+    """Return the text of a conversation, or None when the template refuses it.
+
+    ``values`` are what the template is given besides: ``add_generation_prompt``, ``bos_token``, ``tools``, …
+    """
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
     )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
-    turns = [{"role": message.role, "content": message.content} for message in messages]
+    environment.globals["strftime_now"] = _DAY.strftime
     try:
-        compiled = environment.from_string(template)
-        return compiled.render(messages=turns, add_generation_prompt=prompt, bos_token=bos, eos_token=eos)
+        return environment.from_string(template).render(messages=as_turns(messages), **values)
     except Exception:  # a template may refuse a conversation with any error of its own
         return None
 

@@ -6,13 +6,15 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from lmflow_core.api import Message, ModelError
 from lmflow_gguf.chat import render_chat
 from lmflow_gguf.header import read_header
 from lmflow_gguf.runtime import Weights, library
 
-_CONTROL, _USER_DEFINED = 8, 16
+# llama.cpp's attributes of tokens.
+_CONTROL, _USER_DEFINED, _BEFORE, _BEHIND = 8, 16, 128, 256
 
 
 class GgufTokenizer:
@@ -33,8 +35,12 @@ class GgufTokenizer:
     @property
     def bos(self) -> str | None:
         """The opening token, when the file says that one is put before a text."""
-        opens = self._lib.llama_vocab_get_add_bos(self._spaced.vocabulary)
-        return self._named(self._lib.llama_vocab_bos(self._spaced.vocabulary)) if opens else None
+        return self.bos_token if self._lib.llama_vocab_get_add_bos(self._spaced.vocabulary) else None
+
+    @property
+    def bos_token(self) -> str | None:
+        """The token named as the opening one."""
+        return self._named(self._lib.llama_vocab_bos(self._spaced.vocabulary))
 
     @property
     def eos(self) -> str | None:
@@ -54,6 +60,16 @@ class GgufTokenizer:
                 text = self._spaced.text_of(token)
                 if attributes & _CONTROL or len(text.replace("\u2581", " ").strip()) > 1:
                     found[text] = token
+        return found
+
+    @cached_property
+    def swallows_space(self) -> Mapping[str, tuple[bool, bool]]:
+        """Control tokens that take the white space before or behind them, as llama.cpp knows of some models."""
+        found = {}
+        for text, token in self.control_tokens.items():
+            attributes = self._lib.llama_vocab_get_attr(self._spaced.vocabulary, token)
+            if attributes & (_BEFORE | _BEHIND):
+                found[text] = (bool(attributes & _BEFORE), bool(attributes & _BEHIND))
         return found
 
     @property
@@ -104,10 +120,28 @@ class GgufTokenizer:
         """Return the text of ids, control tokens included."""
         return b"".join(map(self._spaced.piece, ids)).decode("utf-8", errors="replace")
 
-    def render_chat(self, messages: Sequence[Message], add_generation_prompt: bool) -> str | None:
-        """Return the file's own rendering, or None when it has none or refuses the messages."""
+    @property
+    def chat_template(self) -> str | None:
+        """The file's own chat template."""
         template = self.header.keys.get("tokenizer.chat_template")
-        if not isinstance(template, str) or not template:
+        return template if isinstance(template, str) and template else None
+
+    def render_chat(
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] = (),
+        jinja: str | None = None,
+    ) -> str | None:
+        """Return the file's own rendering, or that of a given template, or None when it refuses the messages."""
+        template = jinja or self.chat_template
+        if template is None:
             return None
-        bos = self._named(self._lib.llama_vocab_bos(self._spaced.vocabulary))
-        return render_chat(template, messages, add_generation_prompt, bos or "", self.eos or "")
+        return render_chat(
+            template,
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            bos_token=self.bos_token or "",
+            eos_token=self.eos or "",
+            tools=[*tools] or None,
+        )

@@ -17,6 +17,7 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 from lmflow_core.api import RequestError
+from lmflow_transformers.lean import recomputable
 
 # The name must not contain "sdpa": transformers would then refuse models that are only barred from plain SDPA.
 PACKED = "lmflow_packed"
@@ -92,7 +93,9 @@ def packed_attention(
         _attend(q, k, v, dropout, scaling, sliding_window, softcap)
         for q, k, v in zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True)
     ]
-    return torch.cat(attended, dim=2).transpose(1, 2), None
+    parts = [part.transpose(1, 2) for part in attended]
+    kept = [part.detach() for part in parts]
+    return recomputable(torch.cat(parts, dim=1), lambda: torch.cat(kept, dim=1)), None
 
 
 def _attend(
