@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,7 @@ class _Sampler:
         self._lib = lib = library()
         self._vocabulary = weights.vocabulary
         self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+        weakref.finalize(self, lib.llama_sampler_free, self._chain)
         for sampler in self._parts(weights, options, grammar, seed, prompt):
             lib.llama_sampler_chain_add(self._chain, sampler)
 
@@ -144,11 +146,6 @@ class _Sampler:
     def ends(self, token: int) -> bool:
         """Whether the model marks the end of its answer with a token."""
         return bool(self._lib.llama_vocab_is_eog(self._vocabulary, token))
-
-    def __del__(self) -> None:
-        if getattr(self, "_chain", None):
-            self._lib.llama_sampler_free(self._chain)
-            self._chain = None
 
 
 class _PromptCache:

@@ -6,6 +6,7 @@ import ctypes
 import functools
 import importlib
 import os
+import weakref
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -94,15 +95,11 @@ class Weights:
         self.handle = lib.llama_model_load_from_file(os.fsencode(file), parameters)
         if not self.handle:
             raise ModelError(f"llama.cpp cannot load {file}: {reason()}")
+        weakref.finalize(self, lib.llama_model_free, self.handle)
         self.vocabulary = lib.llama_model_get_vocab(self.handle)
         self.size: int = lib.llama_vocab_n_tokens(self.vocabulary)
         # A recurrent state cannot be taken back to an earlier token.
         self.forgets = not (lib.llama_model_is_recurrent(self.handle) or lib.llama_model_is_hybrid(self.handle))
-
-    def __del__(self) -> None:
-        if getattr(self, "handle", None):
-            self._lib.llama_model_free(self.handle)
-            self.handle = None
 
     def tokenize(self, text: str) -> list[int]:
         """Return the ids of a text in which nothing is a control token."""
@@ -170,8 +167,10 @@ class Session:
         self.handle = lib.llama_init_from_model(weights.handle, parameters)
         if not self.handle:
             raise ModelError(f"llama.cpp cannot make room for {self.length} tokens: {reason()}")
+        weakref.finalize(self, lib.llama_free, self.handle)
         self._memory = lib.llama_get_memory(self.handle)
         self._batch = lib.llama_batch_init(_BATCH, 0, 1)
+        weakref.finalize(self, lib.llama_batch_free, self._batch)
         if adapter is not None:
             self._put_on(adapter)
 
@@ -181,14 +180,6 @@ class Session:
             raise ModelError(f"the adapter {adapter} does not fit {self.weights.file}: {reason()}")
         handles = (self._lib.llama_adapter_lora_p_ctypes * 1)(self._adapter)
         self._lib.llama_set_adapters_lora(self.handle, handles, 1, (ctypes.c_float * 1)(1.0))
-
-    def __del__(self) -> None:
-        if getattr(self, "_batch", None) is not None:
-            self._lib.llama_batch_free(self._batch)
-            self._batch = None
-        if getattr(self, "handle", None):
-            self._lib.llama_free(self.handle)
-            self.handle = None
 
     def keep(self, count: int) -> None:
         """Forget all but the first tokens of the cache."""
