@@ -47,6 +47,7 @@ from lmflow_core.conversations import (
     Segment,
     Text,
     ToolCall,
+    as_turns,
     call_id,
     is_trained,
 )
@@ -138,6 +139,7 @@ __all__ = [
     "Tuner",
     "TunerSpec",
     "World",
+    "as_turns",
     "call_id",
     "hookimpl",
     "is_trained",

@@ -109,11 +109,19 @@ class Score:
 
 
 class LanguageModel(Protocol):
-    """A model that is open: its tokenizer at once, its weights after :meth:`load`."""
+    """A model that is open: its tokenizer at once, its weights after :meth:`load`.
+
+    Attributes:
+        folder: where the model's own files are, in transformers' form and without any adapter; None when they are
+            nowhere, as for a model that was converted while it was opened.
+        adapter: the folder of the adapter that is on the model or waits for its weights.
+    """
 
     reference: str
     tokenizer: Tokenizer
     context_length: int | None
+    folder: Path | None
+    adapter: Path | None
 
     def load(self) -> None:
         """Load the weights, once.
@@ -507,16 +515,26 @@ class Benchmark(Protocol):
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an exporter wrote, by file name relative to the destination, with sizes in bytes."""
+    """What an exporter wrote.
+
+    Attributes:
+        files: sizes in bytes by file name relative to the destination.
+        measured: rows of a table, all with the same keys, when the exporter measured what it wrote.
+    """
 
     files: Mapping[str, int]
+    measured: Sequence[Mapping[str, object]] = ()
 
 
 class Exporter(Protocol):
     """Target of an ``ExporterSpec``."""
 
     def export(self, model: LanguageModel, folder: Path, chat_template: str | None) -> ExportReport:
-        """Write a loaded model into an empty folder, which the caller puts in place when all went well."""
+        """Write a model into an empty folder, which the caller puts in place when all went well.
+
+        Whether the model is loaded is said by ``ExporterSpec.takes``. ``chat_template`` is the Jinja text of the
+        model's template, when LMFlow knows it.
+        """
 
 
 CONTRACTS: dict[str, type] = {

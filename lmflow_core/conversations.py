@@ -115,6 +115,32 @@ def call_id(number: int) -> str:
     return f"{number:09d}"
 
 
+def as_turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Return messages as chat templates take them; calls are numbered, as some need ids."""
+    turns: list[dict[str, Any]] = []
+    calls = results = 0
+    for message in messages:
+        turn: dict[str, Any] = {"role": message.role, "content": message.content}
+        if message.reasoning is not None:
+            turn |= {"reasoning_content": message.reasoning, "thinking": message.reasoning}
+        if message.tool_calls:
+            results = calls
+            calls += len(message.tool_calls)
+            turn["tool_calls"] = [
+                {
+                    "id": call_id(number),
+                    "type": "function",
+                    "function": {"name": c.name, "arguments": dict(c.arguments)},
+                }
+                for number, c in enumerate(message.tool_calls, results + 1)
+            ]
+        elif message.role == "tool":
+            results += 1
+            turn["tool_call_id"] = call_id(results)
+        turns.append(turn)
+    return turns
+
+
 _DUE = {"system": ("user",), "user": ("assistant",), "assistant": ("user",), "tool": ("assistant", "tool")}
 
 

@@ -11,11 +11,12 @@ from lmflow_core.contracts import LanguageModel, ModelLoader, Template, Tokenize
 from lmflow_core.conversations import Conversation
 from lmflow_core.errors import ModelError, PluginLoadError, RequestError
 from lmflow_core.examples import Located
+from lmflow_core.finding import find_model
 from lmflow_core.job import Component
-from lmflow_core.registry import Catalogue, Provided
+from lmflow_core.registry import Catalogue
 from lmflow_core.scaling import scale_positions
 from lmflow_core.settings import ModelSettings
-from lmflow_core.specs import ModelSpec
+from lmflow_core.specs import TORCH
 from lmflow_core.templates.files import is_template_file, load_template_file
 from lmflow_core.templates.matching import most_alike
 from lmflow_core.templates.own import JinjaTemplate
@@ -40,7 +41,14 @@ class OpenModel:
         return self.model
 
 
-def open_model(settings: ModelSettings, catalogue: Catalogue, scaling: Component | None = None) -> OpenModel:
+def open_model(
+    settings: ModelSettings,
+    catalogue: Catalogue,
+    *,
+    scaling: Component | None = None,
+    runtime: str | None = None,
+    needed_by: str = "this command",
+) -> OpenModel:
     """Open the model that the settings name; the weights wait for :meth:`OpenModel.load`.
 
     A folder that holds an adapter opens the adapter's base model, with the adapter on it and its positions scaled as
@@ -50,21 +58,30 @@ def open_model(settings: ModelSettings, catalogue: Catalogue, scaling: Component
         settings: which model.
         catalogue: the components there are.
         scaling: the position scaling that was chosen, if one was.
+        runtime: what the model must run in; None takes any.
+        needed_by: what needs it, for the message.
 
     Raises:
         ModelError: the reference names no model, or the adapter's folder holds none.
-        RequestError: the model's positions cannot be scaled so.
+        RequestError: the model does not run in the runtime, or its positions cannot be scaled so.
         PluginError: the plugin that opens it is missing or broken.
     """
     settings, adapter, tuner = _with_adapter(settings, catalogue)
-    provided = find_model(settings.model, catalogue)
+    runtime, needed_by = (TORCH, "the adapter") if tuner and runtime is None else (runtime, needed_by)
+    provided = find_model(settings.model, catalogue, runtime, needed_by)
+    if settings.adapter is not None and tuner is None and settings.adapter.suffix != provided.spec.adapter_suffix:
+        raise ModelError(f"{settings.adapter} is a file that model {provided.spec.name!r} cannot put on itself")
     loader: ModelLoader = catalogue.models.load(provided.qualified)()
     model = loader.open(settings.model, settings)
     scale_positions(model, settings, scaling, adapter, catalogue)
+    if adapter is not None:
+        model.adapter = adapter
     return OpenModel(model, provided.spec.template, adapter, tuner)
 
 
 def _with_adapter(settings: ModelSettings, catalogue: Catalogue) -> tuple[ModelSettings, Path | None, Tuner | None]:
+    if settings.adapter is not None and settings.adapter.is_file():
+        return settings, None, None
     if settings.adapter is not None:
         return settings, settings.adapter, _adapter_tuner(settings.adapter, catalogue)
     folder = Path(settings.model).expanduser()
@@ -89,44 +106,6 @@ def _adapter_tuner(folder: Path, catalogue: Catalogue) -> Tuner:
     spec = catalogue.tuners.spec(owners[0])
     tuner: Tuner = catalogue.tuners.load(owners[0])(spec.options() if spec.options else None)
     return tuner
-
-
-def find_model(reference: str, catalogue: Catalogue) -> Provided[ModelSpec]:
-    """Return the spec that opens a reference: by its own name, else by the form of the reference.
-
-    Raises:
-        ModelError: the reference is no registered name, folder, file or hub name.
-        UnknownNameError: it names a model of a plugin that is not there.
-    """
-    exists = Path(reference).expanduser().exists()
-    if reference in catalogue.models or (":" in reference and not exists):
-        return catalogue.models.find(reference)
-    form = _form(reference, catalogue)
-    fitting = [provided for provided in catalogue.models if form in provided.spec.references]
-    if len(fitting) == 1:
-        return fitting[0]
-    if not fitting:
-        raise ModelError(f"no plugin opens {reference!r} (a {form} reference); see 'lmflow plugins --kind model'")
-    names = " or ".join(f"{p.qualified}" for p in fitting)
-    raise ModelError(f"{reference!r} can be opened by {names}; disable one with --no-plugin")
-
-
-def _form(reference: str, catalogue: Catalogue) -> str:
-    path = Path(reference).expanduser()
-    if path.is_dir():
-        return "folder"
-    if path.suffix == ".gguf":
-        if path.is_file():
-            return "gguf"
-        raise ModelError(f"no such file: {reference}")
-    if path.is_file():
-        raise ModelError(f"{reference} is a file; a model is a folder or a .gguf file")
-    if path.is_absolute() or reference.startswith((".", "~")) or reference.count("/") > 1:
-        raise ModelError(f"no such folder: {reference}")
-    if "/" in reference:
-        return "hub"
-    catalogue.models.find(reference)  # explains by cause why the name is unknown
-    raise AssertionError("find() raises for a name that is not registered")
 
 
 def choose_template(

@@ -15,7 +15,8 @@ import pytest
 
 from lmflow_core.conversations import Message
 from lmflow_core.errors import ModelError, PluginLoadError, RequestError, UnknownNameError
-from lmflow_core.opening import OpenModel, choose_template, find_model, load_template, matching_templates, open_model
+from lmflow_core.finding import find_model
+from lmflow_core.opening import OpenModel, choose_template, load_template, matching_templates, open_model
 from lmflow_core.plugins import PluginPolicy, PluginRecord, PluginSet, load_plugins
 from lmflow_core.registry import Catalogue
 from lmflow_core.settings import ModelSettings
@@ -125,6 +126,37 @@ def test_a_form_that_nobody_or_too_many_open(places: Path) -> None:
     assert find_model("owner/name", two).qualified == "transformers:causal"
 
 
+def _runner(**changes: Any) -> PluginRecord:
+    values = {"references": ("gguf",), "native": ("gguf",), "runtime": "fast", "decoder": "racer", **changes}
+    spec = ModelSpec(name="runner", target="runner:Loader", summary="Runs files.", **values)
+    return PluginRecord("runner", "lmflow-runner", "1", specs=(spec,))
+
+
+def test_what_runs_a_form_as_it_is_goes_before_what_converts_it(places: Path) -> None:
+    both = _catalogue(_runner())
+    assert find_model("weights.gguf", both).qualified == "runner:runner"
+    assert find_model("weights.gguf", both, "torch").qualified == "transformers:causal"
+    assert find_model("folder", both).qualified == "transformers:causal"
+    unready = _catalogue(_runner(requires=("no-such-distribution",)))
+    assert find_model("weights.gguf", unready).qualified == "transformers:causal"
+
+
+def test_a_model_of_another_runtime_is_refused(places: Path) -> None:
+    both = _catalogue(_runner())
+    with pytest.raises(RequestError) as caught:
+        find_model("folder", both, "fast", "decoder 'racer'")
+    assert str(caught.value) == "decoder 'racer' needs a model that runs in fast; 'folder' runs in torch"
+    with pytest.raises(RequestError) as caught:
+        find_model("runner:runner", both, "torch")
+    assert str(caught.value) == "this command needs a model that runs in torch; 'runner:runner' runs in fast"
+
+
+def test_an_adapter_that_is_a_file_is_for_models_that_put_it_on_themselves(tiny_model: Path, places: Path) -> None:
+    with pytest.raises(ModelError) as caught:
+        open_model(ModelSettings(model=str(tiny_model), adapter=places / "weights.gguf"), CATALOGUE)
+    assert str(caught.value) == f"{places / 'weights.gguf'} is a file that model 'causal' cannot put on itself"
+
+
 def test_opening_leaves_the_weights_for_later(tiny_model: Path) -> None:
     opened = open_model(ModelSettings(model=str(tiny_model), device="cpu"), CATALOGUE)
     assert (opened.template_name, opened.adapter, opened.tuner) == (None, None, None)
@@ -153,7 +185,8 @@ def test_adapters_that_are_none(tiny_model: Path, tmp_path: Path) -> None:
 def test_an_adapters_folder_opens_its_base_model(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tiny_model)}))
     opened = open_model(ModelSettings(model=str(tmp_path), device="cpu"), CATALOGUE)
-    assert opened.adapter == tmp_path
+    assert opened.adapter == opened.model.adapter == tmp_path
+    assert opened.model.folder == tiny_model
     assert opened.model.reference == str(tiny_model)
     named = open_model(ModelSettings(model=str(tiny_model), adapter=tmp_path, device="cpu"), CATALOGUE)
     assert (named.adapter, named.model.reference) == (tmp_path, str(tiny_model))

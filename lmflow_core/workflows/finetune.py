@@ -22,6 +22,7 @@ from lmflow_core.preparation import Counts, EncodedRows, Preparer
 from lmflow_core.record import run_record
 from lmflow_core.registry import Catalogue
 from lmflow_core.settings import DataSettings, ModelSettings, OutputSettings, ResumeSettings, TrainingSettings
+from lmflow_core.specs import TORCH
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ def finetune(request: Request, catalogue: Catalogue) -> Finetuned | None:
     engine: Engine = request.components["engine"].make(catalogue)
     with engine.start() as world:
         _check_alike(engine, "plugins", catalogue.plugins.digest())
-        opened = open_model(request.get(ModelSettings), catalogue, request.components.get("position_scaling"))
+        scaling = request.components.get("position_scaling")
+        opened = open_model(request.get(ModelSettings), catalogue, scaling=scaling, runtime=TORCH)
         prepared = _prepare(request, opened, catalogue, world)
         _check_alike(engine, "data", prepared.rows.fingerprint())
         tuner = _tuner(request, catalogue)

@@ -111,8 +111,14 @@ def open_talker(request: Request, catalogue: Catalogue, *, raw: bool = False) ->
     """
     settings = request.get(DecodingSettings)
     asked = request.get(ModelSettings)
-    opened = open_model(asked, catalogue, request.components.get("position_scaling"))
-    template = None if raw else choose_template(settings.template, opened, catalogue)[1]
     decoding = request.components["decoder"]
+    opened = open_model(
+        asked,
+        catalogue,
+        scaling=request.components.get("position_scaling"),
+        runtime=decoding.provided.spec.runtime,
+        needed_by=f"decoder {decoding.name!r}",
+    )
+    template = None if raw else choose_template(settings.template, opened, catalogue)[1]
     decoder: Decoder = decoding.make(catalogue)
     return Talker(asked.model, opened.load(), decoder, template, settings, decoding, catalogue)

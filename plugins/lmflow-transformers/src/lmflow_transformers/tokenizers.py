@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from lmflow_core.api import Message, ModelError, call_id
+from lmflow_core.api import Message, ModelError, as_turns
 
 # Chat templates that ask for today's date are given this one: a text trained on today is the same tomorrow.
 _DAY = {"%d": "26", "%m": "07", "%b": "Jul", "%B": "July", "%Y": "2024", "%y": "24"}
@@ -161,32 +161,6 @@ class TransformersTokenizer:
         except Exception:  # a template may refuse a conversation with any error of its own
             return None
         return text
-
-
-def as_turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """Return messages as chat templates take them; calls are numbered, as some need ids."""
-    turns: list[dict[str, Any]] = []
-    calls = results = 0
-    for message in messages:
-        turn: dict[str, Any] = {"role": message.role, "content": message.content}
-        if message.reasoning is not None:
-            turn |= {"reasoning_content": message.reasoning, "thinking": message.reasoning}
-        if message.tool_calls:
-            results = calls
-            calls += len(message.tool_calls)
-            turn["tool_calls"] = [
-                {
-                    "id": call_id(number),
-                    "type": "function",
-                    "function": {"name": c.name, "arguments": dict(c.arguments)},
-                }
-                for number, c in enumerate(message.tool_calls, results + 1)
-            ]
-        elif message.role == "tool":
-            results += 1
-            turn["tool_call_id"] = call_id(results)
-        turns.append(turn)
-    return turns
 
 
 def _is_mark(text: str) -> bool:
