@@ -32,7 +32,18 @@ from lmflow_core.contracts import (
     Tuner,
     World,
 )
-from lmflow_core.conversations import ROLES, Conversation, Example, Message, Prompted, Segment, Text, ToolCall
+from lmflow_core.conversations import (
+    ROLES,
+    Conversation,
+    Example,
+    Message,
+    Prompted,
+    Segment,
+    Text,
+    ToolCall,
+    call_id,
+    is_trained,
+)
 from lmflow_core.errors import DataError, LmflowError, ModelError, OptionError, OutputError, RequestError
 from lmflow_core.hookspecs import hookimpl
 from lmflow_core.options import option
@@ -49,7 +60,7 @@ from lmflow_core.specs import (
     TemplateSpec,
     TunerSpec,
 )
-from lmflow_core.templates import ChatTemplate
+from lmflow_core.templates import ChatTemplate, Thoughts, Tools
 
 API_LEVEL = 1
 
@@ -100,15 +111,19 @@ __all__ = [
     "Template",
     "TemplateSpec",
     "Text",
+    "Thoughts",
     "TokenLogprob",
     "Tokenizer",
     "ToolCall",
+    "Tools",
     "TrainingJob",
     "TrainingReport",
     "TrainingSettings",
     "Tuner",
     "TunerSpec",
     "World",
+    "call_id",
     "hookimpl",
+    "is_trained",
     "option",
 ]

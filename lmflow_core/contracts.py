@@ -45,12 +45,20 @@ class Tokenizer(Protocol):
         """The token that opens a sequence, when the model wants one; else None."""
 
     @property
+    def bos_token(self) -> str | None:
+        """The token that a template means by the opening one, whether or not plain texts begin with it."""
+
+    @property
     def eos(self) -> str | None:
         """The token that ends a sequence, or None."""
 
     @property
     def control_tokens(self) -> Mapping[str, int]:
         """Ids of the tokens that stand for themselves and are never made from ordinary text."""
+
+    @property
+    def swallows_space(self) -> Mapping[str, tuple[bool, bool]]:
+        """Control tokens that take the white space beside them: whether that before and that behind."""
 
     @property
     def spaces_after_control(self) -> bool:
@@ -69,8 +77,22 @@ class Tokenizer(Protocol):
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids, control tokens included."""
 
-    def render_chat(self, messages: Sequence[Message], add_generation_prompt: bool) -> str | None:
-        """Return the model's own rendering of a conversation, or None when it has no (fitting) template."""
+    @property
+    def chat_template(self) -> str | None:
+        """The model's own chat template, in Jinja; None when it has none."""
+
+    def render_chat(
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] = (),
+        jinja: str | None = None,
+    ) -> str | None:
+        """Return a conversation as the model's own chat template renders it in a sandbox, or another one given.
+
+        None when there is no template or it refuses the conversation. Templates that ask for the date are given a
+        fixed one, so that a text is the same on every day.
+        """
 
 
 @dataclass(frozen=True)
@@ -233,14 +255,22 @@ class Template(Protocol):
     def stop(self) -> tuple[str, ...]:
         """Texts that end an assistant's turn."""
 
+    @property
+    def fingerprint(self) -> str:
+        """A digest of everything that changes a rendering."""
+
     def bind(self, bos: str | None, eos: str | None) -> Template:
         """Return the template with a tokenizer's own tokens filled in."""
 
-    def render(self, messages: Sequence[Message], add_generation_prompt: bool) -> tuple[Segment, ...]:
-        """Render a conversation; only the assistant's content and its stop are trainable.
+    def render(
+        self, messages: Sequence[Message], add_generation_prompt: bool, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> tuple[Segment, ...]:
+        """Render a conversation. Trainable is what a trained message's author writes, and the stop behind it.
+
+        ``tools`` are those that the assistant may call, in the form of ``Conversation.tools``.
 
         Raises:
-            ValueError: the template has no place for one of the messages.
+            ValueError: the template has no place for one of the messages, or for tools.
         """
 
     def to_jinja(self) -> str:

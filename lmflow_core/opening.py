@@ -8,19 +8,17 @@ from pathlib import Path
 
 from lmflow_core import console
 from lmflow_core.contracts import LanguageModel, ModelLoader, Template, Tokenizer, Tuner
-from lmflow_core.conversations import Conversation, Message
+from lmflow_core.conversations import Conversation
 from lmflow_core.errors import ModelError, PluginLoadError, RequestError
 from lmflow_core.examples import Located
 from lmflow_core.registry import Catalogue, Provided
 from lmflow_core.settings import ModelSettings
 from lmflow_core.specs import ModelSpec
+from lmflow_core.templates.files import is_template_file, load_template_file
+from lmflow_core.templates.matching import most_alike
+from lmflow_core.templates.own import JinjaTemplate
 
-_PROBES = (
-    ((Message("user", "a"), Message("assistant", "b")), False),
-    ((Message("user", "a"),), True),
-    ((Message("system", "s"), Message("user", "a")), True),
-    ((Message("user", "a"), Message("assistant", "b"), Message("user", "c")), True),
-)
+OWN_TEMPLATE = "tokenizer"
 
 
 @dataclass
@@ -125,21 +123,38 @@ def choose_template(
 ) -> tuple[str | None, Template | None]:
     """Return the template to use and its name: the one asked for, the model's, or the one that renders as it does.
 
+    Where none does, the model's own is used as it is. ``asked`` is a name, a file, or ``tokenizer``: the model's own.
+
     Raises:
         UnknownNameError: the name asked for is unknown.
-        RequestError: ``needed`` is set and the model does not tell its template.
+        RequestError: the template asked for cannot be used, or ``needed`` is set and the model does not tell its own.
     """
     tokenizer = opened.model.tokenizer
     name = asked or opened.template_name
     if name is None:
-        fitting = matching_templates(tokenizer, catalogue)
-        if len(fitting) != 1:
+        try:
+            name = _model_decides(tokenizer, catalogue)
+            template = load_template(name, tokenizer, catalogue)
+        except RequestError:
             if needed:
-                raise RequestError(_undecided(tokenizer, fitting, catalogue))
+                raise
             return None, None
-        name = fitting[0]
-    provided = catalogue.templates.find(name)
-    return catalogue.templates.unambiguous(provided), load_template(name, tokenizer, catalogue)
+    else:
+        template = load_template(name, tokenizer, catalogue)
+    if name != OWN_TEMPLATE and not is_template_file(name):
+        name = catalogue.templates.unambiguous(catalogue.templates.find(name))
+    return name, template
+
+
+def _model_decides(tokenizer: Tokenizer, catalogue: Catalogue) -> str:
+    known = ", ".join(catalogue.templates.names())
+    if tokenizer.chat_template is None:
+        raise RequestError(f"the model has no chat template: choose one with --template NAME. Known: {known}")
+    fitting = matching_templates(tokenizer, catalogue)
+    if len(fitting) > 1:
+        choices = "|".join([*fitting, OWN_TEMPLATE])
+        raise RequestError(f"several templates render as the model's own does: choose one with --template {choices}")
+    return fitting[0] if fitting else OWN_TEMPLATE
 
 
 def choose_template_for(
@@ -155,48 +170,36 @@ def choose_template_for(
 
 
 def load_template(name: str, tokenizer: Tokenizer, catalogue: Catalogue) -> Template:
-    """Return a template bound to a tokenizer."""
-    template: Template = catalogue.templates.load(name)
-    return template.bind(tokenizer.bos, tokenizer.eos)
+    """Return a template bound to a tokenizer: by its name, from a file, or the tokenizer's own.
+
+    Raises:
+        UnknownNameError: the name is unknown.
+        RequestError: the file or the tokenizer holds no template that can be used.
+    """
+    if name == OWN_TEMPLATE:
+        return _own_template(tokenizer)
+    template = load_template_file(name, tokenizer) if is_template_file(name) else catalogue.templates.load(name)
+    return template.bind(tokenizer.bos_token, tokenizer.eos)
+
+
+def _own_template(tokenizer: Tokenizer) -> Template:
+    if tokenizer.chat_template is None:
+        raise RequestError("the model has no chat template of its own: choose one with --template NAME")
+    try:
+        return JinjaTemplate(tokenizer, tokenizer.chat_template)
+    except ValueError as error:
+        raise RequestError(f"the model's own template cannot be used: {error}") from error
 
 
 def matching_templates(tokenizer: Tokenizer, catalogue: Catalogue) -> list[str]:
-    """Return the templates that render some probing conversations exactly as the model's own template does.
+    """Return the templates that render some probing conversations as the model's own template does.
 
     A template that cannot be loaded is left out, with a note.
     """
-    fitting = []
+    templates = {}
     for name in map(catalogue.templates.unambiguous, catalogue.templates):
         try:
-            template = load_template(name, tokenizer, catalogue)
+            templates[name] = load_template(name, tokenizer, catalogue)
         except PluginLoadError as error:
             console.note(f"left out: {error}")
-            continue
-        if _renders_alike(template, tokenizer):
-            fitting.append(name)
-    return fitting
-
-
-def _renders_alike(template: Template, tokenizer: Tokenizer) -> bool:
-    compared = 0
-    for messages, prompt in _PROBES:
-        own = tokenizer.render_chat(messages, prompt)
-        if own is None:
-            continue
-        try:
-            ours = "".join(segment.text for segment in template.render(messages, prompt))
-        except ValueError:
-            return False
-        if ours != own:
-            return False
-        compared += 1
-    return compared > 0
-
-
-def _undecided(tokenizer: Tokenizer, fitting: list[str], catalogue: Catalogue) -> str:
-    known = ", ".join(catalogue.templates.names())
-    if fitting:
-        return f"several templates render as the model's own does: choose one with --template {'|'.join(fitting)}"
-    if tokenizer.render_chat(_PROBES[0][0], False) is None:
-        return f"the model has no chat template: choose one with --template NAME. Known: {known}"
-    return f"no known template renders as the model's own does: choose one with --template NAME. Known: {known}"
+    return most_alike(tokenizer, templates)

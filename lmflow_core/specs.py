@@ -118,9 +118,13 @@ class ObjectiveSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class TemplateSpec(Spec):
-    """A conversation template; ``target`` is an object that satisfies ``Template``."""
+    """A conversation template; ``target`` is an object that satisfies ``Template``.
+
+    ``models`` names the models it was made for, for listings.
+    """
 
     kind: ClassVar[str] = "template"
+    models: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

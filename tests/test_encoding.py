@@ -35,6 +35,12 @@ class Letters:
     eos: str | None = "<e>"
     control_tokens: Mapping[str, int] = {"<e>": -1, "<b>": -2, "<b>b>": -3}
     fingerprint = "letters"
+    swallows_space: Mapping[str, tuple[bool, bool]] = {}
+    chat_template: str | None = None
+
+    @property
+    def bos_token(self) -> str | None:
+        return self.bos
 
     def __init__(self, spaces_after_control: bool = True, bos: str | None = None) -> None:
         self.spaces_after_control = spaces_after_control
@@ -49,7 +55,9 @@ class Letters:
         names = {number: text for text, number in self.control_tokens.items()}
         return "".join(names[number] if number < 0 else chr(number) for number in ids)
 
-    def render_chat(self, messages: Sequence[Message], add_generation_prompt: bool) -> str | None:
+    def render_chat(
+        self, messages: Sequence[Message], add_generation_prompt: bool, tools: Any = (), jinja: str | None = None
+    ) -> str | None:
         return None
 
 

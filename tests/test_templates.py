@@ -34,7 +34,7 @@ def _jinja(template: ChatTemplate, messages: Sequence[Message], add_generation_p
 @pytest.mark.parametrize("field", ["user", "assistant", "system"])
 def test_a_turn_holds_its_content_once(field: str, turn: str) -> None:
     turns = {"user": "{content}", "assistant": "{content}", "system": "{content}", field: turn}
-    with pytest.raises(ValueError, match=r"^a turn of a template must hold \{content\} once: ") as caught:
+    with pytest.raises(ValueError, match=rf"^'{field}' of a template must hold \{{content\}}, once: ") as caught:
         ChatTemplate(**turns, stop=())  # type: ignore[arg-type]
     assert str(caught.value).endswith(repr(turn))
 
@@ -71,7 +71,7 @@ def test_a_system_message_needs_a_place() -> None:
 REFUSED: dict[str, tuple[tuple[Message, ...], str]] = {
     "nothing": ((), "the conversation is empty"),
     "the system alone": ((SYSTEM,), "the conversation is empty"),
-    "an unknown role": ((USER, Message("tool", "t")), "unknown role 'tool'; roles are system, user, assistant, tool"),
+    "an unknown role": ((USER, Message("bot", "t")), "unknown role 'bot'; roles are system, user, assistant, tool"),
     "the assistant first": ((ASSISTANT, USER), "turn 1 comes from 'assistant' where 'user' is due"),
     "the user twice": ((USER, ASSISTANT, USER, USER), "turn 4 comes from 'user' where 'assistant' is due"),
 }
@@ -145,7 +145,7 @@ _templates = st.builds(
     stop=st.just(("x",)),
     default_system=st.none() | _texts,
     system_in_user=st.booleans(),
-    strip=st.booleans(),
+    strip=st.sets(st.sampled_from(["system", "user", "assistant"])).map(tuple),
 )
 
 

@@ -9,7 +9,12 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from lmflow_core.api import Message, ModelError
+from lmflow_core.api import Message, ModelError, call_id
+
+# Chat templates that ask for today's date are given this one: a text trained on today is the same tomorrow.
+_DAY = {"%d": "26", "%m": "07", "%b": "Jul", "%B": "July", "%Y": "2024", "%y": "24"}
+_REPLACED = "".join(f"|replace('{code}', '{text}')" for code, text in _DAY.items())
+_FIXED_DATE = f"{{%- macro strftime_now(format) -%}}{{{{- format{_REPLACED} -}}}}{{%- endmacro -%}}"
 
 
 class TransformersTokenizer:
@@ -36,6 +41,12 @@ class TransformersTokenizer:
         return token if opens else None
 
     @property
+    def bos_token(self) -> str | None:
+        """The token named as the opening one."""
+        token: str | None = self.inner.bos_token
+        return token
+
+    @property
     def eos(self) -> str | None:
         """The end token."""
         token: str | None = self.inner.eos_token
@@ -50,6 +61,12 @@ class TransformersTokenizer:
         ordinary = {str(token) for token in self.inner.added_tokens_decoder.values() if not token.special}
         added: dict[str, int] = self.inner.get_added_vocab()
         return {text: number for text, number in added.items() if text not in ordinary or _is_mark(text)}
+
+    @cached_property
+    def swallows_space(self) -> Mapping[str, tuple[bool, bool]]:
+        """Control tokens that take the white space before or behind them."""
+        added = {str(token): (token.lstrip, token.rstrip) for token in self.inner.added_tokens_decoder.values()}
+        return {text: sides for text, sides in added.items() if any(sides) and text in self.control_tokens}
 
     @cached_property
     def spaces_after_control(self) -> bool:
@@ -116,18 +133,60 @@ class TransformersTokenizer:
         text: str = self._backend.decode(list(ids), skip_special_tokens=False)
         return text
 
-    def render_chat(self, messages: Sequence[Message], add_generation_prompt: bool) -> str | None:
-        """Return the tokenizer's own rendering, or None when it has none or refuses the messages."""
-        if not self.inner.chat_template:
+    @property
+    def chat_template(self) -> str | None:
+        """The tokenizer's own chat template; of several, the default one."""
+        own: str | Mapping[str, str] | None = self.inner.chat_template
+        return own.get("default") if isinstance(own, Mapping) else own
+
+    def render_chat(
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] = (),
+        jinja: str | None = None,
+    ) -> str | None:
+        """Return the tokenizer's own rendering, or that of a given template, or None when it refuses the messages."""
+        template = jinja or self.chat_template
+        if not template:
             return None
-        turns = [{"role": message.role, "content": message.content} for message in messages]
         try:
             text: str = self.inner.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=add_generation_prompt
+                as_turns(messages),
+                tools=[*tools] or None,
+                chat_template=_FIXED_DATE + template if "strftime_now" in template else template,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
             )
         except Exception:  # a template may refuse a conversation with any error of its own
             return None
         return text
+
+
+def as_turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Return messages as chat templates take them; calls are numbered, as some need ids."""
+    turns: list[dict[str, Any]] = []
+    calls = results = 0
+    for message in messages:
+        turn: dict[str, Any] = {"role": message.role, "content": message.content}
+        if message.reasoning is not None:
+            turn |= {"reasoning_content": message.reasoning, "thinking": message.reasoning}
+        if message.tool_calls:
+            results = calls
+            calls += len(message.tool_calls)
+            turn["tool_calls"] = [
+                {
+                    "id": call_id(number),
+                    "type": "function",
+                    "function": {"name": c.name, "arguments": dict(c.arguments)},
+                }
+                for number, c in enumerate(message.tool_calls, results + 1)
+            ]
+        elif message.role == "tool":
+            results += 1
+            turn["tool_call_id"] = call_id(results)
+        turns.append(turn)
+    return turns
 
 
 def _is_mark(text: str) -> bool:
