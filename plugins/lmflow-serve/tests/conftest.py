@@ -39,6 +39,7 @@ class Letters:
     eos = "<|end|>"
     control_tokens: Mapping[str, int] = _CONTROL
     spaces_after_control = False
+    swallows_space: Mapping[str, tuple[bool, bool]] = {}
     fingerprint = "letters"
 
     def encode(self, texts: Sequence[str], continues: Sequence[bool]) -> list[list[int]]:
