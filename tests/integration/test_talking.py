@@ -214,7 +214,7 @@ def test_chat_and_generate_ask_as_training_did(
     messages = [*(Message(turn["role"], turn["content"]) for turn in turns), Message("assistant", "yes")]
     trained = _trained_prompt(tiny_model, messages)
     assert decoded[1:] == [trained] * 3
-    # Of control tokens there are those of the template: one before and one behind each message, one to begin the answer.
+    # One control token stands before each message and one behind it; the last begins the answer.
     assert sum(token in (0, 1, 2) for token in trained) == 2 * len(turns) + 1
 
 
@@ -270,7 +270,7 @@ def test_regenerating_draws_another_answer_in_the_place_of_the_first(
     type_lines("hello", "/regenerate", "/params temperature=1", "/regenerate", "/regenerate")
     result = lmflow_cli(*line)
     answers = result.stdout.splitlines()
-    assert len(set(decoded[0])) and all(ids == decoded[0] for ids in decoded)
+    assert all(ids == decoded[0] for ids in decoded)
     assert "the answer is the same" in result.stderr
     assert len(set(answers)) >= 3
     type_lines("/regenerate")
