@@ -222,7 +222,7 @@ def test_a_saved_conversation_can_be_loaded_and_trained_on(
     lmflow_cli: Cli, tiny_model: Path, tmp_path: Path, type_lines: Callable[..., None], decoded: list[list[int]]
 ) -> None:
     file = tmp_path / "said.jsonl"
-    line = ("chat", "--model", tiny_model, "--max-new-tokens", "6")
+    line = ("chat", "--model", tiny_model, "--max-new-tokens", "6", "--temperature", "1")
     type_lines("hello", f"/save {file}", "why?", f"/save {file}")
     lmflow_cli(*line)
     assert [turn["role"] for turn in _rows(file)[0]["messages"]] == ["user", "assistant"] * 2

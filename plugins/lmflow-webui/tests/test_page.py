@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from lmflow_core.testing.tiny import make_tiny_model
+
 webdriver = pytest.importorskip("selenium.webdriver")
 pytestmark = [
     pytest.mark.slow,
@@ -21,8 +23,10 @@ pytestmark = [
 
 
 @pytest.fixture
-def address(tiny_model: Path) -> Iterator[str]:
-    line = [sys.executable, "-m", "lmflow_core", "webui", "--model", str(tiny_model), "--port", "0"]
+def address(tmp_path: Path) -> Iterator[str]:
+    # So many layers that an answer takes its time, and can be stopped before it ends.
+    model = make_tiny_model(tmp_path / "model", layers=40)
+    line = [sys.executable, "-m", "lmflow_core", "webui", "--model", str(model), "--port", "0"]
     line += ["--temperature", "1", "--max-new-tokens", "230"]
     process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None

@@ -41,7 +41,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
 
 
 def test_it_asks_as_training_did_and_text_stays_text(desk: Desk, decoded: list[list[int]]) -> None:
-    views = list(desk.talk("me").ask(TYPED, desk.model, {}))
+    views = list(desk.talk("me").ask(TYPED, desk.model, {"temperature": 1.0}))
     assert views[-1].turns[:2] == (("system", "be kind"), ("user", TYPED))
     assert [len(view.turns) for view in views] == [3] * len(views)
     model: Any = desk.model

@@ -34,7 +34,7 @@ def make_page(desk: Desk) -> gr.Blocks:
             decoder = gr.Dropdown(
                 desk.choices("decoder"), value=desk.chosen["decoder"], label="Decoder", elem_id="decoder"
             )
-        # Text is shown as it is: neither what a visitor types nor what a model answers becomes HTML, a picture or a link.
+        # Text is shown as it is: what a visitor types or a model answers never becomes HTML, a picture or a link.
         chat = gr.Chatbot(render_markdown=False, label="Conversation", elem_id="chat", buttons=["copy"])
         status = gr.Textbox(label="Last answer", interactive=False, elem_id="status")
         message = gr.Textbox(label="Message", placeholder="Shift-Enter begins a line", lines=2, elem_id="message")

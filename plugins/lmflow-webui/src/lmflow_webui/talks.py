@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from lmflow_core.api import AnswerStream, Dialogue, ModelOpener, OptionField, TalkingModel, messages_row
 
+_ENDS = {"stop": "complete", "length": "cut at the longest answer", "cancelled": "stopped"}
+
 
 @dataclass(frozen=True)
 class View:
