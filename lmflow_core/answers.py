@@ -24,6 +24,9 @@ class Answer:
     """An answer being written: iterate over its text; statistics are there when it ends.
 
     Attributes:
+        prompt: the ids of the prompt.
+        decoder: what draws the tokens.
+        settings: the limits and the seed it draws by.
         text: the text so far.
         drawn: the tokens so far, without the stop token; the last ones may belong to a stop text.
         tokens: number of tokens drawn, the stop token included.
@@ -40,9 +43,9 @@ class Answer:
         stops: Sequence[str],
     ) -> None:
         self._model = model
-        self._prompt = prompt
-        self._decoder = decoder
-        self._settings = settings
+        self.prompt = prompt
+        self.decoder = decoder
+        self.settings = settings
         self._stops = tuple(stops)
         self.prompt_tokens = len(prompt)
         self.text = ""
@@ -82,15 +85,20 @@ class Answer:
         """End the answer before its next token. Another thread may call this."""
         self._cancelled = True
 
-    def _decoded(self) -> _Decoded:
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """The tokens that end the answer."""
         control = self._model.tokenizer.control_tokens
-        stop_ids = frozenset(control[text] for text in self._stops if text in control)
-        steps = self._decoder.decode(
+        return frozenset(control[text] for text in self._stops if text in control)
+
+    def _decoded(self) -> _Decoded:
+        stop_ids = self.stop_ids
+        steps = self.decoder.decode(
             self._model,
-            self._prompt,
-            max_new_tokens=self._settings.max_new_tokens,
+            self.prompt,
+            max_new_tokens=self.settings.max_new_tokens,
             stop_ids=stop_ids,
-            seed=self._settings.seed,
+            seed=self.settings.seed,
         )
         return _Decoded(self._model.tokenizer, self._tokens_of(steps), stop_ids, self.drawn)
 

@@ -23,6 +23,7 @@ from lmflow_core.contracts import (
     LanguageModel,
     LossPoint,
     ModelLoader,
+    ModelOpener,
     Objective,
     PositionScaling,
     Rescalable,
@@ -51,9 +52,10 @@ from lmflow_core.conversations import (
     call_id,
     is_trained,
 )
+from lmflow_core.dialogue import Dialogue, messages_row
 from lmflow_core.errors import DataError, LmflowError, ModelError, OptionError, OutputError, RequestError
 from lmflow_core.hookspecs import hookimpl
-from lmflow_core.options import option
+from lmflow_core.options import OptionField, option
 from lmflow_core.settings import DecodingSettings, ModelSettings, TrainingSettings
 from lmflow_core.specs import (
     AttentionSpec,
@@ -93,6 +95,7 @@ __all__ = [
     "Decoder",
     "DecoderSpec",
     "DecodingSettings",
+    "Dialogue",
     "DrawnToken",
     "Encoded",
     "EncodedDataset",
@@ -109,11 +112,13 @@ __all__ = [
     "Message",
     "ModelError",
     "ModelLoader",
+    "ModelOpener",
     "ModelSettings",
     "ModelSpec",
     "Objective",
     "ObjectiveSpec",
     "OptionError",
+    "OptionField",
     "OutputError",
     "PositionScaling",
     "PositionScalingSpec",
@@ -143,5 +148,6 @@ __all__ = [
     "call_id",
     "hookimpl",
     "is_trained",
+    "messages_row",
     "option",
 ]

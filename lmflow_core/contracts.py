@@ -6,13 +6,14 @@ The protocols are written without torch. Token ids are plain integers; ``labels`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from lmflow_core.conversations import Example, Message, Segment, ToolCall
+from lmflow_core.options import OptionField
 from lmflow_core.settings import DecodingSettings, ModelSettings, TrainingSettings
 
 IGNORE = -100
@@ -474,11 +475,30 @@ class TalkingModel(Protocol):
             OptionError: the decoder has no such option, or the value is out of range.
         """
 
+    def parameters(self) -> Sequence[tuple[OptionField, object]]:
+        """Return what :meth:`changed` can change, with its values."""
+
+
+class ModelOpener(Protocol):
+    """Opens models that answer, by the names that ``--model`` and ``--decoder`` take."""
+
+    def __call__(self, **changes: object) -> TalkingModel:
+        """Load what the command line names, or with other values for some of its options: ``model``, ``decoder``, ….
+
+        The model loaded last is not loaded anew where only other options change.
+
+        Raises:
+            LmflowError: the model, template or decoder cannot be used.
+        """
+
+    def names(self, kind: str) -> list[str]:
+        """Return the names there are of a kind: ``model`` or ``decoder``."""
+
 
 class TalkingCommand(Protocol):
     """Target of a ``CommandSpec`` that ``talks``."""
 
-    def __call__(self, open_model: Callable[[], TalkingModel], options: Any) -> None:
+    def __call__(self, open_model: ModelOpener, options: Any) -> None:
         """Run the command. ``open_model`` loads what the command line names; ``options`` is the spec's own."""
 
 

@@ -136,7 +136,15 @@ def write_json(path: Path, value: Any) -> None:
     Raises:
         OutputError: the disk refuses a write.
     """
-    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file aside and put it in place; its folder is made where there is none.
+
+    Raises:
+        OutputError: the disk refuses a write.
+    """
     aside = path.with_name(path.name + _PARTIAL)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -178,8 +178,23 @@ class EvaluationSettings:
 class PromptSettings:
     """What is asked."""
 
-    prompt: str = option(help="The prompt; '-' reads it from standard input.")
+    prompt: str | None = option(None, help="The prompt; '-' reads it from standard input.")
+    prompts: Path | None = option(
+        None, help="File of prompts: JSONL rows with 'prompt' or 'messages', or plain text, one a line."
+    )
+    output: Path | None = option(None, help="JSONL file for the answers to --prompts.")
+    batch_size: int = option(8, help="Prompts of a file that are answered together.", minimum=1)
+    resume: bool = option(False, help="Go on behind the last whole row of the output.")
+    overwrite: bool = option(False, help="Replace an output that is already there.")
     raw: bool = option(False, help="Use the prompt as it is, without a conversation template.")
+
+    def __post_init__(self) -> None:
+        if (self.prompt is None) == (self.prompts is None):
+            raise ValueError("either --prompt or --prompts is required: a prompt, or a file of them")
+        if (self.prompts is None) != (self.output is None):
+            raise ValueError("--prompts and --output go together: the prompts, and the file for their answers")
+        if self.resume and self.overwrite:
+            raise ValueError("--resume goes on with an output and --overwrite replaces it: leave one out")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from lmflow_core.registry import Catalogue
 CORE_COMMANDS = {
     "finetune": ("training", "Fine-tune a model on data."),
     "evaluate": ("evaluation", "Measure the NLL of data under a model."),
-    "generate": ("talking", "Answer one prompt."),
+    "generate": ("talking", "Answer one prompt, or a file of them."),
     "chat": ("talking", "Talk with a model."),
     "export": ("exporting", "Write a model in another form, its adapter merged."),
     "merge": ("exporting", "Merge an adapter into its model."),
