@@ -18,6 +18,7 @@ from lmflow_core.specs import (
     ExporterSpec,
     ModelSpec,
     ObjectiveSpec,
+    SourceSpec,
     Spec,
     TemplateSpec,
     TunerSpec,
@@ -53,6 +54,10 @@ class HookSpecs:
         """Offer forms of data rows (``--dataset-format``)."""
 
     @hookspec
+    def lmflow_register_sources(self) -> Iterable[SourceSpec]:
+        """Offer places that rows are read from (``--dataset``)."""
+
+    @hookspec
     def lmflow_register_decoders(self) -> Iterable[DecoderSpec]:
         """Offer ways to draw tokens (``--decoder``)."""
 
@@ -79,6 +84,7 @@ HOOKS: dict[str, type[Spec]] = {
     "lmflow_register_objectives": ObjectiveSpec,
     "lmflow_register_templates": TemplateSpec,
     "lmflow_register_datasets": DatasetSpec,
+    "lmflow_register_sources": SourceSpec,
     "lmflow_register_decoders": DecoderSpec,
     "lmflow_register_exporters": ExporterSpec,
     "lmflow_register_attentions": AttentionSpec,

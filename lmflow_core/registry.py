@@ -28,6 +28,7 @@ from lmflow_core.specs import (
     ExporterSpec,
     ModelSpec,
     ObjectiveSpec,
+    SourceSpec,
     Spec,
     TemplateSpec,
     TunerSpec,
@@ -182,6 +183,7 @@ class Catalogue:
         self.objectives = Registry(plugins, ObjectiveSpec)
         self.templates = Registry(plugins, TemplateSpec)
         self.datasets = Registry(plugins, DatasetSpec)
+        self.sources = Registry(plugins, SourceSpec)
         self.decoders = Registry(plugins, DecoderSpec)
         self.exporters = Registry(plugins, ExporterSpec)
         self.attentions = Registry(plugins, AttentionSpec)

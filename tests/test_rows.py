@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from lmflow_core import rows
 from lmflow_core.errors import DataError
-from lmflow_core.rows import Row, data_files, read_rows
+from lmflow_core.datafiles import data_files
+from lmflow_core.rows import Row, read_rows
 
 
 def _values(file: Path) -> list[tuple[int, dict[str, Any], str | None]]:

@@ -1,10 +1,10 @@
-"""Declares the forms of data rows, each read by a class of the module its target names."""
+"""Declares the forms of data rows and the places they are read from."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lmflow_core.api import DatasetSpec, hookimpl
+from lmflow_core.api import DatasetSpec, SourceSpec, hookimpl
 
 
 @hookimpl
@@ -46,6 +46,34 @@ def lmflow_register_datasets() -> Iterable[DatasetSpec]:
             "prompt|conversations|instruction, chosen, rejected",
         ),
         _spec("kto", "preferences:Kto", "An answer with a verdict.", "messages|prompt+completion, label"),
+    ]
+
+
+@hookimpl
+def lmflow_register_sources() -> Iterable[SourceSpec]:
+    """Offer the places."""
+    return [
+        SourceSpec(
+            name="parquet",
+            target="lmflow_datasets.sources:ParquetFile",
+            summary="Parquet files.",
+            suffixes=(".parquet",),
+            requires=("pyarrow",),
+        ),
+        SourceSpec(
+            name="arrow",
+            target="lmflow_datasets.sources:ArrowFile",
+            summary="Arrow files, as datasets saves them.",
+            suffixes=(".arrow",),
+            requires=("pyarrow",),
+        ),
+        SourceSpec(
+            name="hub",
+            target="lmflow_datasets.sources:HubDataset",
+            summary="Data sets of the Hugging Face hub.",
+            hub=True,
+            requires=("datasets",),
+        ),
     ]
 
 
