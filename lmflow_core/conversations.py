@@ -129,6 +129,18 @@ class ImageText:
 Example = Text | Prompted | Conversation | Preference | Judged | Candidates | Value | ImageText
 
 
+def parts(example: Example) -> tuple[Text | Prompted | Conversation | Candidates | Value | ImageText, ...]:
+    """Return the examples inside one, of which a pair has two."""
+    if isinstance(example, Preference):
+        return (example.chosen, example.rejected)
+    return (example.example,) if isinstance(example, Judged) else (example,)
+
+
+def has_conversation(example: Example) -> bool:
+    """Whether an example needs a template."""
+    return any(isinstance(part, Conversation) for part in parts(example))
+
+
 def with_training(messages: Sequence[Message], policy: str) -> tuple[Message, ...]:
     """Return the messages with ``train`` set to True or False on each: the one place where this is decided.
 

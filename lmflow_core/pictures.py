@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lmflow_core import console
 from lmflow_core.contracts import TrainingReport
@@ -10,12 +12,9 @@ from lmflow_core.contracts import TrainingReport
 
 def draw_losses(report: TrainingReport, path: Path) -> None:
     """Draw the loss curve of a run into a PNG file."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        console.note(f"no {path.name}: pip install matplotlib to have the loss drawn")
+    figure = _figure(path)
+    if figure is None:
         return
-    figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
     axes.plot([p.step for p in report.losses], [p.loss for p in report.losses], label="training")
     if report.held_out_losses:
@@ -25,3 +24,28 @@ def draw_losses(report: TrainingReport, path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path)
+
+
+def draw_lengths(histogram: Sequence[tuple[int, int]], limit: int | None, path: Path) -> None:
+    """Draw how many examples have how many tokens into a PNG file, with the limit where one is in sight."""
+    figure = _figure(path)
+    if figure is None:
+        return
+    axes = figure.add_subplot()
+    width = histogram[0][0]
+    axes.bar([bound - width / 2 for bound, _ in histogram], [count for _, count in histogram], width=width * 0.95)
+    if limit is not None and limit <= histogram[-1][0]:
+        axes.axvline(limit, color="red", label=f"longest allowed: {limit}")
+        axes.legend()
+    axes.set(xlabel="tokens of an example", ylabel="examples")
+    figure.savefig(path)
+
+
+def _figure(path: Path) -> Any:
+    """Return an empty figure, or None, with a note, where matplotlib is missing."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        console.note(f"no {path.name}: pip install matplotlib to have it drawn")
+        return None
+    return Figure(figsize=(7, 4), layout="constrained")

@@ -6,11 +6,9 @@ import math
 from dataclasses import dataclass
 
 from lmflow_core import console
-from lmflow_core.encoding import Encoder
-from lmflow_core.examples import ExampleReader
+from lmflow_core.data.dataset import DatasetMaker
 from lmflow_core.job import Request
-from lmflow_core.opening import choose_template_for, open_model
-from lmflow_core.preparation import Preparer
+from lmflow_core.opening import open_model
 from lmflow_core.registry import Catalogue
 from lmflow_core.settings import DataSettings, ModelSettings
 
@@ -33,10 +31,7 @@ def evaluate(request: Request, catalogue: Catalogue) -> Evaluation:
     """
     data = request.get(DataSettings)
     opened = open_model(request.get(ModelSettings), catalogue)
-    examples = list(ExampleReader(catalogue, data.dataset_format).read(data.dataset))[: data.max_train_samples]
-    _, template = choose_template_for(examples, data.template, opened, catalogue)
-    limit = data.max_length or opened.model.context_length
-    rows = Preparer(Encoder(opened.model.tokenizer, template), limit, data.length_policy).prepare(examples)
+    rows = DatasetMaker(data, opened, catalogue, purpose="measure").make().rows
     scores = list(console.progress(opened.load().score(rows), "Evaluating", len(rows)))
     tokens = sum(score.tokens for score in scores)
     mean = math.fsum(score.nll for score in scores) / tokens

@@ -463,7 +463,8 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "a message from a stranger": (
         "messages",
         {"messages": [{"role": "gpt", "content": "x"}]},
-        "message 1 of 'messages': unknown role 'gpt'; roles are system, developer, user, assistant, tool, function, observation",
+        "message 1 of 'messages': unknown role 'gpt'; "
+        "roles are system, developer, user, assistant, tool, function, observation",
     ),
     "a role that is no text": (
         "messages",

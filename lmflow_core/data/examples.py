@@ -12,18 +12,13 @@ from lmflow_core.conversations import (
     Candidates,
     Conversation,
     Example,
-    ImageText,
-    Judged,
-    Preference,
-    Prompted,
-    Text,
-    Value,
     check_trainable,
+    parts,
 )
+from lmflow_core.data.rows import OnError, Row, raise_error
+from lmflow_core.data.sources import Source, sources
 from lmflow_core.errors import DataError, PluginLoadError
 from lmflow_core.registry import Catalogue
-from lmflow_core.rows import OnError, Row, raise_error
-from lmflow_core.sources import Source, sources
 
 
 @dataclass(frozen=True)
@@ -133,27 +128,14 @@ def _example(chosen: ChosenFormat, row: Row) -> Example:
     example = chosen.reader.read(row.value)
     for text in _texts(example):
         _check_characters(text)
-    for conversation in _conversations(example):
-        check_trainable(conversation.messages)
+    for part in parts(example):
+        if isinstance(part, Conversation):
+            check_trainable(part.messages)
     return example
 
 
-def _parts(example: Example) -> Iterator[Text | Prompted | Conversation | Candidates | ImageText | Value]:
-    """Yield the examples inside one, of which pairs have two."""
-    if isinstance(example, Preference):
-        yield from (example.chosen, example.rejected)
-    elif isinstance(example, Judged):
-        yield example.example
-    else:
-        yield example
-
-
-def _conversations(example: Example) -> Iterator[Conversation]:
-    return (part for part in _parts(example) if isinstance(part, Conversation))
-
-
 def _texts(example: Example) -> Iterator[str]:
-    for part in _parts(example):
+    for part in parts(example):
         if isinstance(part, Conversation):
             for message in part.messages:
                 yield message.content

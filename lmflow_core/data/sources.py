@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmflow_core.contracts import RowSource
-from lmflow_core.datafiles import TEXT_SUFFIXES, data_files, is_hub_name, suffix
+from lmflow_core.data.files import TEXT_SUFFIXES, data_files, is_hub_name, suffix
+from lmflow_core.data.rows import OnError, Row, read_rows
 from lmflow_core.errors import DataError
 from lmflow_core.registry import Catalogue
-from lmflow_core.rows import OnError, Row, read_rows
 
 _CHUNK = 1 << 20
 

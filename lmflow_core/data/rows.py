@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from lmflow_core.datafiles import opened_text, suffix
+from lmflow_core.data.files import opened_text, suffix
+from lmflow_core.data.tables import read_paragraphs, read_table
 from lmflow_core.errors import DataError
-from lmflow_core.tables import read_paragraphs, read_table
 
 OnError = Callable[[DataError], None]
 _Numbered = tuple[int, object, str | None]
