@@ -363,6 +363,24 @@ class TokenLogprob:
     alternatives: tuple[tuple[int, float], ...] = ()
 
 
+class RowSource(Protocol):
+    """Target of a ``SourceSpec``: rows from a file or a hub, as a stream."""
+
+    def rows(self, reference: str) -> Iterator[Mapping[str, Any]]:
+        """Yield the rows of a file's path or a hub's name, as JSON values by field.
+
+        Raises:
+            DataError: the reference cannot be read.
+        """
+
+    def fingerprint(self, reference: str) -> str:
+        """Return a digest that changes when a row of the reference does.
+
+        Raises:
+            DataError: the reference cannot be read.
+        """
+
+
 @dataclass(frozen=True)
 class DecodeStep:
     """What a decoder gives at a time: one or more new token ids, in order.
@@ -563,6 +581,7 @@ CONTRACTS: dict[str, type] = {
     "objective": Objective,
     "template": Template,
     "dataset": DatasetFormat,
+    "source": RowSource,
     "decoder": Decoder,
     "exporter": Exporter,
     "attention": Attention,

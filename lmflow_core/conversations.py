@@ -80,7 +80,65 @@ class Conversation:
     tools: tuple[Mapping[str, Any], ...] = ()
 
 
-Example = Text | Prompted | Conversation
+@dataclass(frozen=True)
+class Preference:
+    """Two answers to the same, of which one was preferred; ``margin`` tells by how much, where the data does."""
+
+    kind: ClassVar[str] = "preference"
+    chosen: Conversation | Prompted
+    rejected: Conversation | Prompted
+    margin: float | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An answer with a verdict on it, as KTO learns from."""
+
+    kind: ClassVar[str] = "judged"
+    example: Conversation | Prompted
+    desirable: bool
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Several answers to a prompt, each with a score where the data has scores (else ``scores`` is empty)."""
+
+    kind: ClassVar[str] = "candidates"
+    prompt: str
+    texts: tuple[str, ...]
+    scores: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number, such as a reward."""
+
+    kind: ClassVar[str] = "value"
+    value: float
+
+
+@dataclass(frozen=True)
+class ImageText:
+    """A text about images; ``images`` are paths or addresses."""
+
+    kind: ClassVar[str] = "image_text"
+    images: tuple[str, ...]
+    text: str
+
+
+Example = Text | Prompted | Conversation | Preference | Judged | Candidates | Value | ImageText
+
+
+def parts(example: Example) -> tuple[Text | Prompted | Conversation | Candidates | Value | ImageText, ...]:
+    """Return the examples inside one, of which a pair has two."""
+    if isinstance(example, Preference):
+        return (example.chosen, example.rejected)
+    return (example.example,) if isinstance(example, Judged) else (example,)
+
+
+def has_conversation(example: Example) -> bool:
+    """Whether an example needs a template."""
+    return any(isinstance(part, Conversation) for part in parts(example))
 
 
 def with_training(messages: Sequence[Message], policy: str) -> tuple[Message, ...]:

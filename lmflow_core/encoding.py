@@ -7,12 +7,14 @@ tokens the same in training and when an answer is asked for, whatever the first 
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 
 from lmflow_core.contracts import IGNORE, Encoded, Template, Tokenizer
-from lmflow_core.conversations import Conversation, Example, Prompted, Segment, Text
+from lmflow_core.conversations import Conversation, Example, Prompted, Segment, Text, with_training
 
 
 class _Opening(Segment):
@@ -29,12 +31,17 @@ class _Run:
     token: int | None = None
 
 
+Runs = list[_Run]
+
+
 class Encoder:
     """Encodes examples with one tokenizer and one (bound) template."""
 
-    def __init__(self, tokenizer: Tokenizer, template: Template | None) -> None:
+    def __init__(self, tokenizer: Tokenizer, template: Template | None, train_on: str = "assistant") -> None:
+        """Encode with these; ``train_on`` is the policy of :func:`lmflow_core.conversations.with_training`."""
         self.tokenizer = tokenizer
         self.template = template
+        self._train_on = train_on
 
     def encode(self, examples: Sequence[Example]) -> list[Encoded]:
         """Encode a batch of examples.
@@ -56,12 +63,15 @@ class Encoder:
         if isinstance(example, Prompted):
             completion = Segment(example.completion, trainable=True)
             return self.opened(Segment(example.prompt), completion, Segment(eos, True, control=True))
-        return self._rendered(example)
+        if isinstance(example, Conversation):
+            return self._rendered(example)
+        raise ValueError(f"a {example.kind} example is not encoded as one text")
 
     def _rendered(self, conversation: Conversation) -> tuple[Segment, ...]:
         if self.template is None:
             raise ValueError("a conversation needs a template, and none is chosen: add --template NAME")
-        return self.template.render(conversation.messages, add_generation_prompt=False, tools=conversation.tools)
+        messages = with_training(conversation.messages, self._train_on)
+        return self.template.render(messages, add_generation_prompt=False, tools=conversation.tools)
 
     def opened(self, *segments: Segment) -> tuple[Segment, ...]:
         """Return the segments of a plain text behind the token that opens it, where the model wants one."""
@@ -70,10 +80,17 @@ class Encoder:
 
     def encode_segments(self, rendered: Sequence[Sequence[Segment]]) -> list[Encoded]:
         """Encode rendered examples in one call of the tokenizer."""
-        runs = [[*self._runs(segments)] for segments in rendered]
-        texts = [run for example in runs for run in example if run.token is None]
+        return self.encode_runs([self.runs(segments) for segments in rendered])
+
+    def encode_runs(self, examples: Sequence[Runs]) -> list[Encoded]:
+        """Encode examples that are split into runs, in one call of the tokenizer."""
+        texts = [run for runs in examples for run in runs if run.token is None]
         encoded = iter(self.tokenizer.encode([run.text for run in texts], [run.continues for run in texts]))
-        return [_assembled(example, encoded) for example in runs]
+        return [_assembled(runs, encoded) for runs in examples]
+
+    def runs(self, segments: Sequence[Segment]) -> Runs:
+        """Split a rendered example into what is encoded at once."""
+        return [*self._runs(segments)]
 
     def _runs(self, segments: Sequence[Segment]) -> Iterator[_Run]:
         pending: _Run | None = None
@@ -115,11 +132,10 @@ class Encoder:
         return re.compile(f"({'|'.join(map(re.escape, longest_first))})" if longest_first else r"(?!)")
 
 
-def _assembled(runs: Sequence[_Run], encoded: Iterator[list[int]]) -> Encoded:
-    input_ids: list[int] = []
-    labels: list[int] = []
+def _assembled(runs: Runs, encoded: Iterator[list[int]]) -> Encoded:
+    input_ids, labels = array("i"), array("i")
     for run in runs:
         ids = next(encoded) if run.token is None else [run.token]
-        input_ids += ids
-        labels += ids if run.trainable else [IGNORE] * len(ids)
+        input_ids.extend(ids)
+        labels.extend(ids if run.trainable else repeat(IGNORE, len(ids)))
     return Encoded(input_ids, labels)

@@ -20,6 +20,7 @@ from lmflow_core.specs import (
     ModelSpec,
     ObjectiveSpec,
     PositionScalingSpec,
+    SourceSpec,
     Spec,
     TemplateSpec,
     TunerSpec,
@@ -53,6 +54,10 @@ class HookSpecs:
     @hookspec
     def lmflow_register_datasets(self) -> Iterable[DatasetSpec]:
         """Offer forms of data rows (``--dataset-format``)."""
+
+    @hookspec
+    def lmflow_register_sources(self) -> Iterable[SourceSpec]:
+        """Offer places that rows are read from (``--dataset``)."""
 
     @hookspec
     def lmflow_register_decoders(self) -> Iterable[DecoderSpec]:
@@ -89,6 +94,7 @@ HOOKS: dict[str, type[Spec]] = {
     "lmflow_register_objectives": ObjectiveSpec,
     "lmflow_register_templates": TemplateSpec,
     "lmflow_register_datasets": DatasetSpec,
+    "lmflow_register_sources": SourceSpec,
     "lmflow_register_decoders": DecoderSpec,
     "lmflow_register_exporters": ExporterSpec,
     "lmflow_register_attentions": AttentionSpec,

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from lmflow_core import console
 from lmflow_core.contracts import LanguageModel, ModelLoader, Template, Tokenizer, Tuner
-from lmflow_core.conversations import Conversation
+from lmflow_core.conversations import Example, has_conversation
 from lmflow_core.errors import ModelError, PluginLoadError, RequestError
-from lmflow_core.examples import Located
 from lmflow_core.finding import find_model
 from lmflow_core.job import Component
 from lmflow_core.registry import Catalogue
@@ -148,14 +147,14 @@ def _model_decides(tokenizer: Tokenizer, catalogue: Catalogue) -> str:
 
 
 def choose_template_for(
-    examples: Iterable[Located], asked: str | None, opened: OpenModel, catalogue: Catalogue
+    examples: Iterable[Example], asked: str | None, opened: OpenModel, catalogue: Catalogue
 ) -> tuple[str | None, Template | None]:
     """Return the template for some examples and its name; only conversations need one.
 
     Raises:
         UnknownNameError, RequestError: as :func:`choose_template` does.
     """
-    needed = any(located.example.kind == Conversation.kind for located in examples)
+    needed = any(map(has_conversation, examples))
     return choose_template(asked, opened, catalogue, needed=needed)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,21 @@ def draw_grid(grid: Grid, path: Path) -> None:
             axes.text(column, row, f"{value:.0%}", ha="center", va="center")
     axes.set(title=grid.title, xlabel=grid.column_label, ylabel=grid.row_label)
     figure.colorbar(image)
+    figure.savefig(path)
+
+
+def draw_lengths(histogram: Sequence[tuple[int, int]], limit: int | None, path: Path) -> None:
+    """Draw how many examples have how many tokens into a PNG file, with the limit where one is in sight."""
+    figure = _figure(path)
+    if figure is None:
+        return
+    axes = figure.add_subplot()
+    width = histogram[0][0]
+    axes.bar([bound - width / 2 for bound, _ in histogram], [count for _, count in histogram], width=width * 0.95)
+    if limit is not None and limit <= histogram[-1][0]:
+        axes.axvline(limit, color="red", label=f"longest allowed: {limit}")
+        axes.legend()
+    axes.set(xlabel="tokens of an example", ylabel="examples")
     figure.savefig(path)
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lmflow_core.conversations import Message
+from lmflow_core.data.rows import SUFFIXES, Row, read_rows
 from lmflow_core.dialogue import read_messages
 from lmflow_core.errors import DataError
-from lmflow_core.rows import SUFFIXES, Row, read_rows
 
 
 def read_prompts(file: Path, opening: Sequence[Message] = (), *, raw: bool = False) -> list[list[Message]]:

@@ -30,6 +30,7 @@ from lmflow_core.specs import (
     ModelSpec,
     ObjectiveSpec,
     PositionScalingSpec,
+    SourceSpec,
     Spec,
     TemplateSpec,
     TunerSpec,
@@ -184,6 +185,7 @@ class Catalogue:
         self.objectives = Registry(plugins, ObjectiveSpec)
         self.templates = Registry(plugins, TemplateSpec)
         self.datasets = Registry(plugins, DatasetSpec)
+        self.sources = Registry(plugins, SourceSpec)
         self.decoders = Registry(plugins, DecoderSpec)
         self.exporters = Registry(plugins, ExporterSpec)
         self.attentions = Registry(plugins, AttentionSpec)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from lmflow_core.conversations import TRAIN_ON
 from lmflow_core.options import option
 
 LENGTH_POLICIES = ("error", "drop", "truncate", "split")
@@ -47,7 +48,7 @@ class ModelSettings:
 class DataSettings:
     """Which data, and how rows become tokens."""
 
-    dataset: tuple[Path, ...] = option(help="Data file or folder; several with commas.")
+    dataset: tuple[Path, ...] = option(help="Data file, folder or hub name; several with commas.")
     dataset_format: str | None = option(None, help="Form of the rows; recognised from them when left out.")
     template: str | None = option(
         None,
@@ -61,6 +62,26 @@ class DataSettings:
         "error", help="What happens to longer examples; always counted.", choices=LENGTH_POLICIES
     )
     max_train_samples: int | None = option(None, help="Read only this many rows.", minimum=1)
+    dataset_weights: tuple[float, ...] = option(
+        (), help="How often the rows of each --dataset count: 2 is twice, 0.5 a random half.", above=0
+    )
+    eval_share: float = option(
+        0.0,
+        help="Share of the rows, drawn by the seed, that is held out to measure the loss on.",
+        minimum=0,
+        maximum=0.9,
+    )
+    train_on: str = option(
+        "assistant",
+        help="Turns of a conversation that are trained on: the assistant's, its last, or all.",
+        choices=TRAIN_ON,
+    )
+    cache: bool = option(True, help="Keep the encoded rows for the next run on the same data.")
+
+    def __post_init__(self) -> None:
+        if self.dataset_weights and len(self.dataset_weights) != len(self.dataset):
+            found, wanted = len(self.dataset_weights), len(self.dataset)
+            raise ValueError(f"--dataset-weights has {found} numbers for {wanted} entries of --dataset")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,10 +134,6 @@ class TrainingSettings:
     report_to: tuple[str, ...] = option((), help="Trackers: tensorboard, wandb, mlflow, …")
     run_name: str | None = option(None, help="Name of the run in trackers.")
     seed: int = option(42, help="Seed of every random choice.", minimum=0, maximum=2**32 - 1)
-
-    def __post_init__(self) -> None:
-        if (self.load_best_model or self.early_stopping_patience is not None) and not self.eval_dataset:
-            raise ValueError("--load-best-model and --early-stopping-patience need held-out data: add --eval-dataset")
 
 
 @dataclass(frozen=True, kw_only=True)

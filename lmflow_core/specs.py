@@ -149,6 +149,18 @@ class DatasetSpec(Spec):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SourceSpec(Spec):
+    """A place rows are read from; ``target`` is called with no argument and satisfies ``RowSource``.
+
+    ``suffixes`` are those of the files it reads, such as ``.parquet``; ``hub`` tells that it reads ``owner/name``.
+    """
+
+    kind: ClassVar[str] = "source"
+    suffixes: tuple[str, ...] = ()
+    hub: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class DecoderSpec(Spec):
     """A way to draw tokens from a model; ``target(options)`` satisfies ``Decoder``.
 
@@ -238,6 +250,7 @@ SPEC_CLASSES: tuple[type[Spec], ...] = (
     ObjectiveSpec,
     TemplateSpec,
     DatasetSpec,
+    SourceSpec,
     DecoderSpec,
     ExporterSpec,
     AttentionSpec,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -70,6 +71,10 @@ TURNS = ChatTemplate(
 )
 
 
+def _encoded(input_ids: list[int], labels: list[int]) -> Encoded:
+    return Encoded(array("i", input_ids), array("i", labels))
+
+
 def test_ids_and_labels_of_a_conversation() -> None:
     tokenizer = Letters()
     conversation = Conversation((Message("user", "hi"), Message("assistant", "yo")))
@@ -95,19 +100,19 @@ def test_plain_text_begins_behind_the_opening_token_as_it_would_alone() -> None:
 
 def test_ids_and_labels_of_text_and_of_a_prompt_with_its_completion() -> None:
     text, prompted = Encoder(Letters(), None).encode([Text("ab"), Prompted("ab", "cd")])
-    assert text == Encoded([97, 98, -1], [97, 98, -1])
-    assert prompted == Encoded([97, 98, 99, 100, -1], [IGNORE, IGNORE, 99, 100, -1])
+    assert text == _encoded([97, 98, -1], [97, 98, -1])
+    assert prompted == _encoded([97, 98, 99, 100, -1], [IGNORE, IGNORE, 99, 100, -1])
     opened = Encoder(Letters(bos="<b>"), None).encode([Text("ab"), Prompted("ab", "cd")])
     assert opened == [
-        Encoded([-2, 97, 98, -1], [IGNORE, 97, 98, -1]),
-        Encoded([-2, 97, 98, 99, 100, -1], [IGNORE, IGNORE, IGNORE, 99, 100, -1]),
+        _encoded([-2, 97, 98, -1], [IGNORE, 97, 98, -1]),
+        _encoded([-2, 97, 98, 99, 100, -1], [IGNORE, IGNORE, IGNORE, 99, 100, -1]),
     ]
 
 
 def test_a_tokenizer_without_an_end_token_ends_no_text() -> None:
     tokenizer = Letters()
     tokenizer.eos = None
-    assert Encoder(tokenizer, None).encode([Text("ab")]) == [Encoded([97, 98], [97, 98])]
+    assert Encoder(tokenizer, None).encode([Text("ab")]) == [_encoded([97, 98], [97, 98])]
 
 
 def test_control_tokens_are_found_in_the_template_alone_and_the_longest_wins() -> None:
@@ -150,7 +155,7 @@ def test_examples_of_a_batch_do_not_touch_each_other() -> None:
 
 
 def test_nothing_encodes_to_nothing() -> None:
-    assert Encoder(Letters(), None).encode_segments([()]) == [Encoded([], [])]
+    assert Encoder(Letters(), None).encode_segments([()]) == [_encoded([], [])]
     assert prompt_ids(Letters(), None, [Message("user", "")]) == []
 
 

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from lmflow_core.conversations import Conversation, Message, Prompted, Text
+from lmflow_core.data.examples import ExampleReader
 from lmflow_core.errors import DataError, UnknownNameError
-from lmflow_core.examples import ExampleReader
 from lmflow_core.plugins import PluginPolicy, PluginRecord, PluginSet, load_plugins
 from lmflow_core.registry import Catalogue
 from lmflow_core.specs import DatasetSpec
 from lmflow_core.testing.fixtures import CliResult
+from lmflow_datasets.plugin import lmflow_register_datasets
 
 Cli = Callable[..., CliResult]
 Write = Callable[..., Path]
@@ -30,7 +31,9 @@ def _turns(*roles: str) -> dict[str, Any]:
 GOOD = _turns("user", "assistant")
 # Whatever else is installed, the forms are those of lmflow-datasets.
 ONLY_DATASETS = PluginPolicy(only=frozenset({"datasets"}))
-KNOWN = "alpaca, conversation, messages, sharegpt, text2text, text_only"
+SPECS = list(lmflow_register_datasets())
+KNOWN = ", ".join(sorted(spec.name for spec in SPECS))
+FORMS = "; ".join(f"{spec.name} ({spec.fields})" for spec in SPECS)
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +94,7 @@ def test_each_file_is_recognised_by_itself(catalogue: Catalogue, write_rows: Wri
 def test_forms_that_cannot_be_chosen(catalogue: Catalogue, write_rows: Write, tmp_path: Path) -> None:
     file = write_rows([{"question": "a", "answer": "b"}])
     assert _error(catalogue, file) == (
-        f"{file}, row 1: no known form has the fields question, answer. Known forms: "
-        "text_only (text); text2text (input, output); conversation (messages [role, content], system?); "
-        "alpaca (instruction, input?, output, history?); sharegpt (conversations [from, value]); "
-        "messages (messages [role, content])"
+        f"{file}, row 1: no known form has the fields question, answer. Known forms: {FORMS}"
     )
     assert _error(catalogue, write_rows([{}])).startswith(f"{file}, row 1: no known form has the fields none. Known")
     assert _error(catalogue, write_rows([{"input": "a", "output": "b", "conversations": []}])) == (
@@ -222,11 +222,6 @@ def bad_folder(tmp_path: Path) -> Path:
 
 
 def _bad_rows(folder: Path) -> list[tuple[str, int | None, str]]:
-    forms = (
-        "text_only (text); text2text (input, output); conversation (messages [role, content], system?); "
-        "alpaca (instruction, input?, output, history?); sharegpt (conversations [from, value]); "
-        "messages (messages [role, content])"
-    )
     due = "after an optional system message, user and assistant take turns, the user first"
     return [
         (f"{folder}/a.json", 2, "the field 'messages' is missing; the row has 'other'"),
@@ -242,7 +237,7 @@ def _bad_rows(folder: Path) -> list[tuple[str, int | None, str]]:
         (f"{folder}/c.json", None, "the file holds no rows"),
         (f"{folder}/d.json", 2, "broken JSON: Expecting ':' delimiter"),
         (f"{folder}/e.jsonl", 1, "broken JSON: Expecting value"),
-        (f"{folder}/f.json", 1, f"no known form has the fields unheard. Known forms: {forms}"),
+        (f"{folder}/f.json", 1, f"no known form has the fields unheard. Known forms: {FORMS}"),
     ]
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,10 +9,12 @@ import pytest
 
 from lmflow_core.contracts import IGNORE, Encoded
 from lmflow_core.conversations import Conversation, Example, Message, Prompted, Text
+from lmflow_core.data import store
+from lmflow_core.data.examples import Located
+from lmflow_core.data.preparation import Counts, Preparer, trained_tokens
+from lmflow_core.data.store import EncodedRows, RowWriter
 from lmflow_core.encoding import Encoder
 from lmflow_core.errors import DataError
-from lmflow_core.examples import Located
-from lmflow_core.preparation import Counts, EncodedRows, Preparer, trained_tokens
 from lmflow_core.templates import ChatTemplate
 
 FILE = Path("data.json")
@@ -216,5 +216,42 @@ def test_the_fingerprint_covers_every_id_label_and_boundary() -> None:
         "nothing": _rows(),
     }
     assert len({rows.fingerprint() for rows in prints.values()}) == len(prints)
-    content = struct.pack("=4i4i3q", 1, 2, 3, 4, IGNORE, 2, 3, 4, 0, 2, 4)
-    assert _rows(first, second).fingerprint() == hashlib.sha256(content).hexdigest()[:16]
+
+
+def _written(folder: Path, rows: Sequence[Encoded], **facts: int) -> EncodedRows | None:
+    folder.mkdir()
+    writer = RowWriter(folder)
+    for row in rows:
+        writer.append(row)
+    writer.close(facts)
+    return EncodedRows.mapped(folder)
+
+
+@pytest.mark.parametrize("flushed_at", [1, 3, 1 << 20])
+def test_rows_from_files_are_those_that_were_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flushed_at: int
+) -> None:
+    monkeypatch.setattr(store, "_FLUSHED_AT", flushed_at)
+    rows = [Encoded([1, 2], [IGNORE, 2]), Encoded([], []), Encoded([2**31 - 1], [0]), Encoded([5], [5])]
+    mapped = _written(tmp_path / "rows", rows, answer=42)
+    assert mapped is not None
+    assert [(list(row.input_ids), list(row.labels)) for row in mapped] == [(r.input_ids, r.labels) for r in rows]
+    assert (len(mapped), mapped.tokens, mapped.lengths()) == (4, 4, [2, 0, 1, 1])
+    assert mapped.fingerprint() == _rows(*rows).fingerprint()
+    assert store.read_meta(tmp_path / "rows")["facts"] == {"answer": 42}  # type: ignore[index]
+
+
+def test_no_rows_at_all_can_be_written(tmp_path: Path) -> None:
+    mapped = _written(tmp_path / "rows", [])
+    assert mapped is not None
+    assert (len(mapped), mapped.fingerprint()) == (0, EncodedRows().fingerprint())
+
+
+@pytest.mark.parametrize("name", ["input_ids", "labels", "ends", "meta.json"])
+def test_rows_that_are_not_whole_are_none(tmp_path: Path, name: str) -> None:
+    _written(tmp_path / "rows", [Encoded([1, 2], [1, 2]), Encoded([3], [3])])
+    file = tmp_path / "rows" / name
+    file.write_bytes(file.read_bytes()[:-8])
+    assert EncodedRows.mapped(tmp_path / "rows") is None
+    file.unlink()
+    assert EncodedRows.mapped(tmp_path / "rows") is None

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmflow_core import rows
+from lmflow_core.data import rows
+from lmflow_core.data.files import data_files
+from lmflow_core.data.rows import Row, read_rows
 from lmflow_core.errors import DataError
-from lmflow_core.rows import Row, data_files, read_rows
 
 
 def _values(file: Path) -> list[tuple[int, dict[str, Any], str | None]]:
@@ -231,11 +232,12 @@ def test_paths_that_are_no_data(tmp_path: Path) -> None:
             data_files([path])
         return str(caught.value)
 
-    table = tmp_path / "rows.csv"
+    table = tmp_path / "rows.xlsx"
     table.write_text("a,b\n")
-    assert refusal(tmp_path) == f"{tmp_path}: the folder holds no data file (.json, .jsonl)"
+    known = ".json, .jsonl, .csv, .tsv, .txt"
+    assert refusal(tmp_path) == f"{tmp_path}: the folder holds no data file ({known})"
     assert refusal(tmp_path / "none.json") == f"{tmp_path / 'none.json'}: no such file or folder"
-    assert refusal(table) == f"{table}: not a data file; its name must end in .json or .jsonl"
+    assert refusal(table) == (f"{table}: not a data file; its name must end in {known}, perhaps with .gz, .bz2, .xz")
 
 
 def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:

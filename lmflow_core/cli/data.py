@@ -13,6 +13,7 @@ from lmflow_core import console
 from lmflow_core.cli.shaped import print_json
 from lmflow_core.errors import DataError
 from lmflow_core.options import build
+from lmflow_core.pictures import draw_lengths
 from lmflow_core.registry import Catalogue
 from lmflow_core.settings import DataSettings, ModelSettings
 from lmflow_core.workflows import inspect_data
@@ -29,6 +30,7 @@ def _model_options(command: Command) -> Command:
         click.option("--model", required=True, help="Model whose tokenizer is used."),
         click.option("--template", help="Conversation template; the model decides when left out."),
         click.option("--max-length", help="Longest example in tokens."),
+        click.option("--train-on", help="Turns that are trained on: assistant, last or all."),
     ):
         command = decorate(command)
     return command
@@ -85,16 +87,25 @@ def preview(catalogue: Catalogue, /, paths: tuple[Path, ...], rows: int, as_json
 @_paths
 @_format
 @_model_options
+@click.option("--picture", type=click.Path(path_type=Path), help="Draw the lengths into this PNG file.")
 @_json
 @click.pass_obj
-def stats(catalogue: Catalogue, /, paths: tuple[Path, ...], as_json: bool, **given: str | None) -> None:
-    """Count examples, tokens, what is trained on, over-long rows and duplicates."""
+def stats(
+    catalogue: Catalogue, /, paths: tuple[Path, ...], picture: Path | None, as_json: bool, **given: str | None
+) -> None:
+    """Count examples, tokens, what is trained on, over-long rows and duplicates; show how long the examples are."""
     result = inspect_data.data_stats(_model(given), _data(paths, given), catalogue)
+    if picture is not None:
+        draw_lengths(result["histogram"], result["max_length"], picture)
     if as_json:
         print_json(result)
         return
     lengths = ", ".join(f"{name} {value}" for name, value in result["length"].items())
-    click.echo(console.pairs([*((k, v) for k, v in result.items() if k != "length"), ("length", lengths)]))
+    plain = [(name, value) for name, value in result.items() if name not in ("length", "histogram")]
+    click.echo(console.pairs([*plain, ("length", lengths)]))
+    most = max(count for _, count in result["histogram"])
+    bars = [(f"<= {bound}", count, "#" * round(40 * count / most)) for bound, count in result["histogram"]]
+    click.echo("\n" + console.table(("TOKENS", "EXAMPLES", ""), bars))
 
 
 def _model(given: dict[str, str | None]) -> ModelSettings:

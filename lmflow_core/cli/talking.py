@@ -12,6 +12,7 @@ from lmflow_core.cli.chatting import ChatSession, stream
 from lmflow_core.cli.flags import Arguments
 from lmflow_core.cli.shaped import ShapedCommand, print_json
 from lmflow_core.contracts import TalkingCommand
+from lmflow_core.conversations import Message
 from lmflow_core.errors import LmflowError, RequestError
 from lmflow_core.job import CHAT, GENERATE, Request, Shape
 from lmflow_core.prompts import read_prompts
@@ -35,7 +36,10 @@ def _answer_prompt(asked: PromptSettings, request: Request, catalogue: Catalogue
     if not prompt:
         raise RequestError("the prompt is empty")
     talker = open_talker(request, catalogue, raw=asked.raw)
-    answer = talker.ask(prompt)
+    try:
+        answer = talker.answer([*talker.opening(), Message("user", prompt)])
+    except ValueError as error:
+        raise RequestError(str(error)) from error
     if "json" in arguments.switches:
         print_json({"prompt": prompt, **_statistics(answer.finish())})
     else:

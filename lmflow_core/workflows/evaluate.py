@@ -8,12 +8,10 @@ from dataclasses import dataclass
 
 from lmflow_core import console
 from lmflow_core.contracts import Benchmark, BenchmarkReport, Encoded, LanguageModel
-from lmflow_core.encoding import Encoder
+from lmflow_core.data.dataset import DatasetMaker
 from lmflow_core.errors import OptionError
-from lmflow_core.examples import ExampleReader
 from lmflow_core.job import Request
-from lmflow_core.opening import choose_template_for, open_model
-from lmflow_core.preparation import Preparer
+from lmflow_core.opening import open_model
 from lmflow_core.registry import Catalogue
 from lmflow_core.settings import DataSettings, EvaluationSettings, ModelSettings
 from lmflow_core.workflows.windows import windows
@@ -39,13 +37,10 @@ def evaluate(request: Request, catalogue: Catalogue) -> Evaluation:
     if not data.dataset:
         raise OptionError("--dataset is required: Data file or folder; several with commas.")
     opened = open_model(request.get(ModelSettings), catalogue, scaling=request.components.get("position_scaling"))
-    examples = list(ExampleReader(catalogue, data.dataset_format).read(data.dataset))[: data.max_train_samples]
-    _, template = choose_template_for(examples, data.template, opened, catalogue)
-    limit = data.max_length or (None if settings.context else opened.model.context_length)
-    rows = Preparer(Encoder(opened.model.tokenizer, template), limit, data.length_policy).prepare(examples)
-    scored: Iterable[Encoded] = rows if settings.context is None else _windows(rows, settings, opened.model)
-    total = len(rows) if settings.context is None else None
-    scores = list(console.progress(opened.load().score(scored), "Evaluating", total))
+    whole = settings.context is not None
+    rows = DatasetMaker(data, opened, catalogue, purpose="measure", whole=whole).make().rows
+    scored: Iterable[Encoded] = _windows(rows, settings, opened.model) if whole else rows
+    scores = list(console.progress(opened.load().score(scored), "Evaluating", None if whole else len(rows)))
     tokens = sum(score.tokens for score in scores)
     mean = math.fsum(score.nll for score in scores) / tokens
     return Evaluation(mean, math.exp(mean) if mean < 700 else math.inf, tokens, len(rows))

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lmflow_core import console
-from lmflow_core.contracts import Engine, Template, TrainingJob, TrainingReport, Tuner, World
-from lmflow_core.encoding import Encoder
-from lmflow_core.errors import DataError, RequestError
-from lmflow_core.examples import ExampleReader, Located
+from lmflow_core.contracts import Engine, TrainingJob, TrainingReport, Tuner, World
+from lmflow_core.data.dataset import Dataset, DatasetMaker
+from lmflow_core.data.store import EncodedRows
+from lmflow_core.errors import OptionError, RequestError
 from lmflow_core.job import Request
-from lmflow_core.opening import OpenModel, choose_template_for, open_model
+from lmflow_core.opening import OpenModel, open_model
 from lmflow_core.output import CHECKPOINTS, RUN_FILE, check_output, remove_if_empty, write_json, written_aside
 from lmflow_core.pictures import draw_losses
-from lmflow_core.preparation import Counts, EncodedRows, Preparer
 from lmflow_core.record import run_record
 from lmflow_core.registry import Catalogue
 from lmflow_core.settings import DataSettings, ModelSettings, OutputSettings, ResumeSettings, TrainingSettings
@@ -35,14 +33,11 @@ class Finetuned:
 
 @dataclass(frozen=True)
 class _Prepared:
-    template_name: str | None
-    template: Template | None
-    rows: EncodedRows
+    data: Dataset
     held_out: EncodedRows | None
-    counts: Counts
 
     def description(self) -> dict[str, Any]:
-        return {"fingerprint": self.rows.fingerprint(), **self.counts.as_dict()}
+        return {"fingerprint": self.data.rows.fingerprint(), "key": self.data.key, **self.data.counts.as_dict()}
 
 
 def finetune(request: Request, catalogue: Catalogue) -> Finetuned | None:
@@ -52,6 +47,7 @@ def finetune(request: Request, catalogue: Catalogue) -> Finetuned | None:
         LmflowError: the request, the data, the model or the training failed; nothing half-written is left.
     """
     output, resume = request.get(OutputSettings), request.get(ResumeSettings).resume
+    _check_held_out(request)
     check_output(output.output, overwrite=output.overwrite, resume=resume)
     engine: Engine = request.components["engine"].make(catalogue)
     with engine.start() as world:
@@ -59,7 +55,7 @@ def finetune(request: Request, catalogue: Catalogue) -> Finetuned | None:
         scaling = request.components.get("position_scaling")
         opened = open_model(request.get(ModelSettings), catalogue, scaling=scaling, runtime=TORCH)
         prepared = _prepare(request, opened, catalogue, world)
-        _check_alike(engine, "data", prepared.rows.fingerprint())
+        _check_alike(engine, "data", prepared.data.rows.fingerprint())
         tuner = _tuner(request, catalogue)
         opened.load()
         tuner.prepare(opened.model, request.get(TrainingSettings).seed)
@@ -91,37 +87,35 @@ def _tuner(request: Request, catalogue: Catalogue) -> Tuner:
 def _prepare(request: Request, opened: OpenModel, catalogue: Catalogue, world: World) -> _Prepared:
     data, training = request.get(DataSettings), request.get(TrainingSettings)
     accepted = request.components["objective"].provided.spec.examples
-    examples = _examples(data.dataset, data, catalogue, accepted)
-    held_out = _examples(training.eval_dataset, data, catalogue, accepted) if training.eval_dataset else None
-    name, template = choose_template_for((*examples, *(held_out or ())), data.template, opened, catalogue)
-    encoder = Encoder(opened.model.tokenizer, template)
-    limit = data.max_length or opened.model.context_length
-    preparer = Preparer(encoder, limit, data.length_policy)
-    rows = preparer.prepare(console.progress(examples, "Preparing data", len(examples)))
+    made = DatasetMaker(data, opened, catalogue, seed=training.seed, accepted=accepted).make()
     if world.leads:
-        console.note(_summary(preparer.counts, name))
-    measured = Preparer(encoder, limit, data.length_policy).prepare(held_out) if held_out else None
-    return _Prepared(name, template, rows, measured, preparer.counts)
+        console.note(_summary(made))
+    if not training.eval_dataset:
+        return _Prepared(made, made.held_out)
+    measured = dataclasses.replace(
+        data,
+        dataset=training.eval_dataset,
+        template=data.template or made.template_name,
+        dataset_weights=(),
+        eval_share=0.0,
+        max_train_samples=None,
+    )
+    held_out = DatasetMaker(measured, opened, catalogue, accepted=accepted, purpose="measure").make().rows
+    return _Prepared(made, held_out)
 
 
-def _examples(
-    paths: Sequence[Path], data: DataSettings, catalogue: Catalogue, accepted: Sequence[str]
-) -> list[Located]:
-    located = []
-    for example in ExampleReader(catalogue, data.dataset_format).read(paths):
-        if example.example.kind not in accepted:
-            raise DataError(
-                f"a {example.example.kind} example, but the objective learns from {', '.join(accepted)}",
-                file=example.file,
-                row=example.row,
-            )
-        located.append(example)
-        if len(located) == data.max_train_samples:
-            break
-    return located
+def _check_held_out(request: Request) -> None:
+    training = request.get(TrainingSettings)
+    if not (training.load_best_model or training.early_stopping_patience is not None):
+        return
+    if not (training.eval_dataset or request.get(DataSettings).eval_share):
+        raise OptionError(
+            "--load-best-model and --early-stopping-patience need held-out data: add --eval-dataset or --eval-share"
+        )
 
 
-def _summary(counts: Counts, template: str | None) -> str:
+def _summary(made: Dataset) -> str:
+    counts, template = made.counts, made.template_name
     shortened = counts.dropped + counts.truncated + counts.split
     parts = [
         f"{counts.examples} examples, {counts.tokens} tokens, {counts.trained_tokens} of them trained on",
@@ -131,6 +125,10 @@ def _summary(counts: Counts, template: str | None) -> str:
         parts.append(f"too long: {counts.dropped} dropped, {counts.truncated} truncated, {counts.split} split")
     if counts.untrained:
         parts.append(f"{counts.untrained} left out for want of a trainable token")
+    if made.held_out is not None:
+        parts.append(f"{len(made.held_out)} examples held out")
+    if made.from_cache:
+        parts.append("encoded before")
     return "; ".join(parts)
 
 
@@ -153,7 +151,7 @@ def _train(
         tuner=tuner,
         engine=engine,
         world=world,
-        data=prepared.rows,
+        data=prepared.data.rows,
         held_out=prepared.held_out,
         settings=_training_settings(request),
         attention=attention.implementation(request.get(ModelSettings).device),
@@ -184,8 +182,8 @@ def _keep(
     report: TrainingReport,
 ) -> Finetuned:
     folder = request.get(OutputSettings).output
-    template = prepared.template
-    record = run_record(request, catalogue.plugins, prepared.template_name, prepared.description(), report)
+    template = prepared.data.template
+    record = run_record(request, catalogue.plugins, prepared.data.template_name, prepared.description(), report)
     with written_aside(folder) as aside:
         tuner.save(opened.model, aside, template.to_jinja() if template else None)
         draw_losses(report, aside / "loss.png")

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lmflow_core import console
 from lmflow_core.contracts import Encoded, LanguageModel
+from lmflow_core.data.examples import ExampleReader, Located
+from lmflow_core.data.preparation import Preparer, trained_tokens
+from lmflow_core.data.selection import first_examples
 from lmflow_core.encoding import Encoder
 from lmflow_core.errors import DataError
-from lmflow_core.examples import ExampleReader, Located
 from lmflow_core.opening import choose_template_for, open_model
-from lmflow_core.preparation import Preparer, trained_tokens
 from lmflow_core.registry import Catalogue
 from lmflow_core.settings import DataSettings, ModelSettings
 from lmflow_core.specs import TORCH
+
+_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -91,10 +96,10 @@ def _encoded(
     model: ModelSettings, data: DataSettings, catalogue: Catalogue, rows: int | None
 ) -> tuple[LanguageModel, Iterator[tuple[Located, Encoded]]]:
     opened = open_model(model, catalogue, runtime=TORCH)
-    examples = list(itertools.islice(ExampleReader(catalogue, data.dataset_format).read(data.dataset), rows))
-    _, template = choose_template_for(examples, data.template, opened, catalogue)
-    preparer = Preparer(Encoder(opened.model.tokenizer, template), None, data.length_policy)
-    return opened.model, preparer.encode(examples)
+    _, template = choose_template_for(first_examples(data, catalogue), data.template, opened, catalogue)
+    preparer = Preparer(Encoder(opened.model.tokenizer, template, data.train_on), None, data.length_policy)
+    examples = itertools.islice(ExampleReader(catalogue, data.dataset_format).read(data.dataset), rows)
+    return opened.model, preparer.encode(console.progress(examples, "Reading data"))
 
 
 def data_stats(model: ModelSettings, data: DataSettings, catalogue: Catalogue) -> dict[str, Any]:
@@ -125,7 +130,15 @@ def data_stats(model: ModelSettings, data: DataSettings, catalogue: Catalogue) -
         "max_length": limit,
         "too_long": sum(length > limit for length in lengths) if limit else 0,
         "length": _quantiles(sorted(lengths)),
+        "histogram": _histogram(lengths),
     }
+
+
+def _histogram(lengths: Sequence[int]) -> list[tuple[int, int]]:
+    """Return how many examples have up to so many tokens, in twenty steps of equal width."""
+    step = max(1, -(-max(lengths) // _STEPS))
+    counts = Counter((length - 1) // step if length else 0 for length in lengths)
+    return [((number + 1) * step, counts[number]) for number in range(max(counts) + 1)]
 
 
 def _quantiles(lengths: Sequence[int]) -> dict[str, int]:

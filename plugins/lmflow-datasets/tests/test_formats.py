@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from typing import Any
 
 import pytest
 
-from lmflow_core.api import Conversation, DatasetFormat, DatasetSpec, Example, Message, Prompted, Text
-from lmflow_datasets import formats, plugin
+from lmflow_core.api import (
+    Candidates,
+    Conversation,
+    DatasetFormat,
+    DatasetSpec,
+    Example,
+    ImageText,
+    Judged,
+    Message,
+    Preference,
+    Prompted,
+    Text,
+    ToolCall,
+    Value,
+)
+from lmflow_datasets import plugin
 
 SPECS: dict[str, DatasetSpec] = {spec.name: spec for spec in plugin.lmflow_register_datasets()}
 READERS: dict[str, DatasetFormat] = {
-    name: getattr(formats, spec.target.partition(":")[2])() for name, spec in SPECS.items()
+    name: getattr(importlib.import_module(module), reader)()
+    for name, spec in SPECS.items()
+    for module, _, reader in [spec.target.partition(":")]
 }
 TURNS = [{"role": "user", "content": "What is 2 + 3?"}, {"role": "assistant", "content": "5"}]
 
@@ -115,6 +132,148 @@ GOOD: dict[str, tuple[str, dict[str, Any], Example]] = {
 }
 
 
+CALL = ToolCall("add", {"a": 2, "b": 3})
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+ASKED = Message("user", "What is 2 + 3?")
+FIVE, SIX = Message("assistant", "5"), Message("assistant", "6")
+GOOD |= {
+    "prompt and completion by those names": (
+        "prompt_completion",
+        {"prompt": "2 + 3 =", "completion": " 5"},
+        Prompted("2 + 3 =", " 5"),
+    ),
+    "prompt and completion as messages": (
+        "prompt_completion",
+        {"prompt": TURNS[:1], "completion": TURNS[1:]},
+        Conversation((ASKED, FIVE)),
+    ),
+    "several answers": ("text_to_textlist", {"input": "x", "output": ["a", "b"]}, Candidates("x", ("a", "b"))),
+    "several answers with scores": (
+        "text_to_scored_textlist",
+        {"input": "x", "output": [{"score": 1, "text": "a"}, {"score": 0.5, "text": "b"}]},
+        Candidates("x", ("a", "b"), (1.0, 0.5)),
+    ),
+    "a number": ("float_only", {"value": 3}, Value(3.0)),
+    "images and text": (
+        "image_text",
+        {"images": ["a.png"], "text": "<image> What?"},
+        ImageText(("a.png",), "<image> What?"),
+    ),
+    "one image": ("image_text", {"images": "a.png", "text": "What?"}, ImageText(("a.png",), "What?")),
+    "sharegpt with tools": (
+        "sharegpt",
+        {
+            "tools": '[{"name": "add", "parameters": {"type": "object"}}]',
+            "conversations": [
+                {"from": "human", "value": "What is 2 + 3?"},
+                {"from": "function_call", "value": '{"name": "add", "arguments": {"a": 2, "b": 3}}'},
+                {"from": "observation", "value": "5"},
+                {"from": "gpt", "value": "5"},
+            ],
+        },
+        Conversation((ASKED, Message("assistant", "", tool_calls=(CALL,)), Message("tool", "5"), FIVE), (TOOL,)),
+    ),
+    "messages with tools": (
+        "messages",
+        {
+            "tools": [TOOL],
+            "messages": [
+                TURNS[0],
+                {
+                    "role": "assistant",
+                    "content": None,
+                    "tool_calls": [
+                        {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 2, "b": 3}'}}
+                    ],
+                },
+                {"role": "tool", "tool_call_id": "1", "content": "5"},
+                TURNS[1],
+            ],
+        },
+        Conversation((ASKED, Message("assistant", "", tool_calls=(CALL,)), Message("tool", "5"), FIVE), (TOOL,)),
+    ),
+    "messages not all trained": (
+        "messages",
+        {
+            "messages": [
+                {"role": "developer", "content": "Be brief."},
+                TURNS[0],
+                {**TURNS[1], "train": False},
+                TURNS[0],
+                {**TURNS[1], "weight": 0},
+                TURNS[0],
+                {**TURNS[1], "weight": 1, "reasoning_content": "2 and 3 more"},
+            ]
+        },
+        Conversation(
+            (
+                Message("system", "Be brief."),
+                ASKED,
+                Message("assistant", "5", train=False),
+                ASKED,
+                Message("assistant", "5", train=False),
+                ASKED,
+                Message("assistant", "5", reasoning="2 and 3 more"),
+            )
+        ),
+    ),
+    "messages in parts": (
+        "messages",
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "text": "What is "}, {"type": "text", "text": "2 + 3?"}]},
+                TURNS[1],
+            ]
+        },
+        Conversation((ASKED, FIVE)),
+    ),
+    "a pair of conversations": (
+        "paired_conversation",
+        {
+            "chosen": {"messages": TURNS},
+            "rejected": {"messages": [TURNS[0], {**TURNS[1], "content": "6"}]},
+            "margin": 2,
+        },
+        Preference(Conversation((ASKED, FIVE)), Conversation((ASKED, SIX)), 2.0),
+    ),
+    "a pair of texts": (
+        "paired_text_to_text",
+        {"prompt": "2 + 3 =", "chosen": " 5", "rejected": " 6"},
+        Preference(Prompted("2 + 3 =", " 5"), Prompted("2 + 3 =", " 6")),
+    ),
+    "a pair behind a prompt of messages": (
+        "preference",
+        {"prompt": TURNS[:1], "chosen": TURNS[1:], "rejected": [{**TURNS[1], "content": "6"}]},
+        Preference(Conversation((ASKED, FIVE)), Conversation((ASKED, SIX))),
+    ),
+    "a pair behind sharegpt turns": (
+        "preference",
+        {
+            "conversations": [{"from": "human", "value": "What is 2 + 3?"}],
+            "chosen": {"from": "gpt", "value": "5"},
+            "rejected": {"from": "gpt", "value": "6"},
+        },
+        Preference(Conversation((ASKED, FIVE)), Conversation((ASKED, SIX))),
+    ),
+    "a pair behind an instruction": (
+        "preference",
+        {"instruction": "What is 2 + 3?", "chosen": "5", "rejected": "6"},
+        Preference(Conversation((ASKED, FIVE)), Conversation((ASKED, SIX))),
+    ),
+    "a pair of whole conversations": (
+        "preference",
+        {"chosen": TURNS, "rejected": [TURNS[0], {**TURNS[1], "content": "6"}]},
+        Preference(Conversation((ASKED, FIVE)), Conversation((ASKED, SIX))),
+    ),
+    "a verdict on messages": ("kto", {"messages": TURNS, "label": False}, Judged(Conversation((ASKED, FIVE)), False)),
+    "a verdict on a completion": (
+        "kto",
+        {"prompt": "2 + 3 =", "completion": " 5", "label": True},
+        Judged(Prompted("2 + 3 =", " 5"), True),
+    ),
+}
+
+
 @pytest.mark.parametrize("name", GOOD)
 def test_a_row_becomes_its_example(name: str) -> None:
     form, row, expected = GOOD[name]
@@ -134,11 +293,18 @@ def test_every_form_has_an_example() -> None:
 MARKS = {
     "text_only": {"text"},
     "text2text": {"input", "output"},
+    "prompt_completion": {"prompt", "completion"},
+    "float_only": {"value"},
     "alpaca": {"instruction", "output"},
     "sharegpt": {"conversations"},
     "messages": {"messages"},
+    "conversation": {"messages"},
+    "paired_text_to_text": {"prompt", "chosen", "rejected"},
+    "preference": {"chosen", "rejected"},
+    "kto": {"label"},
 }
-FIELDS = ("text", "input", "output", "instruction", "conversations", "messages", "system", "history", "conversation_id")
+NEVER_BOTH = ({"alpaca", "text2text"}, {"conversation", "messages"}, {"paired_text_to_text", "preference"})
+FIELDS = (*sorted(set().union(*MARKS.values())), "system")
 
 
 def test_forms_overlap_only_where_a_row_holds_the_marks_of_both() -> None:
@@ -146,12 +312,9 @@ def test_forms_overlap_only_where_a_row_holds_the_marks_of_both() -> None:
         for fields in itertools.combinations(FIELDS, size):
             claiming = {name for name, reader in READERS.items() if reader.recognises(dict.fromkeys(fields))}
             if len(claiming) > 1:
-                # LMFlow's conversation is recognised as messages with a field beside them.
-                marks = [MARKS["messages" if name == "conversation" else name] for name in claiming]
-                assert all(mark <= set(fields) for mark in marks), fields
-                assert "text_only" not in claiming, fields
-                assert claiming != {"conversation", "messages"}, fields
-                assert {"alpaca", "text2text"} - claiming, fields
+                assert all(MARKS[name] <= set(fields) for name in claiming), fields
+                assert not {"text_only", "float_only"} & claiming, fields
+                assert not any(pair <= claiming for pair in NEVER_BOTH), fields
 
 
 BAD: dict[str, tuple[str, dict[str, Any], str]] = {
@@ -212,15 +375,79 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
         {"conversations": [{"value": "x"}]},
         "message 1 of 'conversations': the field 'from' is missing; the row has 'value'",
     ),
-    "a turn from a tool": (
-        "sharegpt",
-        {"conversations": [{"from": "human", "value": "x"}, {"from": "observation", "value": "y"}]},
-        "message 2 of 'conversations': unknown role 'observation'; roles are system, human, user, gpt, assistant",
-    ),
     "a turn without text": (
         "sharegpt",
         {"conversations": [{"from": "human", "value": ""}]},
         "message 1 of 'conversations': the field 'value' is empty",
+    ),
+    "a turn from a stranger": (
+        "sharegpt",
+        {"conversations": [{"from": "bot", "value": "x"}]},
+        "message 1 of 'conversations': unknown role 'bot'; "
+        "roles are system, human, user, gpt, assistant, function_call, observation, tool",
+    ),
+    "a call that is no JSON": (
+        "sharegpt",
+        {"conversations": [{"from": "function_call", "value": "add(2, 3)"}]},
+        "message 1 of 'conversations': a function call must be JSON, and the text 'add(2, 3)' is not",
+    ),
+    "tools without a name": (
+        "sharegpt",
+        {"conversations": [], "tools": [{"description": "x"}]},
+        "the field 'name' is missing; the row has 'description'",
+    ),
+    "arguments that are no object": (
+        "messages",
+        {"messages": [{"role": "assistant", "tool_calls": [{"name": "add", "arguments": "3"}]}]},
+        "message 1 of 'messages': the field 'arguments' must be an object, not a number",
+    ),
+    "a message with an image": (
+        "messages",
+        {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+        "message 1 of 'messages': a part of 'content' has the type 'image_url'; only text can be trained on here",
+    ),
+    "a weight between": (
+        "messages",
+        {"messages": [{"role": "assistant", "content": "x", "weight": 0.5}]},
+        "message 1 of 'messages': the field 'weight' must be 0 or 1, not 0.5",
+    ),
+    "train no truth value": (
+        "messages",
+        {"messages": [{"role": "assistant", "content": "x", "train": "no"}]},
+        "message 1 of 'messages': the field 'train' must be true or false, not text",
+    ),
+    "completion missing": (
+        "prompt_completion",
+        {"prompt": "x"},
+        "the field 'completion' is missing; the row has 'prompt'",
+    ),
+    "answers of numbers": ("text_to_textlist", {"input": "x", "output": [1]}, "the field 'output' must hold texts"),
+    "an answer without a score": (
+        "text_to_scored_textlist",
+        {"input": "x", "output": [{"text": "a"}]},
+        "the field 'score' is missing; the row has 'text'",
+    ),
+    "a value that is text": ("float_only", {"value": "1"}, "the field 'value' must be a number, not text"),
+    "no images": ("image_text", {"images": [], "text": "x"}, "the field 'images' must hold texts"),
+    "chosen no conversation": (
+        "paired_conversation",
+        {"chosen": {"messages": TURNS}, "rejected": {"messages": []}, "margin": "x"},
+        "the field 'margin' must be a number, not text",
+    ),
+    "chosen text missing": (
+        "paired_text_to_text",
+        {"prompt": "x", "rejected": "y"},
+        "the field 'chosen' is missing; the row has 'prompt', 'rejected'",
+    ),
+    "an answer from a stranger": (
+        "preference",
+        {"conversations": [], "chosen": {"from": "bot", "value": "x"}, "rejected": {"from": "gpt", "value": "y"}},
+        "'chosen': unknown role 'bot'; roles are system, human, user, gpt, assistant, function_call, observation, tool",
+    ),
+    "a verdict in words": (
+        "kto",
+        {"messages": TURNS, "label": "good"},
+        "the field 'label' must be true or false, not text",
     ),
     "messages null": ("messages", {"messages": None}, "the field 'messages' must be a list, not null"),
     "a message that is text": (
@@ -233,20 +460,11 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
         {"messages": [TURNS[0], {"role": "assistant"}]},
         "message 2 of 'messages': the field 'content' is missing; the row has 'role'",
     ),
-    "a message with a tool's call": (
-        "messages",
-        {"messages": [TURNS[0], {"role": "assistant", "content": None, "tool_calls": []}]},
-        "message 2 of 'messages': the field 'content' must be text, not null",
-    ),
-    "a message with parts": (
-        "messages",
-        {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}]}]},
-        "message 1 of 'messages': the field 'content' must be text, not a list",
-    ),
     "a message from a stranger": (
         "messages",
         {"messages": [{"role": "gpt", "content": "x"}]},
-        "message 1 of 'messages': unknown role 'gpt'; roles are system, user, assistant, tool",
+        "message 1 of 'messages': unknown role 'gpt'; "
+        "roles are system, developer, user, assistant, tool, function, observation",
     ),
     "a role that is no text": (
         "messages",

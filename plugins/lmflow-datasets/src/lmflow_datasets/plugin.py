@@ -1,29 +1,81 @@
-"""Declares the forms of data rows; each is read by a class of :mod:`lmflow_datasets.formats`."""
+"""Declares the forms of data rows and the places they are read from."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lmflow_core.api import DatasetSpec, hookimpl
+from lmflow_core.api import DatasetSpec, SourceSpec, hookimpl
 
 
 @hookimpl
 def lmflow_register_datasets() -> Iterable[DatasetSpec]:
     """Offer the forms."""
     return [
-        _spec("text_only", "TextOnly", "Plain text, all of it trained on.", "text"),
-        _spec("text2text", "Text2Text", "A prompt and its completion, without a template.", "input, output"),
+        _spec("text_only", "plain:TextOnly", "Plain text, all of it trained on.", "text"),
+        _spec("text2text", "plain:Text2Text", "A prompt and its completion, without a template.", "input, output"),
+        _spec("prompt_completion", "plain:PromptCompletion", "The same, or as messages.", "prompt, completion"),
+        _spec("text_to_textlist", "plain:TextToTextList", "Several answers to a text.", "input, output [text]"),
         _spec(
-            "conversation",
-            "LmflowConversation",
-            "LMFlow's conversations.",
-            "messages [role, content], system?",
+            "text_to_scored_textlist",
+            "plain:TextToScoredTextList",
+            "Several answers to a text, each with a score.",
+            "input, output [score, text]",
         ),
-        _spec("alpaca", "Alpaca", "An instruction with optional input.", "instruction, input?, output, history?"),
-        _spec("sharegpt", "ShareGpt", "Turns from human and gpt.", "conversations [from, value]"),
-        _spec("messages", "Messages", "OpenAI messages.", "messages [role, content]"),
+        _spec("float_only", "plain:FloatOnly", "A number.", "value"),
+        _spec("image_text", "plain:ImageTextRow", "Images and a text about them.", "images, text"),
+        _spec("conversation", "chats:LmflowConversation", "LMFlow's conversations.", "messages, system?, tools?"),
+        _spec("alpaca", "chats:Alpaca", "An instruction with optional input.", "instruction, input?, output, history?"),
+        _spec("sharegpt", "chats:ShareGpt", "Turns from human and gpt.", "conversations [from, value], tools?"),
+        _spec("messages", "chats:Messages", "OpenAI messages.", "messages [role, content], tools?"),
+        _spec(
+            "paired_conversation",
+            "preferences:PairedConversation",
+            "Two conversations, one of them preferred.",
+            "chosen {messages}, rejected {messages}",
+        ),
+        _spec(
+            "paired_text_to_text",
+            "preferences:PairedTextToText",
+            "Two answers to a text, one of them preferred.",
+            "prompt, chosen, rejected, margin?",
+        ),
+        _spec(
+            "preference",
+            "preferences:ChatPreference",
+            "Two answers in a chat, one of them preferred.",
+            "prompt|conversations|instruction, chosen, rejected",
+        ),
+        _spec("kto", "preferences:Kto", "An answer with a verdict.", "messages|prompt+completion, label"),
     ]
 
 
-def _spec(name: str, attribute: str, summary: str, fields: str) -> DatasetSpec:
-    return DatasetSpec(name=name, target=f"lmflow_datasets.formats:{attribute}", summary=summary, fields=fields)
+@hookimpl
+def lmflow_register_sources() -> Iterable[SourceSpec]:
+    """Offer the places."""
+    return [
+        SourceSpec(
+            name="parquet",
+            target="lmflow_datasets.sources:ParquetFile",
+            summary="Parquet files.",
+            suffixes=(".parquet",),
+            requires=("pyarrow",),
+        ),
+        SourceSpec(
+            name="arrow",
+            target="lmflow_datasets.sources:ArrowFile",
+            summary="Arrow files, as datasets saves them.",
+            suffixes=(".arrow",),
+            requires=("pyarrow",),
+        ),
+        SourceSpec(
+            name="hub",
+            target="lmflow_datasets.sources:HubDataset",
+            summary="Data sets of the Hugging Face hub.",
+            hub=True,
+            requires=("datasets",),
+        ),
+    ]
+
+
+def _spec(name: str, target: str, summary: str, fields: str) -> DatasetSpec:
+    return DatasetSpec(name=name, target=f"lmflow_datasets.{target}", summary=summary, fields=fields)

@@ -8,10 +8,17 @@ from pathlib import Path
 
 from lmflow_core import console
 from lmflow_core.contracts import DatasetFormat
-from lmflow_core.conversations import Conversation, Example, Prompted, Text, check_trainable
+from lmflow_core.conversations import (
+    Candidates,
+    Conversation,
+    Example,
+    check_trainable,
+    parts,
+)
+from lmflow_core.data.rows import OnError, Row, raise_error
+from lmflow_core.data.sources import Source, sources
 from lmflow_core.errors import DataError, PluginLoadError
 from lmflow_core.registry import Catalogue
-from lmflow_core.rows import OnError, Row, data_files, raise_error, read_rows
 
 
 @dataclass(frozen=True)
@@ -44,14 +51,14 @@ class ExampleReader:
         self.formats: dict[Path, ChosenFormat] = {}
 
     def read(self, paths: Sequence[Path]) -> Iterator[Located]:
-        """Yield the examples of files and folders.
+        """Yield the examples of files, folders and hub names.
 
         Raises:
             DataError: a file cannot be used, or (unless ``on_error`` goes on) a row cannot.
         """
-        for file in data_files(paths):
+        for source in sources(paths, self._catalogue):
             try:
-                yield from self._read_file(file)
+                yield from self._read_source(source)
             except DataError as error:
                 self._tell(error)
 
@@ -59,18 +66,18 @@ class ExampleReader:
         self._errors += 1
         self._on_error(error)
 
-    def _read_file(self, file: Path) -> Iterator[Located]:
+    def _read_source(self, source: Source) -> Iterator[Located]:
         chosen: ChosenFormat | None = None
         errors_before = self._errors
-        for row in read_rows(file, self._tell):
+        for row in source.rows(self._tell):
             chosen = chosen or self._choose(row)
-            self.formats[file] = chosen
+            self.formats[source.path] = chosen
             try:
-                yield Located(_example(chosen, row), file, row.number)
+                yield Located(_example(chosen, row), source.path, row.number)
             except ValueError as error:
-                self._tell(DataError(str(error), file=file, row=row.number))
+                self._tell(DataError(str(error), file=source.path, row=row.number))
         if chosen is None and self._errors == errors_before:
-            self._tell(DataError("the file holds no rows", file=file))
+            self._tell(DataError("the file holds no rows", file=source.path))
 
     def _choose(self, row: Row) -> ChosenFormat:
         if self._asked is not None:
@@ -121,17 +128,21 @@ def _example(chosen: ChosenFormat, row: Row) -> Example:
     example = chosen.reader.read(row.value)
     for text in _texts(example):
         _check_characters(text)
-    if isinstance(example, Conversation):
-        check_trainable(example.messages)
+    for part in parts(example):
+        if isinstance(part, Conversation):
+            check_trainable(part.messages)
     return example
 
 
-def _texts(example: Example) -> Sequence[str]:
-    if isinstance(example, Text):
-        return (example.text,)
-    if isinstance(example, Prompted):
-        return (example.prompt, example.completion)
-    return [message.content for message in example.messages]
+def _texts(example: Example) -> Iterator[str]:
+    for part in parts(example):
+        if isinstance(part, Conversation):
+            for message in part.messages:
+                yield message.content
+                yield message.reasoning or ""
+        else:
+            yield from (value for value in vars(part).values() if isinstance(value, str))
+            yield from part.texts if isinstance(part, Candidates) else ()
 
 
 def _check_characters(text: str) -> None:

@@ -1,59 +1,20 @@
-"""Examples to encoded rows that fit the model: lengths, counts and the fingerprint of what will be trained."""
+"""Examples to encoded rows that fit the model: lengths and counts of what will be trained."""
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from typing import Protocol
 
 from lmflow_core.contracts import IGNORE, Encoded
-from lmflow_core.conversations import Segment
-from lmflow_core.encoding import Encoder
+from lmflow_core.data.examples import Located
+from lmflow_core.data.store import EncodedRows
+from lmflow_core.encoding import Encoder, Runs
 from lmflow_core.errors import DataError
-from lmflow_core.examples import Located
 
 _BATCH = 512
-
-
-class EncodedRows:
-    """Encoded examples end to end in two arrays of 32-bit integers, so that millions of tokens stay small."""
-
-    def __init__(self) -> None:
-        self._input_ids = array("i")
-        self._labels = array("i")
-        self._ends = array("q", [0])
-
-    def append(self, row: Encoded) -> None:
-        """Add one example."""
-        self._input_ids.extend(row.input_ids)
-        self._labels.extend(row.labels)
-        self._ends.append(len(self._input_ids))
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    def __getitem__(self, position: int) -> Encoded:
-        if not 0 <= position < len(self):
-            raise IndexError(position)
-        part = slice(self._ends[position], self._ends[position + 1])
-        return Encoded(self._input_ids[part], self._labels[part])
-
-    def __iter__(self) -> Iterator[Encoded]:
-        return (self[position] for position in range(len(self)))
-
-    @property
-    def tokens(self) -> int:
-        """Number of tokens in all examples."""
-        return len(self._input_ids)
-
-    def fingerprint(self) -> str:
-        """Return a digest of every id, label and boundary."""
-        digest = hashlib.sha256()
-        for values in (self._input_ids, self._labels, self._ends):
-            digest.update(values.tobytes())
-        return digest.hexdigest()[:16]
 
 
 @dataclass
@@ -78,13 +39,23 @@ class Counts:
 
 def trained_tokens(row: Encoded) -> int:
     """Return how many tokens of a row are learned; the first never is, since nothing predicts it."""
-    return sum(label != IGNORE for label in row.labels[1:])
+    later = row.labels[1:]
+    return len(later) - later.count(IGNORE)
+
+
+class Rows(Protocol):
+    """Where encoded rows go."""
+
+    def append(self, row: Encoded) -> None:
+        """Add one row."""
 
 
 class Preparer:
     """Encodes located examples and applies the length policy. ``max_length`` is in tokens, None is no limit."""
 
-    def __init__(self, encoder: Encoder, max_length: int | None, policy: str) -> None:
+    def __init__(self, encoder: Encoder, max_length: int | None, policy: str, purpose: str = "train") -> None:
+        """Prepare; ``purpose`` is what the rows are for, in the error when none is left."""
+        self._purpose = purpose
         self._encoder = encoder
         self._max_length = max_length
         self._policy = policy
@@ -94,35 +65,52 @@ class Preparer:
     def encode(self, examples: Iterable[Located]) -> Iterator[tuple[Located, Encoded]]:
         """Yield each example with its encoding, before any length policy.
 
+        While the tokenizer works on a batch, which takes no Python, the next one is read and rendered.
+
         Raises:
             DataError: a conversation does not fit the template.
         """
         source = iter(examples)
-        while batch := list(itertools.islice(source, _BATCH)):
-            segments = [self._segments(located) for located in batch]
-            yield from zip(batch, self._encoder.encode_segments(segments), strict=True)
+        waiting: tuple[list[Located], Future[list[Encoded]]] | None = None
+        with ThreadPoolExecutor(1) as pool:
+            while batch := list(itertools.islice(source, _BATCH)):
+                runs = [self._runs(located) for located in batch]
+                ahead = pool.submit(self._encoder.encode_runs, runs)
+                if waiting is not None:
+                    yield from zip(waiting[0], waiting[1].result(), strict=True)
+                waiting = batch, ahead
+            if waiting is not None:
+                yield from zip(waiting[0], waiting[1].result(), strict=True)
 
-    def _segments(self, located: Located) -> Sequence[Segment]:
+    def _runs(self, located: Located) -> Runs:
         try:
-            return self._encoder.segments(located.example)
+            return self._encoder.runs(self._encoder.segments(located.example))
         except ValueError as error:
             raise DataError(str(error), file=located.file, row=located.row) from error
 
     def prepare(self, examples: Iterable[Located]) -> EncodedRows:
-        """Encode examples into rows that fit.
+        """Encode examples into rows that fit, in memory.
+
+        Raises:
+            DataError: as :meth:`prepare_into`.
+        """
+        rows = EncodedRows()
+        self.prepare_into(rows, examples)
+        return rows
+
+    def prepare_into(self, rows: Rows, examples: Iterable[Located]) -> None:
+        """Encode examples and append those that fit.
 
         Raises:
             DataError: rows are too long and the policy is ``error``, or nothing is left to train on.
         """
-        rows = EncodedRows()
         for located, encoded in self.encode(examples):
             self.counts.rows += 1
             for part in self._fitted(located, encoded):
                 self._keep(rows, part)
         self._check()
-        return rows
 
-    def _keep(self, rows: EncodedRows, part: Encoded) -> None:
+    def _keep(self, rows: Rows, part: Encoded) -> None:
         trained = trained_tokens(part)
         if not trained:
             self.counts.untrained += 1
@@ -164,6 +152,6 @@ class Preparer:
             )
         if not self.counts.examples:
             raise DataError(
-                f"nothing to train on: none of the {self.counts.rows} rows has a trainable token "
+                f"nothing to {self._purpose} on: none of the {self.counts.rows} rows has a trainable token "
                 f"(dropped as too long: {self.counts.dropped}, without a trainable token: {self.counts.untrained})"
             )

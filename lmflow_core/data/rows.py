@@ -1,21 +1,21 @@
-"""Rows from files: JSON and JSONL, one file or a folder of them, read as a stream.
+"""Rows from files, read as a stream.
 
-A row is a JSON object with the file and the number it has there (from 1). Memory is bounded by the largest row.
+A row is a mapping with the file and the number it has there (from 1). Memory is bounded by the largest row.
 """
 
 from __future__ import annotations
 
-import codecs
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from lmflow_core.data.files import opened_text, suffix
+from lmflow_core.data.tables import read_paragraphs, read_table
 from lmflow_core.errors import DataError
 
-SUFFIXES = (".json", ".jsonl")
 OnError = Callable[[DataError], None]
 _Numbered = tuple[int, object, str | None]
 _CHUNK = 1 << 18
@@ -34,35 +34,6 @@ class Row:
     declared: str | None = None
 
 
-def data_files(paths: Iterable[Path]) -> list[Path]:
-    """Return the data files under some paths, in order of their names.
-
-    Raises:
-        DataError: a path does not exist, is no data file, or is a folder without one.
-    """
-    files: list[Path] = []
-    for path in paths:
-        files += _files_of(path)
-    return files
-
-
-def _files_of(path: Path) -> list[Path]:
-    if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if file.is_file() and _is_data(file.relative_to(path)))
-        if not found:
-            raise DataError(f"the folder holds no data file ({', '.join(SUFFIXES)})", file=path)
-        return found
-    if not path.exists():
-        raise DataError("no such file or folder", file=path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise DataError(f"not a data file; its name must end in {' or '.join(SUFFIXES)}", file=path)
-    return [path]
-
-
-def _is_data(file: Path) -> bool:
-    return file.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in file.parts)
-
-
 def raise_error(error: DataError) -> None:
     """Raise the error: what happens to a bad row unless somebody goes on past it."""
     raise error
@@ -72,39 +43,25 @@ def read_rows(file: Path, on_error: OnError = raise_error) -> Iterator[Row]:
     """Yield the rows of one file; ``on_error`` is told of each row that is none, where reading can go on behind it.
 
     Raises:
-        DataError: the file is not UTF-8, its JSON is broken, or (unless ``on_error`` goes on) a row is not an object.
+        DataError: the file is not UTF-8, it is broken, or (unless ``on_error`` goes on) a row is not an object.
     """
-    try:
-        with file.open(encoding="utf-8-sig") as stream:
-            lines = file.suffix.lower() == ".jsonl"
-            values = _read_lines(file, stream, on_error) if lines else _read_json(file, stream)
-            for number, value, declared in values:
-                if isinstance(value, dict):
-                    yield Row(file, number, value, declared)
-                else:
-                    problem = f"a row must be a JSON object, not {_json_type(value)}"
-                    on_error(DataError(problem, file=file, row=number))
-    except UnicodeDecodeError as error:
-        raise DataError(f"not UTF-8 ({_bad_byte(file)}); convert it to UTF-8", file=file) from error
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", file=file) from error
+    with opened_text(file) as stream:
+        for number, value, declared in _values(file, stream, on_error):
+            if isinstance(value, dict):
+                yield Row(file, number, value, declared)
+            else:
+                problem = f"a row must be a JSON object, not {_json_type(value)}"
+                on_error(DataError(problem, file=file, row=number))
 
 
-def _bad_byte(file: Path) -> str:
-    """Tell where a file stops being UTF-8. The error of a stream only knows the place in its own buffer."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    offset, line = 0, 1
-    with file.open("rb") as stream:
-        while True:
-            chunk = stream.read(_CHUNK)
-            pending, _ = decoder.getstate()
-            try:
-                decoder.decode(chunk, final=not chunk)
-            except UnicodeDecodeError as error:
-                line += (pending + chunk)[: error.start].count(b"\n")
-                return f"{error.reason} at byte {offset - len(pending) + error.start}, line {line}"
-            offset += len(chunk)
-            line += chunk.count(b"\n")
+def _values(file: Path, stream: IO[str], on_error: OnError) -> Iterator[_Numbered]:
+    form = suffix(file)
+    if form == ".jsonl":
+        return _read_lines(file, stream, on_error)
+    if form == ".json":
+        return _read_json(file, stream)
+    found = read_paragraphs(stream) if form == ".txt" else read_table(file, stream)
+    return ((number, value, None) for number, value in enumerate(found, start=1))
 
 
 def _read_lines(file: Path, stream: IO[str], on_error: OnError) -> Iterator[_Numbered]:
@@ -171,7 +128,7 @@ def _read_envelope(file: Path, scanner: _Scanner) -> Iterator[_Numbered]:
 
 def _type_behind(file: Path) -> str | None:
     """Return the ``type`` that stands behind the instances. What is broken there is found when it is read."""
-    with suppress(DataError, UnicodeDecodeError), file.open(encoding="utf-8-sig") as stream:
+    with suppress(DataError), opened_text(file) as stream:
         scanner = _Scanner(file, stream)
         for key in scanner.object_keys():
             if key == "instances" and scanner.peek() == "[":

@@ -1,0 +1,1 @@
+"""From files to encoded rows: files -> rows -> examples -> selection -> preparation -> store."""

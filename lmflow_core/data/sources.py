@@ -1,0 +1,77 @@
+"""Where rows come from: files the core reads, files that plugins read, and names on a hub."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lmflow_core.contracts import RowSource
+from lmflow_core.data.files import TEXT_SUFFIXES, data_files, is_hub_name, suffix
+from lmflow_core.data.rows import OnError, Row, read_rows
+from lmflow_core.errors import DataError
+from lmflow_core.registry import Catalogue
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file or hub name. ``reader`` is a plugin's, or None where the core reads it."""
+
+    path: Path
+    reader: RowSource | None = None
+
+    def rows(self, on_error: OnError) -> Iterator[Row]:
+        """Yield the rows; ``on_error`` is told of what is none.
+
+        Raises:
+            DataError: the source cannot be read.
+        """
+        if self.reader is None:
+            yield from read_rows(self.path, on_error)
+            return
+        for number, value in enumerate(self.reader.rows(self.path.as_posix()), start=1):
+            yield Row(self.path, number, {name: cell for name, cell in value.items() if cell is not None})
+
+    def fingerprint(self) -> str:
+        """Return a digest that changes when a row does.
+
+        Raises:
+            DataError: the source cannot be read.
+        """
+        if self.reader is not None:
+            return self.reader.fingerprint(self.path.as_posix())
+        digest = hashlib.sha256(suffix(self.path).encode())
+        try:
+            with self.path.open("rb") as stream:
+                while chunk := stream.read(_CHUNK):
+                    digest.update(chunk)
+        except OSError as error:
+            raise DataError(f"cannot be read: {error.strerror or error}", file=self.path) from error
+        return digest.hexdigest()
+
+
+def sources(paths: Sequence[Path], catalogue: Catalogue) -> list[Source]:
+    """Return the sources under some paths: files, the files of folders, and hub names.
+
+    Raises:
+        DataError: a path names nothing that can be read.
+        PluginLoadError: what reads it lacks a library.
+    """
+    by_suffix = {suffix: provided.qualified for provided in catalogue.sources for suffix in provided.spec.suffixes}
+    hub = next((provided.qualified for provided in catalogue.sources if provided.spec.hub), None)
+    found = []
+    for path in paths:
+        if hub is not None and is_hub_name(path):
+            found.append(Source(path, catalogue.sources.load(hub)()))
+        else:
+            files = data_files([path], (*TEXT_SUFFIXES, *by_suffix))
+            found += [_file(file, by_suffix, catalogue) for file in files]
+    return found
+
+
+def _file(file: Path, by_suffix: Mapping[str, str], catalogue: Catalogue) -> Source:
+    reader = by_suffix.get(suffix(file))
+    return Source(file, catalogue.sources.load(reader)() if reader else None)

@@ -1,0 +1,78 @@
+"""Conversations: LMFlow's, alpaca, sharegpt and OpenAI's messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lmflow_core.api import Conversation, Message
+from lmflow_datasets.fields import items, optional_text, text
+from lmflow_datasets.turns import openai_messages, sharegpt_messages, tools, with_system
+
+_BESIDE = {"system", "conversation_id"}
+_PAIR = {"chosen", "rejected"}
+_JUDGED = {*_PAIR, "label"}
+
+
+class LmflowConversation:
+    """``{"system": …, "messages": [{"role", "content"}, …]}``: the system prompt stands beside the messages."""
+
+    def recognises(self, row: Mapping[str, Any]) -> bool:
+        """Whether the row has messages and one of LMFlow's own fields beside them."""
+        return "messages" in row and bool(_BESIDE & row.keys()) and not _JUDGED & row.keys()
+
+    def read(self, row: Mapping[str, Any]) -> Conversation:
+        """Return the conversation, its system prompt first."""
+        return Conversation(with_system(optional_text(row, "system"), openai_messages(row)), tools(row))
+
+
+class Messages:
+    """``{"messages": [{"role", "content"}, …], "tools": …}``, as in OpenAI's fine-tuning files."""
+
+    def recognises(self, row: Mapping[str, Any]) -> bool:
+        """Whether the row has messages and none of LMFlow's own fields beside them."""
+        return "messages" in row and not (_BESIDE | _JUDGED) & row.keys()
+
+    def read(self, row: Mapping[str, Any]) -> Conversation:
+        """Return the conversation."""
+        return Conversation(openai_messages(row), tools(row))
+
+
+class Alpaca:
+    """``{"instruction": …, "input": …, "output": …}``, with ``system`` and ``history`` as LLaMA-Factory has them."""
+
+    def recognises(self, row: Mapping[str, Any]) -> bool:
+        """Whether the row has an instruction and an output."""
+        return {"instruction", "output"} <= row.keys() and not _PAIR & row.keys()
+
+    def read(self, row: Mapping[str, Any]) -> Conversation:
+        """Return a conversation whose last user turn is the instruction, its input below it."""
+        return Conversation((*alpaca_prompt(row), Message("assistant", text(row, "output"))))
+
+
+def alpaca_prompt(row: Mapping[str, Any]) -> tuple[Message, ...]:
+    """Return the messages before the answer: system prompt, history, and the instruction with its input.
+
+    Raises:
+        ValueError: a field is missing or not what it must be.
+    """
+    turns = []
+    for pair in items(row, "history") if row.get("history") else []:
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)):
+            raise ValueError("the field 'history' must hold pairs of texts: [[user, assistant], …]")
+        turns += [Message("user", pair[0]), Message("assistant", pair[1])]
+    parts = [text(row, "instruction"), optional_text(row, "input")]
+    turns.append(Message("user", "\n\n".join(part for part in parts if part)))
+    return with_system(optional_text(row, "system"), turns)
+
+
+class ShareGpt:
+    """``{"conversations": [{"from": "human", "value": …}, …]}``, with an optional ``system`` and ``tools``."""
+
+    def recognises(self, row: Mapping[str, Any]) -> bool:
+        """Whether the row has conversations and no pair of answers."""
+        return "conversations" in row and not _PAIR & row.keys()
+
+    def read(self, row: Mapping[str, Any]) -> Conversation:
+        """Return the conversation."""
+        return Conversation(with_system(optional_text(row, "system"), sharegpt_messages(row)), tools(row))

@@ -1,0 +1,197 @@
+"""Data made ready: the cache is used when nothing changed, never when a label would; files of every form serve."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmflow_core.api import ModelSettings
+from lmflow_core.data.dataset import Dataset, DatasetMaker
+from lmflow_core.opening import open_model
+from lmflow_core.registry import Catalogue
+from lmflow_core.settings import DataSettings
+from lmflow_core.testing.fixtures import CliResult
+
+Cli = Callable[..., CliResult]
+
+
+def _turns(*contents: str) -> dict[str, Any]:
+    roles = ("user", "assistant")
+    return {"messages": [{"role": roles[at % 2], "content": content} for at, content in enumerate(contents)]}
+
+
+ROWS = [_turns(f"hello {n}", f"world {n}", "and?", f"again {n}") for n in range(12)]
+
+
+@pytest.fixture(scope="module")
+def catalogue() -> Catalogue:
+    return Catalogue.discover()
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LMFLOW_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataSettings:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(map(json.dumps, ROWS)), encoding="utf-8")
+    return DataSettings(dataset=(file,), template="chatml", max_length=64)
+
+
+def _made(data: DataSettings, folder: Path, catalogue: Catalogue, seed: int = 0) -> Dataset:
+    opened = open_model(ModelSettings(model=str(folder)), catalogue)
+    return DatasetMaker(data, opened, catalogue, seed=seed).make()
+
+
+def test_nothing_changed_reuses_what_is_there(data: DataSettings, tiny_model: Path, catalogue: Catalogue) -> None:
+    first, second = (_made(data, tiny_model, catalogue) for _ in range(2))
+    assert (first.from_cache, second.from_cache) == (False, True)
+    assert first.key == second.key
+    assert first.counts == second.counts
+    assert first.rows.fingerprint() == second.rows.fingerprint()
+    assert [list(row.labels) for row in first.rows] == [list(row.labels) for row in second.rows]
+    moved = data.dataset[0].rename(data.dataset[0].with_name("moved.jsonl"))
+    assert _made(dataclasses.replace(data, dataset=(moved,)), tiny_model, catalogue).from_cache
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "what is trained on": {"train_on": "last"},
+    "the template": {"template": "zephyr"},
+    "the longest row": {"max_length": 63},
+    "the policy for longer rows": {"length_policy": "drop"},
+    "the number of rows": {"max_train_samples": 11},
+    "the form of the rows": {"dataset_format": "messages"},
+    "what is held out": {"eval_share": 0.3},
+    "how often rows count": {"dataset_weights": (2.0,)},
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_changed_setting_has_a_key_of_its_own(
+    name: str, data: DataSettings, tiny_model: Path, catalogue: Catalogue
+) -> None:
+    before = _made(data, tiny_model, catalogue)
+    after = _made(dataclasses.replace(data, **CHANGES[name]), tiny_model, catalogue)
+    assert after.key != before.key
+    assert not after.from_cache
+
+
+def test_a_changed_row_or_tokenizer_has_a_key_of_its_own(
+    data: DataSettings, tiny_model: Path, tmp_path: Path, catalogue: Catalogue
+) -> None:
+    before = _made(data, tiny_model, catalogue)
+    other = tmp_path / "other"
+    shutil.copytree(tiny_model, other)
+    tokenizer = json.loads((other / "tokenizer.json").read_text(encoding="utf-8"))
+    tokenizer["pre_tokenizer"] = {
+        "type": "ByteLevel",
+        "add_prefix_space": True,
+        "trim_offsets": True,
+        "use_regex": True,
+    }
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    assert _made(data, other, catalogue).key != before.key
+    rows = [*ROWS[:-1], _turns("hello", "world!")]
+    data.dataset[0].write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    assert _made(data, tiny_model, catalogue).key != before.key
+
+
+def test_the_seed_counts_where_something_is_drawn(data: DataSettings, tiny_model: Path, catalogue: Catalogue) -> None:
+    assert _made(data, tiny_model, catalogue, 1).key == _made(data, tiny_model, catalogue, 2).key
+    drawn = dataclasses.replace(data, eval_share=0.5)
+    first, second = (_made(drawn, tiny_model, catalogue, seed) for seed in (1, 2))
+    assert first.key != second.key
+    assert first.held_out is not None
+    assert len(first.rows) + len(first.held_out) == len(ROWS)
+
+
+def test_what_is_trained_on_follows_the_policy(data: DataSettings, tiny_model: Path, catalogue: Catalogue) -> None:
+    trained = {
+        policy: _made(dataclasses.replace(data, train_on=policy), tiny_model, catalogue).counts.trained_tokens
+        for policy in ("last", "assistant", "all")
+    }
+    assert 0 < trained["last"] < trained["assistant"] < trained["all"]
+
+
+def test_a_broken_cache_is_made_anew(
+    data: DataSettings, tiny_model: Path, catalogue: Catalogue, own_cache: Path
+) -> None:
+    first = _made(data, tiny_model, catalogue)
+    labels = own_cache / "data" / first.key / "rows" / "labels"
+    labels.write_bytes(labels.read_bytes()[:-4])
+    again = _made(data, tiny_model, catalogue)
+    assert not again.from_cache
+    assert again.rows.fingerprint() == first.rows.fingerprint()
+
+
+def test_without_a_cache_nothing_is_left(
+    data: DataSettings, tiny_model: Path, catalogue: Catalogue, own_cache: Path
+) -> None:
+    made = _made(dataclasses.replace(data, cache=False), tiny_model, catalogue)
+    assert len(list(made.rows)) == len(ROWS)
+    assert not own_cache.exists()
+
+
+def test_a_bad_row_leaves_no_cache(data: DataSettings, tiny_model: Path, lmflow_cli: Cli, own_cache: Path) -> None:
+    with data.dataset[0].open("a", encoding="utf-8") as file:
+        file.write('\n{"messages": []}\n')
+    result = lmflow_cli("evaluate", "--model", tiny_model, "--dataset", data.dataset[0])
+    assert result.status == 2
+    assert f"{data.dataset[0]}, row 13: the conversation is empty" in result.stderr
+    assert [entry.suffix for entry in (own_cache / "data").iterdir()] == [".lock"]
+
+
+def test_the_same_rows_from_any_file_are_the_same_data(
+    data: DataSettings, tiny_model: Path, tmp_path: Path, catalogue: Catalogue
+) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    rows = [{"instruction": f"Say {n}", "output": f"{n}!"} for n in range(5)]
+    table = pyarrow.Table.from_pylist(rows)
+    files = {name: tmp_path / f"same{name}" for name in (".jsonl", ".csv", ".parquet", ".arrow")}
+    files[".jsonl"].write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    files[".csv"].write_text("instruction,output\n" + "\n".join(f"Say {n},{n}!" for n in range(5)), encoding="utf-8")
+    parquet.write_table(table, files[".parquet"])
+    with pyarrow.OSFile(str(files[".arrow"]), "wb") as sink, pyarrow.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    prints = {
+        _made(dataclasses.replace(data, dataset=(file,)), tiny_model, catalogue).rows.fingerprint()
+        for file in files.values()
+    }
+    assert len(prints) == 1
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+def test_a_broken_table_is_told(suffix: str, tmp_path: Path, lmflow_cli: Cli) -> None:
+    file = tmp_path / f"rows{suffix}"
+    file.write_bytes(b"no table at all")
+    result = lmflow_cli("data", "check", file)
+    assert result.status == 2
+    assert f"{file}: cannot be read as {suffix[1:].capitalize()}" in result.stdout
+
+
+def test_a_hub_that_cannot_be_reached_is_told(lmflow_cli: Cli) -> None:
+    result = lmflow_cli("data", "check", "nobody/nothing")
+    assert result.status == 2
+    assert "nobody/nothing: cannot be loaded from the hub" in result.stdout
+
+
+def test_a_validation_share_is_measured_during_training(
+    data: DataSettings, tiny_model: Path, tmp_path: Path, lmflow_cli: Cli
+) -> None:
+    flags = ["--eval-share", "0.3", "--load-best-model", "--epochs", "2", "--json"]
+    request = ["finetune", "--model", tiny_model, "--dataset", data.dataset[0], "--output", tmp_path / "out", *flags]
+    result = lmflow_cli(*request)
+    assert result.status == 0, result.stderr
+    assert len(result.json()["held_out_losses"]) == 2
+    assert "examples held out" in result.stderr
