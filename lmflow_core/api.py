@@ -7,6 +7,7 @@ each addition.
 from lmflow_core.contracts import (
     IGNORE,
     Attention,
+    BatchDecoder,
     DatasetFormat,
     Decoder,
     DecodeStep,
@@ -54,6 +55,7 @@ __all__ = [
     "ROLES",
     "Attention",
     "AttentionSpec",
+    "BatchDecoder",
     "ChatTemplate",
     "CommandSpec",
     "Conversation",

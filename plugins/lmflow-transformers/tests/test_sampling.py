@@ -83,3 +83,10 @@ def test_top_p_keeps_the_smallest_set_that_holds_the_mass(model: CausalModel) ->
     drawn = {_draw(model, 1, seed=seed, temperature=1.0, top_p=0.02)[0] for seed in range(200)}
     assert drawn <= allowed
     assert len(drawn) > 1
+
+
+def test_min_p_of_one_leaves_only_the_likeliest_token(model: CausalModel) -> None:
+    greedy = _draw(model, 1, seed=0)
+    free = {_draw(model, 1, seed=seed, temperature=1.5)[0] for seed in range(20)}
+    assert len(free) > 1
+    assert all(_draw(model, 1, seed=seed, temperature=1.5, min_p=1.0) == greedy for seed in range(20))
