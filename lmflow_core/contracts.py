@@ -419,6 +419,21 @@ class Decoder(Protocol):
         """Yield new tokens after the prompt until a stop id (which is yielded last) or the limit."""
 
 
+class BatchDecoder(Protocol):
+    """What a decoder that draws for several prompts at once offers besides :class:`Decoder`."""
+
+    def decode_many(
+        self,
+        model: LanguageModel,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        stop_ids: frozenset[int],
+        seeds: Sequence[int],
+    ) -> Iterator[tuple[int, DecodeStep]]:
+        """Yield steps with the index of their prompt; each prompt's tokens are those of ``decode`` under its seed."""
+
+
 @dataclass(frozen=True)
 class DrawnToken:
     """A token of an answer.

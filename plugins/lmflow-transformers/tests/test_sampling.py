@@ -74,6 +74,13 @@ def test_draws_follow_the_processed_distribution(model: CausalModel) -> None:
     assert statistic < 18.47  # chi-square, 4 degrees of freedom, p = 0.001
 
 
+def test_min_p_of_one_leaves_only_the_likeliest_token(model: CausalModel) -> None:
+    greedy = _draw(model, 1, seed=0)
+    free = {_draw(model, 1, seed=seed, temperature=1.5)[0] for seed in range(20)}
+    assert len(free) > 1
+    assert all(_draw(model, 1, seed=seed, temperature=1.5, min_p=1.0) == greedy for seed in range(20))
+
+
 def test_top_p_keeps_the_smallest_set_that_holds_the_mass(model: CausalModel) -> None:
     with torch.no_grad():
         probabilities = model.network(input_ids=torch.tensor([_PROMPT])).logits[0, -1].softmax(-1)

@@ -8,6 +8,7 @@ import torch
 from transformers import (
     DynamicCache,
     LogitsProcessorList,
+    MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
@@ -76,4 +77,6 @@ def logits_processors(options: SamplingOptions) -> LogitsProcessorList:
         processors.append(TopKLogitsWarper(options.top_k))
     if options.temperature and options.top_p < 1.0:
         processors.append(TopPLogitsWarper(options.top_p))
+    if options.temperature and options.min_p:
+        processors.append(MinPLogitsWarper(options.min_p))
     return processors
