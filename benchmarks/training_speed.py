@@ -113,8 +113,8 @@ def _train_with_trl(options: dict[str, Any], rows: Path) -> dict[str, Any]:
     lora = LoraConfig(r=8, lora_alpha=32, lora_dropout=0.1, target_modules="all-linear", task_type="CAUSAL_LM")
     config = SFTConfig(
         output_dir=tempfile.mkdtemp(),
-        per_device_train_batch_size=BATCH if not options.get("packing") else 2,
-        max_length=LENGTH if not options.get("packing") else 1024,
+        per_device_train_batch_size=BATCH,
+        max_length=LENGTH,
         packing=options.get("packing", False),
         num_train_epochs=1,
         bf16=False,

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from lmflow_core.contracts import Decoder, LanguageModel, Template, Tokenizer
+from lmflow_core.contracts import (
+    Decoder,
+    DecodeStep,
+    DrawnToken,
+    LanguageModel,
+    Template,
+    Tokenizer,
+    TokenLogprob,
+)
 from lmflow_core.conversations import Message, Segment
 from lmflow_core.encoding import Encoder
 from lmflow_core.settings import DecodingSettings
@@ -15,10 +24,14 @@ class Answer:
     """An answer being written: iterate over its text; statistics are there when it ends.
 
     Attributes:
+        prompt: the ids of the prompt.
+        decoder: what draws the tokens.
+        settings: the limits and the seed it draws by.
         text: the text so far.
+        drawn: the tokens so far, without the stop token; the last ones may belong to a stop text.
         tokens: number of tokens drawn, the stop token included.
         seconds: time since the first token was asked for.
-        finish_reason: ``stop`` or ``length``, once finished.
+        finish_reason: ``stop``, ``length`` or ``cancelled``, once finished.
     """
 
     def __init__(
@@ -30,15 +43,17 @@ class Answer:
         stops: Sequence[str],
     ) -> None:
         self._model = model
-        self._prompt = prompt
-        self._decoder = decoder
-        self._settings = settings
+        self.prompt = prompt
+        self.decoder = decoder
+        self.settings = settings
         self._stops = tuple(stops)
         self.prompt_tokens = len(prompt)
         self.text = ""
+        self.drawn: list[DrawnToken] = []
         self.tokens = 0
         self.seconds = 0.0
         self.finish_reason = "length"
+        self._cancelled = False
 
     @property
     def tokens_per_second(self) -> float:
@@ -55,6 +70,8 @@ class Answer:
             yield piece
         if decoded.ended_by_stop_token or written_stopped(self._stops, decoded.everything, self.text):
             self.finish_reason = "stop"
+        elif self._cancelled:
+            self.finish_reason = "cancelled"
         self.seconds = time.perf_counter() - started
         self.tokens = decoded.tokens
 
@@ -64,18 +81,30 @@ class Answer:
             pass
         return self
 
-    def _decoded(self) -> _Decoded:
+    def cancel(self) -> None:
+        """End the answer before its next token. Another thread may call this."""
+        self._cancelled = True
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """The tokens that end the answer."""
         control = self._model.tokenizer.control_tokens
-        stop_ids = frozenset(control[text] for text in self._stops if text in control)
-        steps = self._decoder.decode(
+        return frozenset(control[text] for text in self._stops if text in control)
+
+    def _decoded(self) -> _Decoded:
+        stop_ids = self.stop_ids
+        steps = self.decoder.decode(
             self._model,
-            self._prompt,
-            max_new_tokens=self._settings.max_new_tokens,
+            self.prompt,
+            max_new_tokens=self.settings.max_new_tokens,
             stop_ids=stop_ids,
-            seed=self._settings.seed,
+            seed=self.settings.seed,
         )
-        ids = (token for step in steps for token in step.ids)
-        return _Decoded(self._model.tokenizer, ids, stop_ids)
+        return _Decoded(self._model.tokenizer, self._tokens_of(steps), stop_ids, self.drawn)
+
+    def _tokens_of(self, steps: Iterator[DecodeStep]) -> Iterator[tuple[int, TokenLogprob | None]]:
+        while not self._cancelled and (step := next(steps, None)) is not None:
+            yield from zip(step.ids, step.logprobs or [None] * len(step.ids), strict=True)
 
 
 def written_stopped(stops: Sequence[str], everything: str, text: str) -> bool:
@@ -84,12 +113,19 @@ def written_stopped(stops: Sequence[str], everything: str, text: str) -> bool:
 
 
 class _Decoded:
-    """Text pieces from token ids. A piece waits while its last character is incomplete."""
+    """Text pieces from tokens. A piece waits while its last character is incomplete."""
 
-    def __init__(self, tokenizer: Tokenizer, ids: Iterator[int], stop_ids: frozenset[int]) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        drawing: Iterator[tuple[int, TokenLogprob | None]],
+        stop_ids: frozenset[int],
+        drawn: list[DrawnToken],
+    ) -> None:
         self._tokenizer = tokenizer
-        self._ids = ids
+        self._drawing = drawing
         self._stop_ids = stop_ids
+        self._drawn = drawn
         self.tokens = 0
         self.everything = ""
         self.ended_by_stop_token = False
@@ -97,20 +133,28 @@ class _Decoded:
     def __iter__(self) -> Iterator[str]:
         context: list[int] = []
         fresh: list[int] = []
-        for token in self._ids:
+        logprobs: list[TokenLogprob | None] = []
+        for token, logprob in self._drawing:
             self.tokens += 1
             if token in self._stop_ids:
                 self.ended_by_stop_token = True
                 break
             fresh.append(token)
+            logprobs.append(logprob)
             piece = self._new_text(context, fresh)
             if piece and not piece.endswith("\ufffd"):
-                context, fresh = fresh, []
-                self.everything += piece
+                self._keep(piece, fresh, logprobs)
+                context, fresh, logprobs = fresh, [], []
                 yield piece
         if fresh and (piece := self._new_text(context, fresh)):
-            self.everything += piece
+            self._keep(piece, fresh, logprobs)
             yield piece
+
+    def _keep(self, piece: str, fresh: Sequence[int], logprobs: Sequence[TokenLogprob | None]) -> None:
+        offset = len(self.everything)
+        texts = [""] * (len(fresh) - 1) + [piece]
+        self._drawn += map(DrawnToken, fresh, texts, [offset] * len(fresh), logprobs)
+        self.everything += piece
 
     def _new_text(self, context: list[int], fresh: list[int]) -> str:
         # Decoding after some context keeps the spaces that tokenizers drop at the start of a text.
@@ -137,11 +181,16 @@ def _until_stop(pieces: _Decoded, stops: Sequence[str]) -> Iterator[str]:
         yield held
 
 
-def prompt_ids(tokenizer: Tokenizer, template: Template | None, messages: Sequence[Message]) -> list[int]:
+def prompt_ids(
+    tokenizer: Tokenizer,
+    template: Template | None,
+    messages: Sequence[Message],
+    tools: Sequence[Mapping[str, Any]] = (),
+) -> list[int]:
     """Return the ids of a prompt: a conversation up to the assistant's header, or plain text without a template."""
     encoder = Encoder(tokenizer, template)
     if template is not None:
-        segments: Sequence[Segment] = template.render(messages, add_generation_prompt=True)
+        segments: Sequence[Segment] = template.render(messages, add_generation_prompt=True, tools=tools)
     else:
         segments = encoder.opened(Segment(messages[-1].content))
     return list(encoder.encode_segments([segments])[0].input_ids)

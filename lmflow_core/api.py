@@ -6,12 +6,14 @@ each addition.
 
 from lmflow_core.contracts import (
     IGNORE,
+    AnswerStream,
     Attention,
     Benchmark,
     BenchmarkReport,
     DatasetFormat,
     Decoder,
     DecodeStep,
+    DrawnToken,
     Encoded,
     EncodedDataset,
     Engine,
@@ -21,23 +23,40 @@ from lmflow_core.contracts import (
     LanguageModel,
     LossPoint,
     ModelLoader,
+    ModelOpener,
     Objective,
     PositionScaling,
     Rescalable,
     Rope,
     Score,
+    TalkingCommand,
+    TalkingModel,
     Template,
     Tokenizer,
+    TokenLogprob,
     TrainingJob,
     TrainingReport,
     Tuner,
     World,
 )
-from lmflow_core.conversations import ROLES, Conversation, Example, Message, Prompted, Segment, Text, ToolCall
+from lmflow_core.conversations import (
+    ROLES,
+    Conversation,
+    Example,
+    Message,
+    Prompted,
+    Segment,
+    Text,
+    ToolCall,
+    as_turns,
+    call_id,
+    is_trained,
+)
+from lmflow_core.dialogue import Dialogue, messages_row
 from lmflow_core.errors import DataError, LmflowError, ModelError, OptionError, OutputError, RequestError
 from lmflow_core.hookspecs import hookimpl
-from lmflow_core.options import option
-from lmflow_core.settings import ModelSettings, TrainingSettings
+from lmflow_core.options import OptionField, option
+from lmflow_core.settings import DecodingSettings, ModelSettings, TrainingSettings
 from lmflow_core.specs import (
     AttentionSpec,
     BenchmarkSpec,
@@ -52,7 +71,7 @@ from lmflow_core.specs import (
     TemplateSpec,
     TunerSpec,
 )
-from lmflow_core.templates import ChatTemplate
+from lmflow_core.templates import ChatTemplate, Thoughts, Tools
 
 API_LEVEL = 1
 
@@ -60,6 +79,7 @@ __all__ = [
     "API_LEVEL",
     "IGNORE",
     "ROLES",
+    "AnswerStream",
     "Attention",
     "AttentionSpec",
     "Benchmark",
@@ -74,6 +94,9 @@ __all__ = [
     "DecodeStep",
     "Decoder",
     "DecoderSpec",
+    "DecodingSettings",
+    "Dialogue",
+    "DrawnToken",
     "Encoded",
     "EncodedDataset",
     "Engine",
@@ -89,11 +112,13 @@ __all__ = [
     "Message",
     "ModelError",
     "ModelLoader",
+    "ModelOpener",
     "ModelSettings",
     "ModelSpec",
     "Objective",
     "ObjectiveSpec",
     "OptionError",
+    "OptionField",
     "OutputError",
     "PositionScaling",
     "PositionScalingSpec",
@@ -103,17 +128,26 @@ __all__ = [
     "Rope",
     "Score",
     "Segment",
+    "TalkingCommand",
+    "TalkingModel",
     "Template",
     "TemplateSpec",
     "Text",
+    "Thoughts",
+    "TokenLogprob",
     "Tokenizer",
     "ToolCall",
+    "Tools",
     "TrainingJob",
     "TrainingReport",
     "TrainingSettings",
     "Tuner",
     "TunerSpec",
     "World",
+    "as_turns",
+    "call_id",
     "hookimpl",
+    "is_trained",
+    "messages_row",
     "option",
 ]

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from lmflow_core.conversations import Example, Message, Segment
-from lmflow_core.settings import ModelSettings, TrainingSettings
+from lmflow_core.conversations import Example, Message, Segment, ToolCall
+from lmflow_core.options import OptionField
+from lmflow_core.settings import DecodingSettings, ModelSettings, TrainingSettings
 
 IGNORE = -100
 
@@ -45,12 +46,20 @@ class Tokenizer(Protocol):
         """The token that opens a sequence, when the model wants one; else None."""
 
     @property
+    def bos_token(self) -> str | None:
+        """The token that a template means by the opening one, whether or not plain texts begin with it."""
+
+    @property
     def eos(self) -> str | None:
         """The token that ends a sequence, or None."""
 
     @property
     def control_tokens(self) -> Mapping[str, int]:
         """Ids of the tokens that stand for themselves and are never made from ordinary text."""
+
+    @property
+    def swallows_space(self) -> Mapping[str, tuple[bool, bool]]:
+        """Control tokens that take the white space beside them: whether that before and that behind."""
 
     @property
     def spaces_after_control(self) -> bool:
@@ -69,8 +78,22 @@ class Tokenizer(Protocol):
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids, control tokens included."""
 
-    def render_chat(self, messages: Sequence[Message], add_generation_prompt: bool) -> str | None:
-        """Return the model's own rendering of a conversation, or None when it has no (fitting) template."""
+    @property
+    def chat_template(self) -> str | None:
+        """The model's own chat template, in Jinja; None when it has none."""
+
+    def render_chat(
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] = (),
+        jinja: str | None = None,
+    ) -> str | None:
+        """Return a conversation as the model's own chat template renders it in a sandbox, or another one given.
+
+        None when there is no template or it refuses the conversation. Templates that ask for the date are given a
+        fixed one, so that a text is the same on every day.
+        """
 
 
 @dataclass(frozen=True)
@@ -87,11 +110,19 @@ class Score:
 
 
 class LanguageModel(Protocol):
-    """A model that is open: its tokenizer at once, its weights after :meth:`load`."""
+    """A model that is open: its tokenizer at once, its weights after :meth:`load`.
+
+    Attributes:
+        folder: where the model's own files are, in transformers' form and without any adapter; None when they are
+            nowhere, as for a model that was converted while it was opened.
+        adapter: the folder of the adapter that is on the model or waits for its weights.
+    """
 
     reference: str
     tokenizer: Tokenizer
     context_length: int | None
+    folder: Path | None
+    adapter: Path | None
 
     def load(self) -> None:
         """Load the weights, once.
@@ -179,6 +210,9 @@ class Engine(Protocol):
         Raises:
             RequestError: the environment is not the one this engine needs.
         """
+
+    def gathered(self, value: str) -> list[str]:
+        """Return what every process of the job passed, in the order of their ranks; all of them call this."""
 
     def trainer_arguments(self) -> Mapping[str, Any]:
         """Return what the engine adds to the trainer's arguments."""
@@ -277,15 +311,26 @@ class Template(Protocol):
     def stop(self) -> tuple[str, ...]:
         """Texts that end an assistant's turn."""
 
+    @property
+    def fingerprint(self) -> str:
+        """A digest of everything that changes a rendering."""
+
     def bind(self, bos: str | None, eos: str | None) -> Template:
         """Return the template with a tokenizer's own tokens filled in."""
 
-    def render(self, messages: Sequence[Message], add_generation_prompt: bool) -> tuple[Segment, ...]:
-        """Render a conversation; only the assistant's content and its stop are trainable.
+    def render(
+        self, messages: Sequence[Message], add_generation_prompt: bool, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> tuple[Segment, ...]:
+        """Render a conversation. Trainable is what a trained message's author writes, and the stop behind it.
+
+        ``tools`` are those that the assistant may call, in the form of ``Conversation.tools``.
 
         Raises:
-            ValueError: the template has no place for one of the messages.
+            ValueError: the template has no place for one of the messages, or for tools.
         """
+
+    def read_calls(self, text: str) -> tuple[str, tuple[ToolCall, ...]] | None:
+        """Split an answer into its content and its calls of tools; None when the form of calls is not known."""
 
     def to_jinja(self) -> str:
         """Return a Jinja chat template that renders the same text."""
@@ -306,6 +351,19 @@ class DatasetFormat(Protocol):
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """How likely the model itself found a token, before temperature and the like.
+
+    Attributes:
+        logprob: natural logarithm of the token's probability.
+        alternatives: the likeliest ids with theirs, likeliest first; as many as were asked for.
+    """
+
+    logprob: float
+    alternatives: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
 class DecodeStep:
     """What a decoder gives at a time: one or more new token ids, in order.
 
@@ -314,16 +372,22 @@ class DecodeStep:
         drafted: tokens a cheaper model or rule proposed for this step.
         accepted: how many of them were kept.
         passes: passes of the model itself that the step took.
+        logprobs: one for each id, from a decoder whose option ``logprobs`` asks for them; else empty.
     """
 
     ids: tuple[int, ...]
     drafted: int = 0
     accepted: int = 0
     passes: int = 1
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class Decoder(Protocol):
-    """Target of a ``DecoderSpec``."""
+    """Target of a ``DecoderSpec``.
+
+    A decoder must be cheap to make: a server makes one for each request that changes its options. What is heavy,
+    such as a second model, is kept outside of it.
+    """
 
     def decode(
         self,
@@ -335,6 +399,107 @@ class Decoder(Protocol):
         seed: int,
     ) -> Iterator[DecodeStep]:
         """Yield new tokens after the prompt until a stop id (which is yielded last) or the limit."""
+
+
+@dataclass(frozen=True)
+class DrawnToken:
+    """A token of an answer.
+
+    Attributes:
+        id: the token.
+        text: what it adds to the answer; of several tokens that make up one character, the last adds it.
+        offset: where that begins in the answer, in characters.
+        logprob: its probability, when it was asked for.
+    """
+
+    id: int
+    text: str
+    offset: int
+    logprob: TokenLogprob | None = None
+
+
+class AnswerStream(Protocol):
+    """An answer that is written while one iterates over its text, once, in the thread that iterates.
+
+    Attributes:
+        prompt_tokens: length of the prompt, known before anything is written.
+        text: the text so far.
+        drawn: the tokens so far, without the token that ends the answer. The last ones may belong to a stop text,
+            which is not part of the answer: their offset is not below the length of the finished text.
+        tokens: number of tokens drawn, the one that ends the answer included; known at the end.
+        finish_reason: ``stop``, ``length`` or ``cancelled``; known at the end.
+    """
+
+    prompt_tokens: int
+    text: str
+    drawn: list[DrawnToken]
+    tokens: int
+    finish_reason: str
+
+    def __iter__(self) -> Iterator[str]: ...
+
+    def cancel(self) -> None:
+        """End the answer before its next token. Another thread may call this."""
+
+
+class TalkingModel(Protocol):
+    """A loaded model with its template and decoder, ready to answer. It keeps no conversation.
+
+    ``name`` is what the command line calls the model.
+    """
+
+    name: str
+    model: LanguageModel
+    settings: DecodingSettings
+
+    def opening(self) -> list[Message]:
+        """Return the messages a conversation starts with: the system prompt of the command line, if any."""
+
+    def answer(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> AnswerStream:
+        """Return the answer to a conversation that ends with the user or the result of a tool.
+
+        Raises:
+            ValueError: the template has no place for one of the messages, or for tools.
+        """
+
+    def read_calls(self, text: str) -> tuple[str, tuple[ToolCall, ...]] | None:
+        """Split an answer into its content and its calls of tools, as the template does."""
+
+    def complete(self, prompt: str) -> AnswerStream:
+        """Return what follows a plain text, without a template."""
+
+    def changed(self, **values: object) -> TalkingModel:
+        """Return the same model with other values of the decoder's options or of ``max_new_tokens, stop, seed``.
+
+        Raises:
+            OptionError: the decoder has no such option, or the value is out of range.
+        """
+
+    def parameters(self) -> Sequence[tuple[OptionField, object]]:
+        """Return what :meth:`changed` can change, with its values."""
+
+
+class ModelOpener(Protocol):
+    """Opens models that answer, by the names that ``--model`` and ``--decoder`` take."""
+
+    def __call__(self, **changes: object) -> TalkingModel:
+        """Load what the command line names, or with other values for some of its options: ``model``, ``decoder``, ….
+
+        The model loaded last is not loaded anew where only other options change.
+
+        Raises:
+            LmflowError: the model, template or decoder cannot be used.
+        """
+
+    def names(self, kind: str) -> list[str]:
+        """Return the names there are of a kind: ``model`` or ``decoder``."""
+
+
+class TalkingCommand(Protocol):
+    """Target of a ``CommandSpec`` that ``talks``."""
+
+    def __call__(self, open_model: ModelOpener, options: Any) -> None:
+        """Run the command. ``open_model`` loads what the command line names; ``options`` is the spec's own."""
 
 
 @dataclass(frozen=True)
@@ -370,16 +535,26 @@ class Benchmark(Protocol):
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an exporter wrote, by file name relative to the destination, with sizes in bytes."""
+    """What an exporter wrote.
+
+    Attributes:
+        files: sizes in bytes by file name relative to the destination.
+        measured: rows of a table, all with the same keys, when the exporter measured what it wrote.
+    """
 
     files: Mapping[str, int]
+    measured: Sequence[Mapping[str, object]] = ()
 
 
 class Exporter(Protocol):
     """Target of an ``ExporterSpec``."""
 
     def export(self, model: LanguageModel, folder: Path, chat_template: str | None) -> ExportReport:
-        """Write a loaded model into an empty folder, which the caller puts in place when all went well."""
+        """Write a model into an empty folder, which the caller puts in place when all went well.
+
+        Whether the model is loaded is said by ``ExporterSpec.takes``. ``chat_template`` is the Jinja text of the
+        model's template, when LMFlow knows it.
+        """
 
 
 CONTRACTS: dict[str, type] = {

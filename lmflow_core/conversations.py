@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 ROLES = ("system", "user", "assistant", "tool")
+TRAIN_ON = ("assistant", "last", "all")
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,71 @@ class Conversation:
 Example = Text | Prompted | Conversation
 
 
+def with_training(messages: Sequence[Message], policy: str) -> tuple[Message, ...]:
+    """Return the messages with ``train`` set to True or False on each: the one place where this is decided.
+
+    A turn whose ``train`` is False stays untrained; system messages and tool results are never trained.
+
+    Args:
+        policy: ``assistant`` trains the assistant's turns, ``last`` only the last of them, ``all`` the user's too.
+
+    Raises:
+        ValueError: the policy is none of :data:`TRAIN_ON`.
+    """
+    if policy not in TRAIN_ON:
+        raise ValueError(f"unknown policy {policy!r}; it must be one of {', '.join(TRAIN_ON)}")
+    roles = ("user", "assistant") if policy == "all" else ("assistant",)
+    chosen = [at for at, message in enumerate(messages) if message.role in roles]
+    if policy == "last":
+        chosen = chosen[-1:]
+    return tuple(
+        replace(message, train=at in chosen and message.train is not False) for at, message in enumerate(messages)
+    )
+
+
+def is_trained(message: Message) -> bool:
+    """Whether a message is trained on; where nothing is said, the assistant's turns are."""
+    return message.role == "assistant" if message.train is None else message.train
+
+
+def call_id(number: int) -> str:
+    """Return the id of a conversation's first, second, … call of a tool: nine digits, for templates that need ids."""
+    return f"{number:09d}"
+
+
+def as_turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Return messages as chat templates take them; calls are numbered, as some need ids."""
+    turns: list[dict[str, Any]] = []
+    calls = results = 0
+    for message in messages:
+        turn: dict[str, Any] = {"role": message.role, "content": message.content}
+        if message.reasoning is not None:
+            turn |= {"reasoning_content": message.reasoning, "thinking": message.reasoning}
+        if message.tool_calls:
+            results = calls
+            calls += len(message.tool_calls)
+            turn["tool_calls"] = [
+                {
+                    "id": call_id(number),
+                    "type": "function",
+                    "function": {"name": c.name, "arguments": dict(c.arguments)},
+                }
+                for number, c in enumerate(message.tool_calls, results + 1)
+            ]
+        elif message.role == "tool":
+            results += 1
+            turn["tool_call_id"] = call_id(results)
+        turns.append(turn)
+    return turns
+
+
+_DUE = {"system": ("user",), "user": ("assistant",), "assistant": ("user",), "tool": ("assistant", "tool")}
+
+
 def check_turns(messages: Sequence[Message]) -> None:
     """Check the order of a conversation: an optional system message, then user and assistant in turn.
+
+    Results of tools stand between an assistant's turn that calls tools and the assistant's next turn.
 
     Raises:
         ValueError: the conversation is empty, has an unknown role, or its roles are out of order.
@@ -93,23 +157,26 @@ def check_turns(messages: Sequence[Message]) -> None:
         turns = turns[1:]
     if not turns:
         raise ValueError("the conversation is empty; it needs a user and an assistant message")
+    due = _DUE["system"]
     for position, message in enumerate(turns):
-        expected = ("user", "assistant")[position % 2]
         if message.role not in ROLES:
             raise ValueError(f"unknown role {message.role!r}; roles are {', '.join(ROLES)}")
-        if message.role != expected:
+        if message.role not in due:
             raise ValueError(
-                f"turn {position + 1} comes from {message.role!r} where {expected!r} is due; "
+                f"turn {position + 1} comes from {message.role!r} where {' or '.join(map(repr, due))} is due; "
                 "after an optional system message, user and assistant take turns, the user first"
             )
+        due = ("user", "tool") if message.tool_calls else _DUE[message.role]
 
 
 def check_trainable(messages: Sequence[Message]) -> None:
     """Check that a conversation can be trained on: its turns are in order and the last is the assistant's.
 
     Raises:
-        ValueError: the turns are out of order, or the conversation ends with a user's message.
+        ValueError: the turns are out of order, or the conversation does not end with the assistant's.
     """
     check_turns(messages)
     if messages[-1].role != "assistant":
-        raise ValueError("the conversation ends with a user message; the last message must be the assistant's")
+        raise ValueError(
+            f"the conversation ends with a {messages[-1].role} message; the last message must be the assistant's"
+        )

@@ -61,7 +61,7 @@ class Encoder:
     def _rendered(self, conversation: Conversation) -> tuple[Segment, ...]:
         if self.template is None:
             raise ValueError("a conversation needs a template, and none is chosen: add --template NAME")
-        return self.template.render(conversation.messages, add_generation_prompt=False)
+        return self.template.render(conversation.messages, add_generation_prompt=False, tools=conversation.tools)
 
     def opened(self, *segments: Segment) -> tuple[Segment, ...]:
         """Return the segments of a plain text behind the token that opens it, where the model wants one."""
@@ -77,18 +77,25 @@ class Encoder:
 
     def _runs(self, segments: Sequence[Segment]) -> Iterator[_Run]:
         pending: _Run | None = None
-        continues = False
+        continues = swallowing = False
         spaces = self.tokenizer.spaces_after_control or any(isinstance(segment, _Opening) for segment in segments)
         for piece, trainable, token in self._pieces(segments):
+            takes_before, takes_behind = self.tokenizer.swallows_space.get(piece, (False, False))
+            if pending and token is not None and takes_before:
+                pending.text = pending.text.rstrip()
             if pending and (token is not None or trainable != pending.trainable):
                 yield pending
                 pending, continues = None, True
             if token is not None:
                 yield _Run(piece, trainable, token=token)
-                continues = not spaces
-            elif pending:
+                continues, swallowing = not spaces, takes_behind
+                continue
+            if swallowing:
+                piece = piece.lstrip()
+                swallowing = not piece
+            if pending:
                 pending.text += piece
-            else:
+            elif piece:
                 pending = _Run(piece, trainable, continues=continues)
         if pending:
             yield pending

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lmflow_core.errors import OptionError, RequestError, suggestion
-from lmflow_core.options import OptionField, build, fields_of, to_values
+from lmflow_core.errors import LmflowError, OptionError, RequestError, suggestion
+from lmflow_core.finding import find_model
+from lmflow_core.options import OptionField, build, changed, fields_of, to_values
 from lmflow_core.registry import Catalogue, Provided
 from lmflow_core.settings import (
     ChoiceSettings,
@@ -24,6 +25,7 @@ from lmflow_core.settings import (
     ResumeSettings,
     TrainingSettings,
 )
+from lmflow_core.specs import TORCH, ModelSpec
 
 T = TypeVar("T")
 
@@ -65,6 +67,20 @@ class Component:
         """Import the target and make the component."""
         return catalogue.of_kind(self.provided.spec.kind).load(self.provided.qualified)(self.options)
 
+    def changed(self, values: Mapping[str, object]) -> Component:
+        """Return the same choice with other values for some of its options.
+
+        Raises:
+            OptionError: it has no such option, or the value is out of range.
+        """
+        if not values:
+            return self
+        known = {f.name for f in fields_of(type(self.options))} if self.options is not None else set()
+        for name in values:
+            if name not in known:
+                raise OptionError(f"{name}: the {self.provided.spec.kind} {self.name!r} has no such option")
+        return replace(self, options=changed(self.options, values))
+
 
 @dataclass(frozen=True)
 class Request:
@@ -104,9 +120,21 @@ def chosen(shape: Shape, values: Mapping[str, object], catalogue: Catalogue) -> 
         name = selecting.parse(values[selector], selecting.flag) if selector in values else selecting.default
         if name is None and selector == "engine":
             name = _engine_of_environment(catalogue)
+        if name is None and selector == "decoder":
+            name = _decoder_of_model(values, catalogue)
         if name is not None:
             found[selector] = catalogue.of_kind(kind).find(name)
     return found
+
+
+def _decoder_of_model(values: Mapping[str, object], catalogue: Catalogue) -> str:
+    """Return the decoder that the model asks for; a model that cannot be found is told of when it is opened."""
+    adapter = values.get("adapter")
+    runtime = TORCH if adapter is not None and Path(str(adapter)).is_dir() else None
+    try:
+        return find_model(str(values.get("model")), catalogue, runtime).spec.decoder
+    except LmflowError:
+        return ModelSpec.decoder
 
 
 def _engine_of_environment(catalogue: Catalogue) -> str:

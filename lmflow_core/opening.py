@@ -8,21 +8,20 @@ from pathlib import Path
 
 from lmflow_core import console
 from lmflow_core.contracts import LanguageModel, ModelLoader, Template, Tokenizer, Tuner
-from lmflow_core.conversations import Conversation, Message
+from lmflow_core.conversations import Conversation
 from lmflow_core.errors import ModelError, PluginLoadError, RequestError
 from lmflow_core.examples import Located
+from lmflow_core.finding import find_model
 from lmflow_core.job import Component
-from lmflow_core.registry import Catalogue, Provided
+from lmflow_core.registry import Catalogue
 from lmflow_core.scaling import scale_positions
 from lmflow_core.settings import ModelSettings
-from lmflow_core.specs import ModelSpec
+from lmflow_core.specs import TORCH
+from lmflow_core.templates.files import is_template_file, load_template_file
+from lmflow_core.templates.matching import most_alike
+from lmflow_core.templates.own import JinjaTemplate
 
-_PROBES = (
-    ((Message("user", "a"), Message("assistant", "b")), False),
-    ((Message("user", "a"),), True),
-    ((Message("system", "s"), Message("user", "a")), True),
-    ((Message("user", "a"), Message("assistant", "b"), Message("user", "c")), True),
-)
+OWN_TEMPLATE = "tokenizer"
 
 
 @dataclass
@@ -42,7 +41,14 @@ class OpenModel:
         return self.model
 
 
-def open_model(settings: ModelSettings, catalogue: Catalogue, scaling: Component | None = None) -> OpenModel:
+def open_model(
+    settings: ModelSettings,
+    catalogue: Catalogue,
+    *,
+    scaling: Component | None = None,
+    runtime: str | None = None,
+    needed_by: str = "this command",
+) -> OpenModel:
     """Open the model that the settings name; the weights wait for :meth:`OpenModel.load`.
 
     A folder that holds an adapter opens the adapter's base model, with the adapter on it and its positions scaled as
@@ -52,21 +58,30 @@ def open_model(settings: ModelSettings, catalogue: Catalogue, scaling: Component
         settings: which model.
         catalogue: the components there are.
         scaling: the position scaling that was chosen, if one was.
+        runtime: what the model must run in; None takes any.
+        needed_by: what needs it, for the message.
 
     Raises:
         ModelError: the reference names no model, or the adapter's folder holds none.
-        RequestError: the model's positions cannot be scaled so.
+        RequestError: the model does not run in the runtime, or its positions cannot be scaled so.
         PluginError: the plugin that opens it is missing or broken.
     """
     settings, adapter, tuner = _with_adapter(settings, catalogue)
-    provided = find_model(settings.model, catalogue)
+    runtime, needed_by = (TORCH, "the adapter") if tuner and runtime is None else (runtime, needed_by)
+    provided = find_model(settings.model, catalogue, runtime, needed_by)
+    if settings.adapter is not None and tuner is None and settings.adapter.suffix != provided.spec.adapter_suffix:
+        raise ModelError(f"{settings.adapter} is a file that model {provided.spec.name!r} cannot put on itself")
     loader: ModelLoader = catalogue.models.load(provided.qualified)()
     model = loader.open(settings.model, settings)
     scale_positions(model, settings, scaling, adapter, catalogue)
+    if adapter is not None:
+        model.adapter = adapter
     return OpenModel(model, provided.spec.template, adapter, tuner)
 
 
 def _with_adapter(settings: ModelSettings, catalogue: Catalogue) -> tuple[ModelSettings, Path | None, Tuner | None]:
+    if settings.adapter is not None and settings.adapter.is_file():
+        return settings, None, None
     if settings.adapter is not None:
         return settings, settings.adapter, _adapter_tuner(settings.adapter, catalogue)
     folder = Path(settings.model).expanduser()
@@ -93,64 +108,43 @@ def _adapter_tuner(folder: Path, catalogue: Catalogue) -> Tuner:
     return tuner
 
 
-def find_model(reference: str, catalogue: Catalogue) -> Provided[ModelSpec]:
-    """Return the spec that opens a reference: by its own name, else by the form of the reference.
-
-    Raises:
-        ModelError: the reference is no registered name, folder, file or hub name.
-        UnknownNameError: it names a model of a plugin that is not there.
-    """
-    exists = Path(reference).expanduser().exists()
-    if reference in catalogue.models or (":" in reference and not exists):
-        return catalogue.models.find(reference)
-    form = _form(reference, catalogue)
-    fitting = [provided for provided in catalogue.models if form in provided.spec.references]
-    if len(fitting) == 1:
-        return fitting[0]
-    if not fitting:
-        raise ModelError(f"no plugin opens {reference!r} (a {form} reference); see 'lmflow plugins --kind model'")
-    names = " or ".join(f"{p.qualified}" for p in fitting)
-    raise ModelError(f"{reference!r} can be opened by {names}; disable one with --no-plugin")
-
-
-def _form(reference: str, catalogue: Catalogue) -> str:
-    path = Path(reference).expanduser()
-    if path.is_dir():
-        return "folder"
-    if path.suffix == ".gguf":
-        if path.is_file():
-            return "gguf"
-        raise ModelError(f"no such file: {reference}")
-    if path.is_file():
-        raise ModelError(f"{reference} is a file; a model is a folder or a .gguf file")
-    if path.is_absolute() or reference.startswith((".", "~")) or reference.count("/") > 1:
-        raise ModelError(f"no such folder: {reference}")
-    if "/" in reference:
-        return "hub"
-    catalogue.models.find(reference)  # explains by cause why the name is unknown
-    raise AssertionError("find() raises for a name that is not registered")
-
-
 def choose_template(
     asked: str | None, opened: OpenModel, catalogue: Catalogue, *, needed: bool = True
 ) -> tuple[str | None, Template | None]:
     """Return the template to use and its name: the one asked for, the model's, or the one that renders as it does.
 
+    Where none does, the model's own is used as it is. ``asked`` is a name, a file, or ``tokenizer``: the model's own.
+
     Raises:
         UnknownNameError: the name asked for is unknown.
-        RequestError: ``needed`` is set and the model does not tell its template.
+        RequestError: the template asked for cannot be used, or ``needed`` is set and the model does not tell its own.
     """
     tokenizer = opened.model.tokenizer
     name = asked or opened.template_name
     if name is None:
-        fitting = matching_templates(tokenizer, catalogue)
-        if len(fitting) != 1:
+        try:
+            name = _model_decides(tokenizer, catalogue)
+            template = load_template(name, tokenizer, catalogue)
+        except RequestError:
             if needed:
-                raise RequestError(_undecided(tokenizer, fitting, catalogue))
+                raise
             return None, None
-        name = fitting[0]
-    provided = catalogue.templates.find(name)
-    return catalogue.templates.unambiguous(provided), load_template(name, tokenizer, catalogue)
+    else:
+        template = load_template(name, tokenizer, catalogue)
+    if name != OWN_TEMPLATE and not is_template_file(name):
+        name = catalogue.templates.unambiguous(catalogue.templates.find(name))
+    return name, template
+
+
+def _model_decides(tokenizer: Tokenizer, catalogue: Catalogue) -> str:
+    known = ", ".join(catalogue.templates.names())
+    if tokenizer.chat_template is None:
+        raise RequestError(f"the model has no chat template: choose one with --template NAME. Known: {known}")
+    fitting = matching_templates(tokenizer, catalogue)
+    if len(fitting) > 1:
+        choices = "|".join([*fitting, OWN_TEMPLATE])
+        raise RequestError(f"several templates render as the model's own does: choose one with --template {choices}")
+    return fitting[0] if fitting else OWN_TEMPLATE
 
 
 def choose_template_for(
@@ -166,48 +160,36 @@ def choose_template_for(
 
 
 def load_template(name: str, tokenizer: Tokenizer, catalogue: Catalogue) -> Template:
-    """Return a template bound to a tokenizer."""
-    template: Template = catalogue.templates.load(name)
-    return template.bind(tokenizer.bos, tokenizer.eos)
+    """Return a template bound to a tokenizer: by its name, from a file, or the tokenizer's own.
+
+    Raises:
+        UnknownNameError: the name is unknown.
+        RequestError: the file or the tokenizer holds no template that can be used.
+    """
+    if name == OWN_TEMPLATE:
+        return _own_template(tokenizer)
+    template = load_template_file(name, tokenizer) if is_template_file(name) else catalogue.templates.load(name)
+    return template.bind(tokenizer.bos_token, tokenizer.eos)
+
+
+def _own_template(tokenizer: Tokenizer) -> Template:
+    if tokenizer.chat_template is None:
+        raise RequestError("the model has no chat template of its own: choose one with --template NAME")
+    try:
+        return JinjaTemplate(tokenizer, tokenizer.chat_template)
+    except ValueError as error:
+        raise RequestError(f"the model's own template cannot be used: {error}") from error
 
 
 def matching_templates(tokenizer: Tokenizer, catalogue: Catalogue) -> list[str]:
-    """Return the templates that render some probing conversations exactly as the model's own template does.
+    """Return the templates that render some probing conversations as the model's own template does.
 
     A template that cannot be loaded is left out, with a note.
     """
-    fitting = []
+    templates = {}
     for name in map(catalogue.templates.unambiguous, catalogue.templates):
         try:
-            template = load_template(name, tokenizer, catalogue)
+            templates[name] = load_template(name, tokenizer, catalogue)
         except PluginLoadError as error:
             console.note(f"left out: {error}")
-            continue
-        if _renders_alike(template, tokenizer):
-            fitting.append(name)
-    return fitting
-
-
-def _renders_alike(template: Template, tokenizer: Tokenizer) -> bool:
-    compared = 0
-    for messages, prompt in _PROBES:
-        own = tokenizer.render_chat(messages, prompt)
-        if own is None:
-            continue
-        try:
-            ours = "".join(segment.text for segment in template.render(messages, prompt))
-        except ValueError:
-            return False
-        if ours != own:
-            return False
-        compared += 1
-    return compared > 0
-
-
-def _undecided(tokenizer: Tokenizer, fitting: list[str], catalogue: Catalogue) -> str:
-    known = ", ".join(catalogue.templates.names())
-    if fitting:
-        return f"several templates render as the model's own does: choose one with --template {'|'.join(fitting)}"
-    if tokenizer.render_chat(_PROBES[0][0], False) is None:
-        return f"the model has no chat template: choose one with --template NAME. Known: {known}"
-    return f"no known template renders as the model's own does: choose one with --template NAME. Known: {known}"
+    return most_alike(tokenizer, templates)

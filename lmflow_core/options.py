@@ -95,10 +95,10 @@ class OptionField:
                 return None
             raise OptionError(f"{where}: a value is missing")
         if self.many:
-            parts = value.split(",") if isinstance(value, str) else value
+            parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
             if not isinstance(parts, list | tuple):
                 raise OptionError(f"{where}: expected a list, got {value!r}")
-            return tuple(self._one(part.strip() if isinstance(part, str) else part, where) for part in parts)
+            return tuple(self._one(part, where) for part in parts)
         return self._one(value, where)
 
     def _one(self, value: object, where: str) -> Any:
@@ -224,6 +224,20 @@ def build(options: type[T], values: Mapping[str, object], where: str = "") -> T:
         return options(**parsed)
     except ValueError as error:
         raise OptionError(f"{where}{error}") from error
+
+
+def changed(options: T, values: Mapping[str, object]) -> T:
+    """Return an options object with other values for some of its fields, checked as :func:`build` does.
+
+    Raises:
+        OptionError: a value has the wrong type or lies out of range, or the class refuses it.
+    """
+    fields = {field.name: field for field in fields_of(type(options))}
+    parsed = {name: fields[name].parse(value, name) for name, value in values.items()}
+    try:
+        return dataclasses.replace(options, **parsed)  # type: ignore[type-var]
+    except ValueError as error:
+        raise OptionError(str(error)) from error
 
 
 def to_values(options: Any) -> dict[str, Any]:

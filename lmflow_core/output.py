@@ -66,6 +66,47 @@ def written_aside(folder: Path) -> Iterator[Path]:
             remove_if_empty(path)
 
 
+def check_output_file(file: Path, *, overwrite: bool = False) -> None:
+    """Check, before any work, that a result can be put into a file. Creates nothing.
+
+    Raises:
+        OutputError: the file exists, or cannot be written.
+    """
+    if file.exists() and not overwrite:
+        raise OutputError(f"{file} exists already: choose another --output, or add --overwrite")
+    nearest = next(path for path in file.absolute().parents if path.exists())
+    if not nearest.is_dir():
+        raise OutputError(f"{nearest} is a file; {file} cannot be put below it")
+    if not os.access(nearest, os.W_OK):
+        raise OutputError(f"{file} cannot be written: no permission in {nearest}")
+
+
+@contextmanager
+def file_written_aside(file: Path) -> Iterator[Path]:
+    """Give an empty folder to write into; on success the one file in it is put in place, else it vanishes.
+
+    Raises:
+        OutputError: the disk refuses a write, or not exactly one file was written.
+    """
+    created = [path for path in file.absolute().parents if not path.exists()]
+    aside = file.with_name(file.name + _PARTIAL)
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        yield aside
+        written = list(aside.iterdir())
+        if len(written) != 1:
+            names = ", ".join(sorted(path.name for path in written))
+            raise OutputError(f"{file} is one file, and the result is several ({names}): give --output a folder")
+        os.replace(written[0], file)
+    except OSError as error:
+        raise OutputError(f"{file} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        for path in created:
+            remove_if_empty(path)
+
+
 def _result_files(folder: Path) -> set[str]:
     """Return the names of the files in a folder that its ``run.json`` counts among the result."""
     try:
@@ -95,7 +136,15 @@ def write_json(path: Path, value: Any) -> None:
     Raises:
         OutputError: the disk refuses a write.
     """
-    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file aside and put it in place; its folder is made where there is none.
+
+    Raises:
+        OutputError: the disk refuses a write.
+    """
     aside = path.with_name(path.name + _PARTIAL)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -231,14 +231,19 @@ def _described(kind: str, provided: Provided[Any]) -> str:
     )
 
 
-def _check_requirements(kind: str, provided: Provided[Any]) -> None:
-    for requirement in provided.spec.requires:
+def missing_requirement(spec: Spec) -> str | None:
+    """Return the first distribution that a spec's target needs and that is not installed, or None."""
+    for requirement in spec.requires:
         try:
             importlib.metadata.version(requirement)
         except importlib.metadata.PackageNotFoundError:
-            raise PluginLoadError(
-                f"{_described(kind, provided)} needs {requirement}: pip install {requirement}"
-            ) from None
+            return requirement
+    return None
+
+
+def _check_requirements(kind: str, provided: Provided[Any]) -> None:
+    if requirement := missing_requirement(provided.spec):
+        raise PluginLoadError(f"{_described(kind, provided)} needs {requirement}: pip install {requirement}")
 
 
 def _import_target(kind: str, provided: Provided[Any]) -> Any:

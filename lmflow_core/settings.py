@@ -15,7 +15,9 @@ class ModelSettings:
     """Which model, and how it is opened."""
 
     model: str = option(help="Model: a registered name, a folder, a hub name or a GGUF file.")
-    adapter: Path | None = option(None, help="Folder of an adapter to put on the model.", aliases=("lora_model_path",))
+    adapter: Path | None = option(
+        None, help="Folder (or GGUF file) of an adapter to put on the model.", aliases=("lora_model_path",)
+    )
     dtype: str = option(
         "auto",
         help="Number format of the weights; auto is float32 on a CPU, bfloat16 on a GPU.",
@@ -132,7 +134,8 @@ class OutputSettings:
     """Where a result goes."""
 
     output: Path = option(
-        help="Folder for the result.", aliases=("output_dir", "output_model_path", "output_lora_path")
+        help="Folder for the result, or the file where the result is one.",
+        aliases=("output_dir", "output_model_path", "output_lora_path"),
     )
     overwrite: bool = option(False, help="Replace a result that is already there.", aliases=("overwrite_output_dir",))
 
@@ -175,15 +178,30 @@ class EvaluationSettings:
 class PromptSettings:
     """What is asked."""
 
-    prompt: str = option(help="The prompt; '-' reads it from standard input.")
+    prompt: str | None = option(None, help="The prompt; '-' reads it from standard input.")
+    prompts: Path | None = option(
+        None, help="File of prompts: JSONL rows with 'prompt' or 'messages', or plain text, one a line."
+    )
+    output: Path | None = option(None, help="JSONL file for the answers to --prompts.")
+    batch_size: int = option(8, help="Prompts of a file that are answered together.", minimum=1)
+    resume: bool = option(False, help="Go on behind the last whole row of the output.")
+    overwrite: bool = option(False, help="Replace an output that is already there.")
     raw: bool = option(False, help="Use the prompt as it is, without a conversation template.")
+
+    def __post_init__(self) -> None:
+        if (self.prompt is None) == (self.prompts is None):
+            raise ValueError("either --prompt or --prompts is required: a prompt, or a file of them")
+        if (self.prompts is None) != (self.output is None):
+            raise ValueError("--prompts and --output go together: the prompts, and the file for their answers")
+        if self.resume and self.overwrite:
+            raise ValueError("--resume goes on with an output and --overwrite replaces it: leave one out")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingSettings:
     """What every decoder is asked."""
 
-    decoder: str = option("sampling", help="Way of drawing tokens.")
+    decoder: str | None = option(None, help="Way of drawing tokens; the model decides when left out.")
     max_new_tokens: int = option(256, help="Longest answer in tokens.", minimum=1)
     stop: tuple[str, ...] = option((), help="Texts that end the answer; several with commas.", aliases=("end_string",))
     seed: int = option(42, help="Seed of every random choice.", minimum=0, maximum=2**32 - 1)

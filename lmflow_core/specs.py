@@ -18,6 +18,7 @@ _NAME = re.compile(r"^[a-z0-9][a-z0-9._-]*$")
 _TARGET = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
 _DISTRIBUTION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 _LONGEST_SUMMARY = 60
+TORCH = "torch"
 CORE_COMMANDS = frozenset(
     ("finetune", "generate", "chat", "evaluate", "export", "merge", "data", "plugins", "templates", "doctor")
 )
@@ -83,12 +84,21 @@ class Spec:
 class ModelSpec(Spec):
     """A way to open a model; ``target`` is called with no argument and satisfies ``ModelLoader``.
 
-    ``references`` are the forms of ``--model`` it opens besides its own name: ``folder``, ``hub``, ``gguf``.
-    ``template`` names the conversation template the model was trained with.
+    Attributes:
+        ``references``: the forms of ``--model`` it opens besides its own name: ``folder``, ``hub``, ``gguf``.
+        ``native``: those of them that it runs as they are; it goes before a loader that converts them.
+        ``runtime``: what the model runs in. Training needs ``torch``; a decoder works in one runtime.
+        ``decoder``: the decoder that is used with it when none is chosen.
+        ``adapter_suffix``: the ending of a file that it puts on itself as an adapter, when it does.
+        ``template``: names the conversation template the model was trained with.
     """
 
     kind: ClassVar[str] = "model"
     references: tuple[str, ...] = ()
+    native: tuple[str, ...] = ()
+    runtime: str = TORCH
+    decoder: str = "sampling"
+    adapter_suffix: str | None = None
     template: str | None = None
 
 
@@ -118,9 +128,13 @@ class ObjectiveSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class TemplateSpec(Spec):
-    """A conversation template; ``target`` is an object that satisfies ``Template``."""
+    """A conversation template; ``target`` is an object that satisfies ``Template``.
+
+    ``models`` names the models it was made for, for listings.
+    """
 
     kind: ClassVar[str] = "template"
+    models: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,16 +150,35 @@ class DatasetSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderSpec(Spec):
-    """A way to draw tokens from a model; ``target(options)`` satisfies ``Decoder``."""
+    """A way to draw tokens from a model; ``target(options)`` satisfies ``Decoder``.
+
+    ``runtime`` is that of the models it can drive.
+    """
 
     kind: ClassVar[str] = "decoder"
+    runtime: str = TORCH
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExporterSpec(Spec):
-    """A form a model can be written in; ``target(options)`` satisfies ``Exporter``."""
+    """A form a model can be written in; ``target(options)`` satisfies ``Exporter``.
+
+    Attributes:
+        ``takes``: what the exporter is given. ``weights``: a loaded model with its adapter on. ``files``: an open model
+            that is not loaded, whose files are in ``model.folder``; loaded, with its adapter on, when it has an adapter
+            or no such folder. ``adapter``: an open model that is not loaded, with the adapter's folder in
+            ``model.adapter``; a model without one is refused.
+        ``suffix``: the ending of the file, for an exporter that writes one: ``--output`` may then name the file itself.
+    """
 
     kind: ClassVar[str] = "exporter"
+    takes: str = "weights"
+    suffix: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.takes not in ("weights", "files", "adapter"):
+            raise SpecError(f"takes of {self.name!r} must be weights, files or adapter, not {self.takes!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,12 +215,19 @@ class EngineSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class CommandSpec(Spec):
-    """A command of ``lmflow``; ``target`` is a ``click.Command``. The core's own names are reserved."""
+    """A command of ``lmflow``; ``target`` is a ``click.Command``. The core's own names are reserved.
+
+    With ``talks`` set the command works with a model that answers: it takes the flags of ``lmflow chat`` beside those
+    of ``options``, and ``target`` is a function that satisfies ``TalkingCommand``.
+    """
 
     kind: ClassVar[str] = "command"
+    talks: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.options is not None and not self.talks:
+            raise SpecError(f"the command {self.name!r} has options but does not talk; a click command has its own")
         for name in CORE_COMMANDS.intersection((self.name, *self.aliases)):
             raise SpecError(f"the command name {name!r} is reserved for the core")
 

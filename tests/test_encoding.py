@@ -35,6 +35,12 @@ class Letters:
     eos: str | None = "<e>"
     control_tokens: Mapping[str, int] = {"<e>": -1, "<b>": -2, "<b>b>": -3}
     fingerprint = "letters"
+    swallows_space: Mapping[str, tuple[bool, bool]] = {}
+    chat_template: str | None = None
+
+    @property
+    def bos_token(self) -> str | None:
+        return self.bos
 
     def __init__(self, spaces_after_control: bool = True, bos: str | None = None) -> None:
         self.spaces_after_control = spaces_after_control
@@ -49,7 +55,9 @@ class Letters:
         names = {number: text for text, number in self.control_tokens.items()}
         return "".join(names[number] if number < 0 else chr(number) for number in ids)
 
-    def render_chat(self, messages: Sequence[Message], add_generation_prompt: bool) -> str | None:
+    def render_chat(
+        self, messages: Sequence[Message], add_generation_prompt: bool, tools: Any = (), jinja: str | None = None
+    ) -> str | None:
         return None
 
 
@@ -111,6 +119,22 @@ def test_control_tokens_are_found_in_the_template_alone_and_the_longest_wins() -
     [encoded] = Encoder(Letters(), None).encode_segments([segments])
     assert list(encoded.input_ids) == [-3, -2, *_codes("<e><e>"), -1]
     assert list(encoded.labels) == [IGNORE] * 8 + [-1]
+
+
+def test_white_space_that_a_control_token_takes_is_left_out() -> None:
+    tokenizer = Letters()
+    tokenizer.swallows_space = {"<e>": (True, True), "<b>": (False, True)}
+    segments = [
+        Segment("x \n", trainable=True),
+        Segment("<e>", True, control=True),
+        Segment(" \n", control=True),
+        Segment(" y "),
+        Segment("<b>", control=True),
+        Segment("  "),
+    ]
+    [encoded] = Encoder(tokenizer, None).encode_segments([segments])
+    assert list(encoded.input_ids) == [*_codes("x"), -1, *_codes("y "), -2]
+    assert list(encoded.labels) == [*_codes("x"), -1, *[IGNORE] * 3]
 
 
 def test_examples_of_a_batch_do_not_touch_each_other() -> None:

@@ -87,8 +87,8 @@ def test_an_unknown_option_gets_a_suggestion() -> None:
     expected = "unknown option --max-step of 'lmflow finetune'. Did you mean 'max_steps'?"
     assert _refused({**NEEDED, "max_step": 1}) == expected
     assert _refused({**NEEDED, "xyzzy": 1}) == "unknown option --xyzzy of 'lmflow finetune'."
-    assert _refused({"model": "m", "prompt": "p", "output": 1}, shape=GENERATE) == (
-        "unknown option --output of 'lmflow generate'."
+    assert _refused({"model": "m", "prompt": "p", "epochs": 1}, shape=GENERATE) == (
+        "unknown option --epochs of 'lmflow generate'."
     )
 
 

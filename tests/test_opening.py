@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +15,8 @@ import pytest
 
 from lmflow_core.conversations import Message
 from lmflow_core.errors import ModelError, PluginLoadError, RequestError, UnknownNameError
-from lmflow_core.opening import OpenModel, choose_template, find_model, load_template, matching_templates, open_model
+from lmflow_core.finding import find_model
+from lmflow_core.opening import OpenModel, choose_template, load_template, matching_templates, open_model
 from lmflow_core.plugins import PluginPolicy, PluginRecord, PluginSet, load_plugins
 from lmflow_core.registry import Catalogue
 from lmflow_core.settings import ModelSettings
@@ -25,7 +26,6 @@ from lmflow_core.testing.fixtures import CliResult
 
 # Whatever else is installed, the names are those of these plugins.
 INSTALLED = load_plugins(PluginPolicy(only=frozenset({"transformers", "templates", "smollm2", "lora"})))
-TEMPLATES = "chatml, empty, llama2, llama3, smollm2, zephyr"
 
 
 def _catalogue(*records: PluginRecord) -> Catalogue:
@@ -126,6 +126,37 @@ def test_a_form_that_nobody_or_too_many_open(places: Path) -> None:
     assert find_model("owner/name", two).qualified == "transformers:causal"
 
 
+def _runner(**changes: Any) -> PluginRecord:
+    values = {"references": ("gguf",), "native": ("gguf",), "runtime": "fast", "decoder": "racer", **changes}
+    spec = ModelSpec(name="runner", target="runner:Loader", summary="Runs files.", **values)
+    return PluginRecord("runner", "lmflow-runner", "1", specs=(spec,))
+
+
+def test_what_runs_a_form_as_it_is_goes_before_what_converts_it(places: Path) -> None:
+    both = _catalogue(_runner())
+    assert find_model("weights.gguf", both).qualified == "runner:runner"
+    assert find_model("weights.gguf", both, "torch").qualified == "transformers:causal"
+    assert find_model("folder", both).qualified == "transformers:causal"
+    unready = _catalogue(_runner(requires=("no-such-distribution",)))
+    assert find_model("weights.gguf", unready).qualified == "transformers:causal"
+
+
+def test_a_model_of_another_runtime_is_refused(places: Path) -> None:
+    both = _catalogue(_runner())
+    with pytest.raises(RequestError) as caught:
+        find_model("folder", both, "fast", "decoder 'racer'")
+    assert str(caught.value) == "decoder 'racer' needs a model that runs in fast; 'folder' runs in torch"
+    with pytest.raises(RequestError) as caught:
+        find_model("runner:runner", both, "torch")
+    assert str(caught.value) == "this command needs a model that runs in torch; 'runner:runner' runs in fast"
+
+
+def test_an_adapter_that_is_a_file_is_for_models_that_put_it_on_themselves(tiny_model: Path, places: Path) -> None:
+    with pytest.raises(ModelError) as caught:
+        open_model(ModelSettings(model=str(tiny_model), adapter=places / "weights.gguf"), CATALOGUE)
+    assert str(caught.value) == f"{places / 'weights.gguf'} is a file that model 'causal' cannot put on itself"
+
+
 def test_opening_leaves_the_weights_for_later(tiny_model: Path) -> None:
     opened = open_model(ModelSettings(model=str(tiny_model), device="cpu"), CATALOGUE)
     assert (opened.template_name, opened.adapter, opened.tuner) == (None, None, None)
@@ -154,7 +185,8 @@ def test_adapters_that_are_none(tiny_model: Path, tmp_path: Path) -> None:
 def test_an_adapters_folder_opens_its_base_model(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tiny_model)}))
     opened = open_model(ModelSettings(model=str(tmp_path), device="cpu"), CATALOGUE)
-    assert opened.adapter == tmp_path
+    assert opened.adapter == opened.model.adapter == tmp_path
+    assert opened.model.folder == tiny_model
     assert opened.model.reference == str(tiny_model)
     named = open_model(ModelSettings(model=str(tiny_model), adapter=tmp_path, device="cpu"), CATALOGUE)
     assert (named.adapter, named.model.reference) == (tmp_path, str(tiny_model))
@@ -177,17 +209,21 @@ def test_a_whole_model_that_replaces_an_adapter_opens_as_one(
 class Named:
     """A tokenizer whose own template is one of LMFlow's, or whatever it is given."""
 
-    bos: str | None = "<s>"
+    bos_token: str | None = "<s>"
     eos: str | None = "</s>"
+    control_tokens: Mapping[str, int] = {"</s>": 1}
 
     def __init__(self, own: ChatTemplate | None) -> None:
-        self.own = own.bind(self.bos, self.eos) if own else None
+        self.own = own.bind(self.bos_token, self.eos) if own else None
+        self.chat_template = self.own.to_jinja() if self.own else None
 
-    def render_chat(self, messages: Sequence[Message], add_generation_prompt: bool) -> str | None:
+    def render_chat(
+        self, messages: Sequence[Message], add_generation_prompt: bool, tools: Any = (), jinja: str | None = None
+    ) -> str | None:
         if self.own is None:
             return None
         try:
-            return "".join(segment.text for segment in self.own.render(messages, add_generation_prompt))
+            return "".join(segment.text for segment in self.own.render(messages, add_generation_prompt, tools))
         except ValueError:
             return None
 
@@ -206,15 +242,18 @@ def _own(name: str) -> ChatTemplate:
     return template
 
 
-@pytest.mark.parametrize("name", ["chatml", "smollm2", "llama2", "llama3", "zephyr", "empty"])
+@pytest.mark.parametrize("name", [provided.spec.name for provided in CATALOGUE.templates])
 def test_a_template_is_known_by_what_it_renders(name: str) -> None:
     chosen, template = choose_template(None, _opened(_own(name)), CATALOGUE)
     assert chosen == name
     assert template == _own(name).bind("<s>", "</s>")
 
 
-def test_a_template_that_refuses_a_system_message_is_still_known() -> None:
-    assert matching_templates(_opened(replace(_own("llama2"), system=None)).model.tokenizer, CATALOGUE) == ["llama2"]
+@pytest.mark.parametrize("name", ["llama2", "qwen3", "gpt_oss", "gemma3"])
+def test_a_template_that_refuses_a_system_message_or_tools_is_still_known(name: str) -> None:
+    known = "gemma" if name == "gemma3" else name
+    for without in (replace(_own(name), system=None), replace(_own(name), system=None, tools=None)):
+        assert matching_templates(_opened(without).model.tokenizer, CATALOGUE) == [known]
 
 
 def test_the_tiny_models_template_is_chatml(tiny_model: Path) -> None:
@@ -228,34 +267,66 @@ def test_asked_for_comes_before_the_models_name_and_that_before_matching() -> No
     assert choose_template("llama2", opened, CATALOGUE)[0] == "llama2"
     assert choose_template("templates:llama2", opened, CATALOGUE)[0] == "llama2"
     assert choose_template(None, opened, CATALOGUE)[0] == "zephyr"
-    with pytest.raises(UnknownNameError, match=r"^unknown template 'chatlm'\. Did you mean 'chatml'\?"):
-        choose_template("chatlm", opened, CATALOGUE)
+    with pytest.raises(UnknownNameError, match=r"^unknown template 'chatmll'\. Did you mean 'chatml'\?"):
+        choose_template("chatmll", opened, CATALOGUE)
 
 
-STRANGE = ChatTemplate(system="S{content}", user="U{content}", assistant="A{content}", stop=("x",))
+STRANGE = ChatTemplate(system="S{content}", user="U{content}", assistant="A{content}{eos}", stop=("{eos}",))
+# One more line break is another template.
+NEARLY_ZEPHYR = replace(_own("zephyr"), assistant_end="\n\n")
 
 
-@pytest.mark.parametrize(
-    ("own", "problem"),
-    [
-        (None, "the model has no chat template"),
-        (STRANGE, "no known template renders as the model's own does"),
-        # One more line break is another template.
-        (replace(_own("chatml"), assistant_end="\n\n"), "no known template renders as the model's own does"),
-    ],
-    ids=["no template", "a strange template", "nearly chatml"],
-)
-def test_a_model_that_does_not_tell_its_template(own: ChatTemplate | None, problem: str) -> None:
+@pytest.mark.parametrize("own", [STRANGE, NEARLY_ZEPHYR], ids=["strange", "nearly zephyr"])
+def test_a_template_that_nobody_knows_is_used_as_it_is(own: ChatTemplate) -> None:
+    chosen, template = choose_template(None, _opened(own), CATALOGUE)
+    assert chosen == "tokenizer"
+    assert template is not None
+    assert template.to_jinja() == own.bind("<s>", "</s>").to_jinja()
+    assert template.stop == ("</s>",)
+    assert choose_template("zephyr", _opened(own), CATALOGUE)[0] == "zephyr"
+
+
+UNUSABLE = {
+    "no template": (
+        None,
+        "the model has no chat template: choose one with --template NAME. Known: "
+        + ", ".join(CATALOGUE.templates.names()),
+    ),
+    "no stop": (
+        replace(STRANGE, assistant="A{content}", stop=("x",)),
+        "the model's own template cannot be used: the chat template ends an answer with no control token: "
+        "choose a template that LMFlow knows with --template NAME",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_a_model_that_does_not_tell_its_template(case: str) -> None:
+    own, problem = UNUSABLE[case]
     with pytest.raises(RequestError) as caught:
         choose_template(None, _opened(own), CATALOGUE)
-    assert str(caught.value) == f"{problem}: choose one with --template NAME. Known: {TEMPLATES}"
+    assert str(caught.value) == problem
     assert choose_template(None, _opened(own), CATALOGUE, needed=False) == (None, None)
     assert choose_template("chatml", _opened(own), CATALOGUE)[0] == "chatml"
 
 
+def test_the_models_own_template_when_it_is_asked_for() -> None:
+    assert choose_template("tokenizer", _opened(_own("zephyr")), CATALOGUE)[0] == "tokenizer"
+    with pytest.raises(RequestError, match=r"^the model has no chat template of its own: choose one with --template"):
+        choose_template("tokenizer", _opened(None), CATALOGUE)
+
+
+def test_a_template_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("user: 'U{content}{bos}'\nassistant: 'A{content}{eos}'\nstop: ['{eos}']\n")
+    chosen, template = choose_template(str(file), _opened(_own("zephyr")), CATALOGUE)
+    assert chosen == str(file)
+    assert template == ChatTemplate(user="U{content}<s>", assistant="A{content}</s>", stop=("</s>",))
+
+
 def _rival(monkeypatch: pytest.MonkeyPatch, name: str, target: str = "rival_templates:TEMPLATE") -> Catalogue:
     module = ModuleType("rival_templates")
-    vars(module)["TEMPLATE"] = _own("chatml")
+    vars(module)["TEMPLATE"] = replace(_own("chatml"), stop=("<|im_end|>", "<|endoftext|>"))
     monkeypatch.setitem(sys.modules, "rival_templates", module)
     spec = TemplateSpec(name=name, target=target, summary="ChatML again.")
     return _catalogue(PluginRecord("rival", "lmflow-rival", "1", specs=(spec,)))
@@ -268,7 +339,7 @@ def test_several_templates_that_fit(monkeypatch: pytest.MonkeyPatch, name: str, 
     with pytest.raises(RequestError) as caught:
         choose_template(None, opened, catalogue)
     assert str(caught.value) == (
-        f"several templates render as the model's own does: choose one with --template {choices}"
+        f"several templates render as the model's own does: choose one with --template {choices}|tokenizer"
     )
     assert choose_template(None, opened, catalogue, needed=False) == (None, None)
     for choice in choices.split("|"):
@@ -301,5 +372,5 @@ def test_a_model_whose_template_is_changed_is_no_longer_known(tiny_model: Path, 
     folder = shutil.copytree(tiny_model, tmp_path / "model")
     (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}!")
     opened = open_model(ModelSettings(model=str(folder), device="cpu"), CATALOGUE)
-    with pytest.raises(RequestError, match=r"^no known template renders as the model's own does: "):
+    with pytest.raises(RequestError, match=r"^the model's own template cannot be used: the chat template ends an answ"):
         choose_template(None, opened, CATALOGUE)

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from lmflow_core.errors import OutputError
-from lmflow_core.output import check_output, remove_if_empty, write_json, written_aside
+from lmflow_core.output import (
+    check_output,
+    check_output_file,
+    file_written_aside,
+    remove_if_empty,
+    write_json,
+    written_aside,
+)
 
 
 def _tree(folder: Path) -> dict[str, str | None]:
@@ -232,3 +239,36 @@ def test_a_json_file_is_replaced_whole(tmp_path: Path) -> None:
     with pytest.raises(OutputError) as caught:
         write_json(below, [])
     assert str(caught.value) == f"{below} cannot be written: File exists"
+
+
+def test_a_file_is_put_in_place_under_its_own_name(tmp_path: Path) -> None:
+    file = tmp_path / "deep" / "model.gguf"
+    check_output_file(file)
+    with file_written_aside(file) as aside:
+        (aside / "whatever.gguf").write_text("new")
+        assert not file.exists()
+    assert _tree(tmp_path) == {"deep": None, "deep/model.gguf": "new"}
+    with pytest.raises(OutputError, match="exists already"):
+        check_output_file(file)
+    check_output_file(file, overwrite=True)
+    with pytest.raises(OutputError, match="is a file"):
+        check_output_file(file / "below.gguf")
+
+
+def _write_file(file: Path, names: tuple[str, ...], error: BaseException | None) -> None:
+    with file_written_aside(file) as aside:
+        for name in names:
+            (aside / name).write_text("half")
+        if error is not None:
+            raise error
+
+
+def test_a_file_that_could_not_be_written_leaves_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "deep" / "model.gguf"
+    with pytest.raises(OutputError) as caught:
+        _write_file(file, ("half",), OSError(28, os.strerror(28)))
+    assert str(caught.value) == f"{file} cannot be written: No space left on device"
+    with pytest.raises(OutputError) as caught:
+        _write_file(file, ("a", "b"), None)
+    assert str(caught.value) == f"{file} is one file, and the result is several (a, b): give --output a folder"
+    assert _tree(tmp_path) == {}

@@ -28,6 +28,8 @@ class Letters:
     control_tokens: Mapping[str, int] = {"|": 0}
     spaces_after_control = True
     fingerprint = "letters"
+    bos_token = chat_template = None
+    swallows_space: Mapping[str, tuple[bool, bool]] = {}
 
     def encode(self, texts: Sequence[str], continues: Sequence[bool]) -> list[list[int]]:
         return [[ord(letter) for letter in text] for text in texts]
@@ -35,7 +37,9 @@ class Letters:
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(chr(number) if number else "|" for number in ids)
 
-    def render_chat(self, messages: Sequence[Message], add_generation_prompt: bool) -> str | None:
+    def render_chat(
+        self, messages: Sequence[Message], add_generation_prompt: bool, tools: object = (), jinja: str | None = None
+    ) -> str | None:
         return None
 
 

@@ -312,8 +312,11 @@ class _Template:
     def bind(self, bos: str | None, eos: str | None) -> _Template:
         return self
 
-    def render(self, messages: Any, add_generation_prompt: bool) -> tuple[Any, ...]:
+    def render(self, messages: Any, add_generation_prompt: bool, tools: Any = ()) -> tuple[Any, ...]:
         return ()
+
+    def read_calls(self, text: str) -> None:
+        return None
 
     def to_jinja(self) -> str:
         return ""

@@ -12,7 +12,16 @@ from lmflow_core.contracts import CONTRACTS
 from lmflow_core.errors import SpecError
 from lmflow_core.hookspecs import HOOKS, HookSpecs
 from lmflow_core.options import option
-from lmflow_core.specs import CORE_COMMANDS, KINDS, SPEC_CLASSES, CommandSpec, DatasetSpec, ObjectiveSpec, TunerSpec
+from lmflow_core.specs import (
+    CORE_COMMANDS,
+    KINDS,
+    SPEC_CLASSES,
+    CommandSpec,
+    DatasetSpec,
+    ExporterSpec,
+    ObjectiveSpec,
+    TunerSpec,
+)
 
 
 @dataclass(frozen=True)
@@ -112,3 +121,10 @@ def test_every_kind_has_one_class_one_hook_and_one_contract() -> None:
     assert list(HOOKS) == [f"lmflow_register_{kind}s" for kind in KINDS]
     assert [name for name in vars(HookSpecs) if not name.startswith("__")] == list(HOOKS)
     assert set(CONTRACTS) == set(KINDS) - {"command"}
+
+
+def test_an_exporter_says_what_it_takes() -> None:
+    values = {"name": "x", "target": "a:b", "summary": "A form."}
+    assert ExporterSpec(**values).takes == "weights"  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match="takes of 'x' must be weights, files or adapter, not 'file'"):
+        ExporterSpec(**values, takes="file")  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ import click
 from lmflow_core import console
 from lmflow_core.cli.flags import Arguments
 from lmflow_core.cli.shaped import ShapedCommand, print_json
+from lmflow_core.contracts import ExportReport
 from lmflow_core.job import EXPORT, Request
 from lmflow_core.registry import Catalogue
 from lmflow_core.workflows.export import export as work
@@ -25,11 +26,20 @@ def _merge(request: Request, catalogue: Catalogue, arguments: Arguments) -> None
 def _write(request: Request, catalogue: Catalogue, arguments: Arguments, *, needs_adapter: bool) -> None:
     exported = work(request, catalogue, needs_adapter=needs_adapter)
     if "json" in arguments.switches:
-        print_json({"output": str(exported.folder), "files": dict(exported.report.files)})
+        print_json({"output": str(exported.output), **_as_json(exported.report)})
         return
     rows = [(name, f"{size:,}") for name, size in exported.report.files.items()]
     click.echo(console.table(("FILE", "BYTES"), rows))
-    console.note(f"written to {exported.folder}")
+    if measured := exported.report.measured:
+        click.echo(
+            "\n" + console.table([name.upper() for name in measured[0]], [list(row.values()) for row in measured])
+        )
+    console.note(f"written to {exported.output}")
+
+
+def _as_json(report: ExportReport) -> dict[str, object]:
+    measured = {"measured": [dict(row) for row in report.measured]} if report.measured else {}
+    return {"files": dict(report.files), **measured}
 
 
 export = ShapedCommand(EXPORT, _export, summary="Write a model in another form; its adapter is merged on the way.")

@@ -20,7 +20,7 @@ from lmflow_core.registry import Catalogue
 CORE_COMMANDS = {
     "finetune": ("training", "Fine-tune a model on data."),
     "evaluate": ("evaluation", "Measure the NLL of data under a model."),
-    "generate": ("talking", "Answer one prompt."),
+    "generate": ("talking", "Answer one prompt, or a file of them."),
     "chat": ("talking", "Talk with a model."),
     "export": ("exporting", "Write a model in another form, its adapter merged."),
     "merge": ("exporting", "Merge an adapter into its model."),
@@ -83,9 +83,14 @@ def cli(no_plugin: tuple[str, ...], debug: bool) -> None:
 
 def _command_of_plugin(catalogue: Catalogue, name: str) -> click.Command:
     command = catalogue.commands.load(name)
+    spec = catalogue.commands.spec(name)
+    if spec.talks and callable(command):
+        from lmflow_core.cli.talking import talking_command
+
+        return talking_command(spec, command)
     if not isinstance(command, click.Command):
-        target = catalogue.commands.spec(name).target
-        raise PluginLoadError(f"command {name!r}: its target {target} is no click command")
+        wanted = "function" if spec.talks else "click command"
+        raise PluginLoadError(f"command {name!r}: its target {spec.target} is no {wanted}")
     return command
 
 

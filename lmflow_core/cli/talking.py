@@ -3,32 +3,62 @@
 from __future__ import annotations
 
 import sys
-
-import click
+from dataclasses import asdict
+from pathlib import Path
 
 from lmflow_core import console
 from lmflow_core.answers import Answer
+from lmflow_core.cli.chatting import ChatSession, stream
 from lmflow_core.cli.flags import Arguments
 from lmflow_core.cli.shaped import ShapedCommand, print_json
-from lmflow_core.conversations import Message
-from lmflow_core.errors import RequestError
-from lmflow_core.job import CHAT, GENERATE, Request
+from lmflow_core.contracts import TalkingCommand
+from lmflow_core.errors import LmflowError, RequestError
+from lmflow_core.job import CHAT, GENERATE, Request, Shape
+from lmflow_core.prompts import read_prompts
 from lmflow_core.registry import Catalogue
-from lmflow_core.settings import PromptSettings
-from lmflow_core.workflows.generate import Talker, open_talker
+from lmflow_core.settings import DecodingSettings, PromptSettings
+from lmflow_core.specs import CommandSpec
+from lmflow_core.workflows.batch import answer_file, check_answers, request_keys
+from lmflow_core.workflows.generate import TalkerOpener, open_talker, opening
 
 
 def _generate(request: Request, catalogue: Catalogue, arguments: Arguments) -> None:
     asked = request.get(PromptSettings)
+    if asked.prompts is not None and asked.output is not None:
+        _answer_file(asked.prompts, asked.output, request, catalogue, arguments)
+    else:
+        _answer_prompt(asked, request, catalogue, arguments)
+
+
+def _answer_prompt(asked: PromptSettings, request: Request, catalogue: Catalogue, arguments: Arguments) -> None:
     prompt = sys.stdin.read() if asked.prompt == "-" else asked.prompt
     if not prompt:
         raise RequestError("the prompt is empty")
     talker = open_talker(request, catalogue, raw=asked.raw)
-    answer = talker.answer([*talker.opening(), Message("user", prompt)])
+    answer = talker.ask(prompt)
     if "json" in arguments.switches:
         print_json({"prompt": prompt, **_statistics(answer.finish())})
     else:
-        _stream(answer)
+        stream(answer)
+
+
+def _answer_file(prompts: Path, output: Path, request: Request, catalogue: Catalogue, arguments: Arguments) -> None:
+    asked = request.get(PromptSettings)
+    conversations = read_prompts(prompts, opening(request.get(DecodingSettings)), raw=asked.raw)
+    keys = request_keys(conversations, request.values())
+    done = check_answers(output, keys, resume=asked.resume, overwrite=asked.overwrite)
+    talker = open_talker(request, catalogue, raw=asked.raw)
+    report = answer_file(talker, conversations, keys, output, done=done, batch_size=asked.batch_size)
+    if "json" in arguments.switches:
+        print_json({"output": str(output), **asdict(report), "tokens_per_second": round(report.tokens_per_second, 2)})
+    else:
+        before = f" ({report.resumed} were there)" if report.resumed else ""
+        console.note(
+            f"{report.answered} answers in {output}{before}: {report.tokens} tokens in {report.seconds:.1f} s, "
+            f"{report.tokens_per_second:.1f} tokens/s"
+        )
+    if report.refused:
+        raise LmflowError(f"{report.refused} prompts have no answer; their rows in {output} have an 'error'")
 
 
 def _statistics(answer: Answer) -> dict[str, object]:
@@ -39,48 +69,30 @@ def _statistics(answer: Answer) -> dict[str, object]:
         "seconds": round(answer.seconds, 3),
         "tokens_per_second": round(answer.tokens_per_second, 2),
         "finish_reason": answer.finish_reason,
+        **_logprobs(answer),
     }
 
 
-def _stream(answer: Answer) -> None:
-    for piece in answer:
-        click.echo(piece, nl=False)
-        sys.stdout.flush()
-    click.echo()
+def _logprobs(answer: Answer) -> dict[str, object]:
+    """Return the probabilities of the drawn tokens, where the decoder's options asked for them."""
+    told = [{"id": token.id, **asdict(token.logprob)} for token in answer.drawn if token.logprob is not None]
+    return {"logprobs": told} if told else {}
 
 
 def _chat(request: Request, catalogue: Catalogue, arguments: Arguments) -> None:
-    talker = open_talker(request, catalogue)
-    console.note("/reset forgets the conversation, /exit ends")
-    while (line := _next_line()) is not None:
-        if line == "/exit":
-            return
-        if line == "/reset":
-            talker.reset()
-            console.note("the conversation is forgotten")
-        elif line.startswith("/"):
-            console.note(f"unknown command {line}; there are /reset and /exit")
-        elif line:
-            _turn(talker, line)
+    ChatSession(open_talker(request, catalogue)).run()
 
 
-def _next_line() -> str | None:
-    try:
-        print("> ", end="", file=sys.stderr, flush=True)
-        return input().strip()
-    except EOFError:
-        return None
-
-
-def _turn(talker: Talker, line: str) -> None:
-    answer = talker.ask(line)
-    try:
-        _stream(answer)
-    except KeyboardInterrupt:
-        click.echo()
-        console.note("the answer is cut short")
-    talker.keep(answer)
-
-
-generate = ShapedCommand(GENERATE, _generate, summary="Answer one prompt; the answer streams to stdout.")
+generate = ShapedCommand(GENERATE, _generate, summary="Answer one prompt, streaming to stdout, or a file of them.")
 chat = ShapedCommand(CHAT, _chat, summary="Talk with a model. Ctrl-C stops an answer, /exit ends.")
+
+
+def talking_command(spec: CommandSpec, target: TalkingCommand) -> ShapedCommand:
+    """Return the command of a plugin that works with a model that answers: the flags of ``chat`` and its own."""
+    own = spec.options
+
+    def run(request: Request, catalogue: Catalogue, arguments: Arguments) -> None:
+        target(TalkerOpener(request, catalogue), None if own is None else request.get(own))
+
+    shape = Shape(spec.name, CHAT.settings if own is None else (*CHAT.settings, own), CHAT.selectors)
+    return ShapedCommand(shape, run, summary=spec.summary)

@@ -38,7 +38,7 @@ def evaluate(request: Request, catalogue: Catalogue) -> Evaluation:
     data, settings = request.get(DataSettings), request.get(EvaluationSettings)
     if not data.dataset:
         raise OptionError("--dataset is required: Data file or folder; several with commas.")
-    opened = open_model(request.get(ModelSettings), catalogue, request.components.get("position_scaling"))
+    opened = open_model(request.get(ModelSettings), catalogue, scaling=request.components.get("position_scaling"))
     examples = list(ExampleReader(catalogue, data.dataset_format).read(data.dataset))[: data.max_train_samples]
     _, template = choose_template_for(examples, data.template, opened, catalogue)
     limit = data.max_length or (None if settings.context else opened.model.context_length)
@@ -64,6 +64,6 @@ def run_benchmark(request: Request, catalogue: Catalogue) -> BenchmarkReport:
     Raises:
         LmflowError: the model cannot be used, or not be measured so.
     """
-    opened = open_model(request.get(ModelSettings), catalogue, request.components.get("position_scaling"))
+    opened = open_model(request.get(ModelSettings), catalogue, scaling=request.components.get("position_scaling"))
     benchmark: Benchmark = request.components["benchmark"].make(catalogue)
     return benchmark.run(opened.load())

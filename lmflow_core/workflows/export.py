@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lmflow_core.contracts import Exporter, ExportReport
 from lmflow_core.errors import ModelError, RequestError
 from lmflow_core.job import Request
 from lmflow_core.opening import OpenModel, choose_template, open_model
-from lmflow_core.output import check_output, written_aside
+from lmflow_core.output import check_output, check_output_file, file_written_aside, written_aside
 from lmflow_core.registry import Catalogue
 from lmflow_core.settings import ModelSettings, OutputSettings
+from lmflow_core.specs import TORCH, ExporterSpec
 
 
 @dataclass(frozen=True)
 class Exported:
-    """Where a model was written, and what."""
+    """Where a model was written, a folder or a file, and what."""
 
-    folder: Path
+    output: Path
     report: ExportReport
 
 
@@ -34,16 +35,30 @@ def export(request: Request, catalogue: Catalogue, *, needs_adapter: bool = Fals
         LmflowError: the model cannot be opened or written; nothing half-written is left.
     """
     output = request.get(OutputSettings)
-    check_output(output.output, overwrite=output.overwrite)
-    opened = open_model(request.get(ModelSettings), catalogue, request.components.get("position_scaling"))
-    if needs_adapter and opened.adapter is None:
-        raise ModelError("there is no adapter to merge: add --adapter FOLDER")
+    spec: ExporterSpec = request.components["format"].provided.spec
+    is_file = spec.suffix is not None and output.output.suffix == spec.suffix and not output.output.is_dir()
+    (check_output_file if is_file else check_output)(output.output, overwrite=output.overwrite)
+    scaling = request.components.get("position_scaling")
+    opened = open_model(request.get(ModelSettings), catalogue, scaling=scaling, runtime=TORCH)
+    if opened.adapter is None and (needs_adapter or spec.takes == "adapter"):
+        raise ModelError(f"there is no adapter to {'merge' if needs_adapter else 'export'}: add --adapter FOLDER")
     exporter: Exporter = request.components["format"].make(catalogue)
     template = _chat_template(opened, catalogue)
-    opened.load()
-    with written_aside(output.output) as aside:
+    if _wants_weights(spec, opened, scaled=scaling is not None):
+        opened.load()
+    with (file_written_aside if is_file else written_aside)(output.output) as aside:
         report = exporter.export(opened.model, aside, template)
+    if is_file:
+        (size,) = report.files.values()
+        report = replace(report, files={output.output.name: size})
     return Exported(output.output, report)
+
+
+def _wants_weights(spec: ExporterSpec, opened: OpenModel, *, scaled: bool) -> bool:
+    """Whether an exporter needs the weights in memory: one that takes files does where they are not as they will be."""
+    if spec.takes == "files":
+        return scaled or opened.adapter is not None or opened.model.folder is None
+    return spec.takes == "weights"
 
 
 def _chat_template(opened: OpenModel, catalogue: Catalogue) -> str | None:

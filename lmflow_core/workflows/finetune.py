@@ -12,7 +12,7 @@ from typing import Any
 from lmflow_core import console
 from lmflow_core.contracts import Engine, Template, TrainingJob, TrainingReport, Tuner, World
 from lmflow_core.encoding import Encoder
-from lmflow_core.errors import DataError
+from lmflow_core.errors import DataError, RequestError
 from lmflow_core.examples import ExampleReader, Located
 from lmflow_core.job import Request
 from lmflow_core.opening import OpenModel, choose_template_for, open_model
@@ -22,6 +22,7 @@ from lmflow_core.preparation import Counts, EncodedRows, Preparer
 from lmflow_core.record import run_record
 from lmflow_core.registry import Catalogue
 from lmflow_core.settings import DataSettings, ModelSettings, OutputSettings, ResumeSettings, TrainingSettings
+from lmflow_core.specs import TORCH
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,11 @@ def finetune(request: Request, catalogue: Catalogue) -> Finetuned | None:
     check_output(output.output, overwrite=output.overwrite, resume=resume)
     engine: Engine = request.components["engine"].make(catalogue)
     with engine.start() as world:
-        opened = open_model(request.get(ModelSettings), catalogue, request.components.get("position_scaling"))
+        _check_alike(engine, "plugins", catalogue.plugins.digest())
+        scaling = request.components.get("position_scaling")
+        opened = open_model(request.get(ModelSettings), catalogue, scaling=scaling, runtime=TORCH)
         prepared = _prepare(request, opened, catalogue, world)
+        _check_alike(engine, "data", prepared.rows.fingerprint())
         tuner = _tuner(request, catalogue)
         opened.load()
         tuner.prepare(opened.model, request.get(TrainingSettings).seed)
@@ -63,6 +67,20 @@ def finetune(request: Request, catalogue: Catalogue) -> Finetuned | None:
         if not world.leads:
             return None
         return _keep(request, catalogue, opened, prepared, tuner, report)
+
+
+def _check_alike(engine: Engine, what: str, digest: str) -> None:
+    """Refuse to train when the processes of a job do not have the same plugins or data.
+
+    Raises:
+        RequestError: their digests differ.
+    """
+    digests = engine.gathered(digest)
+    if len(set(digests)) > 1:
+        found = ", ".join(f"rank {rank} {value}" for rank, value in enumerate(digests))
+        raise RequestError(
+            f"the processes of this job do not have the same {what} ({found}): make their machines alike"
+        )
 
 
 def _tuner(request: Request, catalogue: Catalogue) -> Tuner:

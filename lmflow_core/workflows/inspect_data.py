@@ -16,6 +16,7 @@ from lmflow_core.opening import choose_template_for, open_model
 from lmflow_core.preparation import Preparer, trained_tokens
 from lmflow_core.registry import Catalogue
 from lmflow_core.settings import DataSettings, ModelSettings
+from lmflow_core.specs import TORCH
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def _preview(model: LanguageModel, located: Located, row: Encoded) -> Preview:
 def _encoded(
     model: ModelSettings, data: DataSettings, catalogue: Catalogue, rows: int | None
 ) -> tuple[LanguageModel, Iterator[tuple[Located, Encoded]]]:
-    opened = open_model(model, catalogue)
+    opened = open_model(model, catalogue, runtime=TORCH)
     examples = list(itertools.islice(ExampleReader(catalogue, data.dataset_format).read(data.dataset), rows))
     _, template = choose_template_for(examples, data.template, opened, catalogue)
     preparer = Preparer(Encoder(opened.model.tokenizer, template), None, data.length_policy)

@@ -92,7 +92,7 @@ def test_bad_files(lmflow_cli: Cli, tiny_model: Path, tmp_path: Path) -> None:
 
 
 FLAGS: dict[str, tuple[tuple[str, ...], str]] = {
-    "an unknown template": (("--template", "chatlm"), "unknown template 'chatlm'. Did you mean 'chatml'?"),
+    "an unknown template": (("--template", "chatmll"), "unknown template 'chatmll'. Did you mean 'chatml'?"),
     "an unknown tuner": (("--tuner", "lorra"), "unknown tuner 'lorra'. Did you mean 'lora'?"),
     "an unknown flag": (("--epoch", "1"), "unknown option --epoch of 'lmflow finetune'. Did you mean 'epochs'?"),
     "an option of another tuner": (("--lora-r", "4"), "--lora-r belongs to tuner 'lora': add --tuner lora"),

@@ -1,4 +1,4 @@
-"""A job on two processes does what it does on one."""
+"""A job on two processes does what it does on one, or refuses."""
 
 from __future__ import annotations
 
@@ -7,49 +7,66 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+_LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+_TUNERS: dict[str, list[str]] = {
+    "full": ["--tuner", "full"],
+    "lora": ["--tuner", "lora", "--lora-dropout", "0"],
+    "lisa": ["--tuner", "lisa", "--lisa-activated-layers", "1", "--lisa-interval-steps", "1"],
+}
+# One process has another set of plugins than the other.
+_UNLIKE = """
+import os
+if os.environ["RANK"] == "1":
+    os.environ["LMFLOW_DISABLE_PLUGINS"] = "lisa"
+from lmflow_core.cli.main import main
+main()
+"""
 
-def test_two_ranks_equal_one_process(tiny_model: Path, tmp_path: Path) -> None:
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def flags(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     rows = [
         {"messages": [{"role": "user", "content": f"hello {n}"}, {"role": "assistant", "content": "world " * (n + 1)}]}
         for n in range(8)
     ]
-    data = tmp_path / "data.jsonl"
+    data = tmp_path_factory.mktemp("data") / "data.jsonl"
     data.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    flags = [
-        "--model",
-        str(tiny_model),
-        "--dataset",
-        str(data),
-        "--lr",
-        "1e-2",
-        "--epochs",
-        "2",
-        "--logging-steps",
-        "1",
-    ]
-    alone = [sys.executable, "-m", "lmflow_core", "finetune", *flags, "--output", str(tmp_path / "one")]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    together = [
-        *launcher,
-        "-m",
-        "lmflow_core",
-        "finetune",
-        *flags,
-        "--batch-size",
-        "4",
-        "--output",
-        str(tmp_path / "two"),
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    for command in ([*alone, "--batch-size", "8"], together):
-        finished = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    shared = ["--lr", "1e-2", "--epochs", "2", "--logging-steps", "1"]
+    return ["finetune", "--model", str(tiny_model), "--dataset", str(data), *shared]
+
+
+@pytest.mark.parametrize("tuner", _TUNERS)
+def test_two_ranks_equal_one_process(tuner: str, flags: list[str], tmp_path: Path) -> None:
+    whole = [*flags, *_TUNERS[tuner]]
+    commands = {
+        "one": [sys.executable, "-m", "lmflow_core", *whole, "--batch-size", "8"],
+        "two": [*_LAUNCHER, "-m", "lmflow_core", *whole, "--batch-size", "4"],
+    }
+    records: dict[str, Any] = {}
+    for name, command in commands.items():
+        finished = _run([*command, "--output", str(tmp_path / name)])
         assert finished.returncode == 0, finished.stderr
-    one, two = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("one", "two"))
-    assert one["options"]["engine"] == "local"
-    assert two["options"]["engine"] == "torchrun"
+        records[name] = json.loads((tmp_path / name / "run.json").read_text())
+    one, two = records["one"], records["two"]
+    assert (one["options"]["engine"], two["options"]["engine"]) == ("local", "torchrun")
     assert two["tokens"] == one["tokens"]
     assert [step for step, _ in two["losses"]] == [1, 2]
     assert [loss for _, loss in two["losses"]] == pytest.approx([loss for _, loss in one["losses"]], abs=1e-4)
+
+
+def test_ranks_with_different_plugins_are_refused(flags: list[str], tmp_path: Path) -> None:
+    script = tmp_path / "unlike.py"
+    script.write_text(_UNLIKE, encoding="utf-8")
+    finished = _run([*_LAUNCHER, str(script), *flags, "--output", str(tmp_path / "out")])
+    assert finished.returncode != 0
+    assert "the processes of this job do not have the same plugins (rank 0 " in finished.stderr
+    assert not (tmp_path / "out").exists()

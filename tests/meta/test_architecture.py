@@ -29,6 +29,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "encoding",
         "preparation",
         "scaling",
+        "finding",
         "opening",
         "answers",
     ),

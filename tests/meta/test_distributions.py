@@ -55,6 +55,12 @@ def _dependencies(folder: Path) -> dict[str, str]:
     return dict(map(_split, _project(folder)["dependencies"]))
 
 
+def _extras(folder: Path) -> Iterator[str]:
+    """Yield the distributions that a plugin can use when they are there."""
+    for dependencies in _project(folder).get("optional-dependencies", {}).values():
+        yield from dict(map(_split, dependencies))
+
+
 def _package(folder: Path) -> Path:
     module: str = _project(folder)["name"].replace("-", "_")
     return folder / module if folder == _ROOT else folder / "src" / module
@@ -96,10 +102,11 @@ def _providers() -> Mapping[str, list[str]]:
 
 @each_distribution
 def test_every_import_is_declared(folder: Path) -> None:
-    declared = set(_dependencies(folder))
+    declared = {*_dependencies(folder), *_extras(folder)}
     undeclared = {}
     for package, files in _third_party(_package(folder)).items():
-        providers = {_normal(package)} if package.startswith("lmflow_") else set(map(_normal, _providers()[package]))
+        own = package.startswith("lmflow_")
+        providers = {_normal(package)} if own else set(map(_normal, _providers().get(package, [package])))
         if not providers & declared:
             undeclared[package] = sorted(files)
     assert undeclared == {}

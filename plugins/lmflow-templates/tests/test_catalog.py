@@ -1,351 +1,469 @@
-"""Every template against texts written by hand, its Jinja twin, and the rules that all keep.
-
-The golden texts of smollm2, llama2, llama3 and zephyr are what the templates published with SmolLM2-Instruct,
-Llama-2-chat, Llama-3-Instruct and zephyr-7b-beta render. ``⟦…⟧`` encloses what is trained on.
-"""
+"""Every template against texts written by hand, its Jinja twin in transformers, and the rules that all keep."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
-from typing import Any, NoReturn
+import importlib.util
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jinja2.exceptions import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from lmflow_core.api import ChatTemplate, Message, Segment
-from lmflow_templates import catalog, plugin
+from lmflow_core.api import ChatTemplate, Conversation, Message, Segment, ToolCall, is_trained
+from lmflow_core.encoding import Encoder
+from lmflow_core.testing.tiny import make_tokenizer
+from lmflow_templates import others, plugin
+
+GOLDEN: dict[str, dict[str, str]] = yaml.safe_load(Path(__file__).with_name("golden.yaml").read_text(encoding="utf-8"))
+CHATS, CALLS, THOUGHTS = GOLDEN["chats"], GOLDEN["calls"], GOLDEN["thoughts"]
+WITHOUT_SYSTEM = frozenset(("mistral", "gemma", "orion"))
 
 BOS, EOS = "<s>", "</s>"
 
 
-def _load(target: str) -> ChatTemplate:
+def load(target: str) -> ChatTemplate:
     module, _, attribute = target.partition(":")
     template = getattr(importlib.import_module(module), attribute)
     assert isinstance(template, ChatTemplate)
     return template.bind(BOS, EOS)
 
 
-TEMPLATES = {spec.name: _load(spec.target) for spec in plugin.lmflow_register_templates()}
+TEMPLATES = {spec.name: load(spec.target) for spec in plugin.lmflow_register_templates()}
+
+ADD = {
+    "type": "function",
+    "function": {
+        "name": "add",
+        "description": "Add two numbers",
+        "parameters": {
+            "type": "object",
+            "properties": {"a": {"type": "number"}, "b": {"type": "number"}},
+            "required": ["a", "b"],
+        },
+    },
+}
+NOW = {
+    "type": "function",
+    "function": {"name": "now", "description": "Té", "parameters": {"type": "object", "properties": {}}},
+}
+TOOLS: tuple[Mapping[str, Any], ...] = (ADD, NOW)
 
 SYSTEM = Message("system", "Be brief.")
 ASK, ANSWER = Message("user", "2 + 3?"), Message("assistant", "5")
 ASK_MORE, ANSWER_MORE = Message("user", "And 2 * 3?"), Message("assistant", "6")
+THOUGHT = Message("assistant", "5", reasoning="2, 3.")
+THOUGHT_MORE = Message("assistant", "6", reasoning="Twice 3.")
+_ADD_CALL, _NOW_CALL = ToolCall("add", {"a": 2, "b": 3}), ToolCall("now", {})
+CALL, TWO_CALLS = (Message("assistant", "", tool_calls=calls) for calls in ((_ADD_CALL,), (_ADD_CALL, _NOW_CALL)))
+SAY_AND_CALL = Message("assistant", "Let me see.", tool_calls=(_ADD_CALL,))
+THINK_AND_CALL = Message("assistant", "", reasoning="Call it.", tool_calls=(_ADD_CALL,))
+RESULT, NOON = Message("tool", "5"), Message("tool", '"noon"')
 
-CONVERSATIONS: dict[str, tuple[tuple[Message, ...], bool]] = {
-    "single": ((ASK, ANSWER), False),
-    "several": ((ASK, ANSWER, ASK_MORE, ANSWER_MORE), False),
-    "system": ((SYSTEM, ASK, ANSWER), False),
-    "system, several": ((SYSTEM, ASK, ANSWER, ASK_MORE, ANSWER_MORE), False),
-    "prompt": ((ASK,), True),
-    "system, second prompt": ((SYSTEM, ASK, ANSWER, ASK_MORE), True),
+Shape = tuple[tuple[Message, ...], bool, tuple[Mapping[str, Any], ...]]
+SHAPES: dict[str, Shape] = {
+    "single": ((ASK, ANSWER), False, ()),
+    "several": ((ASK, ANSWER, ASK_MORE, ANSWER_MORE), False, ()),
+    "system": ((SYSTEM, ASK, ANSWER), False, ()),
+    "system, several": ((SYSTEM, ASK, ANSWER, ASK_MORE, ANSWER_MORE), False, ()),
+    "prompt": ((ASK,), True, ()),
+    "system, prompt": ((SYSTEM, ASK), True, ()),
+    "second prompt": ((ASK, ANSWER, ASK_MORE), True, ()),
+    "system, second prompt": ((SYSTEM, ASK, ANSWER, ASK_MORE), True, ()),
+    "thoughts": ((ASK, THOUGHT), False, ()),
+    "thoughts, several": ((ASK, THOUGHT, ASK_MORE, THOUGHT_MORE), False, ()),
+    "thoughts, second prompt": ((ASK, THOUGHT, ASK_MORE), True, ()),
+    "thoughts at first": ((ASK, THOUGHT, ASK_MORE, ANSWER_MORE), False, ()),
+    "tools": ((ASK,), True, TOOLS),
+    "tools, system": ((SYSTEM, ASK), True, TOOLS),
+    "call": ((ASK, CALL), False, TOOLS),
+    "result": ((SYSTEM, ASK, CALL, RESULT), True, TOOLS),
+    "result, answer": ((SYSTEM, ASK, CALL, RESULT, ANSWER), False, TOOLS),
+    "two calls": ((ASK, TWO_CALLS, RESULT, NOON, ANSWER), False, TOOLS),
+    "call after call": ((ASK, CALL, RESULT, CALL, RESULT, ANSWER), False, TOOLS),
+    "text and call": ((ASK, SAY_AND_CALL, RESULT, ANSWER), False, TOOLS),
+    "result, several": ((ASK, CALL, RESULT, ANSWER, ASK_MORE, ANSWER_MORE), False, TOOLS),
+    "thoughts and call": ((ASK, THINK_AND_CALL, RESULT, THOUGHT), False, TOOLS),
+    "thoughts and call, prompt": ((ASK, THINK_AND_CALL, RESULT), True, TOOLS),
 }
 
-SMOLLM2_SYSTEM = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
-GOLDEN: dict[str, dict[str, str]] = {
-    "chatml": {
-        "single": "<|im_start|>user\n2 + 3?<|im_end|>\n<|im_start|>assistant\n⟦5<|im_end|>⟧\n",
-        "several": (
-            "<|im_start|>user\n2 + 3?<|im_end|>\n<|im_start|>assistant\n⟦5<|im_end|>⟧\n"
-            "<|im_start|>user\nAnd 2 * 3?<|im_end|>\n<|im_start|>assistant\n⟦6<|im_end|>⟧\n"
-        ),
-        "system": (
-            "<|im_start|>system\nBe brief.<|im_end|>\n"
-            "<|im_start|>user\n2 + 3?<|im_end|>\n<|im_start|>assistant\n⟦5<|im_end|>⟧\n"
-        ),
-        "system, several": (
-            "<|im_start|>system\nBe brief.<|im_end|>\n"
-            "<|im_start|>user\n2 + 3?<|im_end|>\n<|im_start|>assistant\n⟦5<|im_end|>⟧\n"
-            "<|im_start|>user\nAnd 2 * 3?<|im_end|>\n<|im_start|>assistant\n⟦6<|im_end|>⟧\n"
-        ),
-        "prompt": "<|im_start|>user\n2 + 3?<|im_end|>\n<|im_start|>assistant\n",
-        "system, second prompt": (
-            "<|im_start|>system\nBe brief.<|im_end|>\n"
-            "<|im_start|>user\n2 + 3?<|im_end|>\n<|im_start|>assistant\n⟦5<|im_end|>⟧\n"
-            "<|im_start|>user\nAnd 2 * 3?<|im_end|>\n<|im_start|>assistant\n"
-        ),
-    },
-    "smollm2": {
-        "single": f"{SMOLLM2_SYSTEM}<|im_start|>user\n2 + 3?<|im_end|>\n<|im_start|>assistant\n⟦5<|im_end|>⟧\n",
-        "several": (
-            f"{SMOLLM2_SYSTEM}<|im_start|>user\n2 + 3?<|im_end|>\n<|im_start|>assistant\n⟦5<|im_end|>⟧\n"
-            "<|im_start|>user\nAnd 2 * 3?<|im_end|>\n<|im_start|>assistant\n⟦6<|im_end|>⟧\n"
-        ),
-        "system": (
-            "<|im_start|>system\nBe brief.<|im_end|>\n"
-            "<|im_start|>user\n2 + 3?<|im_end|>\n<|im_start|>assistant\n⟦5<|im_end|>⟧\n"
-        ),
-        "system, several": (
-            "<|im_start|>system\nBe brief.<|im_end|>\n"
-            "<|im_start|>user\n2 + 3?<|im_end|>\n<|im_start|>assistant\n⟦5<|im_end|>⟧\n"
-            "<|im_start|>user\nAnd 2 * 3?<|im_end|>\n<|im_start|>assistant\n⟦6<|im_end|>⟧\n"
-        ),
-        "prompt": f"{SMOLLM2_SYSTEM}<|im_start|>user\n2 + 3?<|im_end|>\n<|im_start|>assistant\n",
-        "system, second prompt": (
-            "<|im_start|>system\nBe brief.<|im_end|>\n"
-            "<|im_start|>user\n2 + 3?<|im_end|>\n<|im_start|>assistant\n⟦5<|im_end|>⟧\n"
-            "<|im_start|>user\nAnd 2 * 3?<|im_end|>\n<|im_start|>assistant\n"
-        ),
-    },
-    "llama2": {
-        "single": "<s>[INST] 2 + 3? [/INST]⟦ 5 </s>⟧",
-        "several": "<s>[INST] 2 + 3? [/INST]⟦ 5 </s>⟧<s>[INST] And 2 * 3? [/INST]⟦ 6 </s>⟧",
-        "system": "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\n2 + 3? [/INST]⟦ 5 </s>⟧",
-        "system, several": (
-            "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\n2 + 3? [/INST]⟦ 5 </s>⟧<s>[INST] And 2 * 3? [/INST]⟦ 6 </s>⟧"
-        ),
-        "prompt": "<s>[INST] 2 + 3? [/INST]",
-        "system, second prompt": (
-            "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\n2 + 3? [/INST]⟦ 5 </s>⟧<s>[INST] And 2 * 3? [/INST]"
-        ),
-    },
-    "llama3": {
-        "single": (
-            "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n2 + 3?<|eot_id|>"
-            "<|start_header_id|>assistant<|end_header_id|>\n\n⟦5<|eot_id|>⟧"
-        ),
-        "several": (
-            "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n2 + 3?<|eot_id|>"
-            "<|start_header_id|>assistant<|end_header_id|>\n\n⟦5<|eot_id|>⟧"
-            "<|start_header_id|>user<|end_header_id|>\n\nAnd 2 * 3?<|eot_id|>"
-            "<|start_header_id|>assistant<|end_header_id|>\n\n⟦6<|eot_id|>⟧"
-        ),
-        "system": (
-            "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|>"
-            "<|start_header_id|>user<|end_header_id|>\n\n2 + 3?<|eot_id|>"
-            "<|start_header_id|>assistant<|end_header_id|>\n\n⟦5<|eot_id|>⟧"
-        ),
-        "system, several": (
-            "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|>"
-            "<|start_header_id|>user<|end_header_id|>\n\n2 + 3?<|eot_id|>"
-            "<|start_header_id|>assistant<|end_header_id|>\n\n⟦5<|eot_id|>⟧"
-            "<|start_header_id|>user<|end_header_id|>\n\nAnd 2 * 3?<|eot_id|>"
-            "<|start_header_id|>assistant<|end_header_id|>\n\n⟦6<|eot_id|>⟧"
-        ),
-        "prompt": (
-            "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n2 + 3?<|eot_id|>"
-            "<|start_header_id|>assistant<|end_header_id|>\n\n"
-        ),
-        "system, second prompt": (
-            "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|>"
-            "<|start_header_id|>user<|end_header_id|>\n\n2 + 3?<|eot_id|>"
-            "<|start_header_id|>assistant<|end_header_id|>\n\n⟦5<|eot_id|>⟧"
-            "<|start_header_id|>user<|end_header_id|>\n\nAnd 2 * 3?<|eot_id|>"
-            "<|start_header_id|>assistant<|end_header_id|>\n\n"
-        ),
-    },
-    "zephyr": {
-        "single": "<|user|>\n2 + 3?</s>\n<|assistant|>\n⟦5</s>⟧\n",
-        "several": ("<|user|>\n2 + 3?</s>\n<|assistant|>\n⟦5</s>⟧\n<|user|>\nAnd 2 * 3?</s>\n<|assistant|>\n⟦6</s>⟧\n"),
-        "system": "<|system|>\nBe brief.</s>\n<|user|>\n2 + 3?</s>\n<|assistant|>\n⟦5</s>⟧\n",
-        "system, several": (
-            "<|system|>\nBe brief.</s>\n<|user|>\n2 + 3?</s>\n<|assistant|>\n⟦5</s>⟧\n"
-            "<|user|>\nAnd 2 * 3?</s>\n<|assistant|>\n⟦6</s>⟧\n"
-        ),
-        "prompt": "<|user|>\n2 + 3?</s>\n<|assistant|>\n",
-        "system, second prompt": (
-            "<|system|>\nBe brief.</s>\n<|user|>\n2 + 3?</s>\n<|assistant|>\n⟦5</s>⟧\n"
-            "<|user|>\nAnd 2 * 3?</s>\n<|assistant|>\n"
-        ),
-    },
-    "empty": {
-        "single": "<s>2 + 3?⟦5</s>⟧",
-        "several": "<s>2 + 3?⟦5</s>⟧And 2 * 3?⟦6</s>⟧",
-        "system": "<s>Be brief.2 + 3?⟦5</s>⟧",
-        "system, several": "<s>Be brief.2 + 3?⟦5</s>⟧And 2 * 3?⟦6</s>⟧",
-        "prompt": "<s>2 + 3?",
-        "system, second prompt": "<s>Be brief.2 + 3?⟦5</s>⟧And 2 * 3?",
-    },
-}
-CASES = [(template, conversation) for template in TEMPLATES for conversation in CONVERSATIONS]
 
-
-def _text(segments: Sequence[Segment]) -> str:
+def text_of(segments: Sequence[Segment]) -> str:
     return "".join(segment.text for segment in segments)
 
 
-def _marked(segments: Sequence[Segment]) -> str:
-    marked = "".join(f"⟦{segment.text}⟧" if segment.trainable else segment.text for segment in segments)
-    return marked.replace("⟧⟦", "")
+def marked(segments: Sequence[Segment]) -> str:
+    """Return the text with ``⟦…⟧`` around what is trained on."""
+    written = "".join(f"⟦{segment.text}⟧" if segment.trainable else segment.text for segment in segments)
+    return written.replace("⟧⟦", "")
 
 
-def _raise_exception(message: str) -> NoReturn:
-    raise TemplateError(message)
+def rendered(template: ChatTemplate, shape: Shape) -> str | None:
+    """Return the text of a conversation, or None when the template has no place for something in it."""
+    try:
+        return text_of(template.render(*shape))
+    except ValueError as error:
+        if "no place for" not in str(error):
+            raise
+        return None
 
 
-def _jinja(template: ChatTemplate, messages: Sequence[Message], add_generation_prompt: bool) -> str:
-    """Render as transformers does."""
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    environment.globals["raise_exception"] = _raise_exception
-    turns = [{"role": message.role, "content": message.content} for message in messages]
-    return environment.from_string(template.to_jinja()).render(
-        messages=turns, add_generation_prompt=add_generation_prompt, bos_token=BOS, eos_token=EOS
-    )
+def with_tools_written(golden: str) -> str:
+    """Put the JSON of the tools in place of their names."""
+    both, each = json.dumps([ADD, NOW], indent=4, ensure_ascii=False), {"ADD": ADD, "NOW": NOW}
+    golden = golden.replace("BOTH4", both)
+    for name, tool in each.items():
+        golden = golden.replace(f"{name}4", json.dumps(tool, indent=4, ensure_ascii=False))
+        golden = golden.replace(f"{name}_FUNCTION", json.dumps(tool["function"], ensure_ascii=False))
+        golden = golden.replace(name, json.dumps(tool, ensure_ascii=False))
+    return golden
 
 
-@pytest.mark.parametrize(("template", "conversation"), CASES)
-def test_text_and_mask_are_the_golden_ones(template: str, conversation: str) -> None:
-    messages, prompt = CONVERSATIONS[conversation]
-    assert _marked(TEMPLATES[template].render(messages, prompt)) == GOLDEN[template][conversation]
+transformers = pytest.importorskip("transformers")
+tokenizers = pytest.importorskip("lmflow_transformers.tokenizers")
 
 
-@pytest.mark.parametrize(("template", "conversation"), CASES)
-def test_jinja_gives_the_golden_text(template: str, conversation: str) -> None:
-    messages, prompt = CONVERSATIONS[conversation]
-    golden = GOLDEN[template][conversation].replace("⟦", "").replace("⟧", "")
-    assert _jinja(TEMPLATES[template], messages, prompt) == golden
-
-
-def test_transformers_gives_the_golden_text() -> None:
-    pytest.importorskip("transformers")
+def _tokenizer() -> Any:
     from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
 
-    tokenizer: Any = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), bos_token=BOS, eos_token=EOS)
-    for template, conversation in CASES:
-        messages, prompt = CONVERSATIONS[conversation]
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        tokenizer.chat_template = TEMPLATES[template].to_jinja()
-        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt)
-        assert text == GOLDEN[template][conversation].replace("⟦", "").replace("⟧", "")
+    inner = transformers.PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), bos_token=BOS, eos_token=EOS)
+    return tokenizers.TransformersTokenizer(inner)
 
 
-WHITE_SPACE = (Message("system", " s\n"), Message("user", "\n a "), Message("assistant", " b\n"))
-WHITE_SPACE_GOLDEN = {
-    "chatml": (
-        "<|im_start|>system\n s\n<|im_end|>\n<|im_start|>user\n\n a <|im_end|>\n"
-        "<|im_start|>assistant\n⟦ b\n<|im_end|>⟧\n"
-    ),
-    "smollm2": (
-        "<|im_start|>system\n s\n<|im_end|>\n<|im_start|>user\n\n a <|im_end|>\n"
-        "<|im_start|>assistant\n⟦ b\n<|im_end|>⟧\n"
-    ),
-    "llama2": "<s>[INST] <<SYS>>\ns\n<</SYS>>\n\na [/INST]⟦ b </s>⟧",
-    "llama3": (
-        "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\ns<|eot_id|>"
-        "<|start_header_id|>user<|end_header_id|>\n\na<|eot_id|>"
-        "<|start_header_id|>assistant<|end_header_id|>\n\n⟦b<|eot_id|>⟧"
-    ),
-    "zephyr": "<|system|>\n s\n</s>\n<|user|>\n\n a </s>\n<|assistant|>\n⟦ b\n</s>⟧\n",
-    "empty": "<s> s\n\n a ⟦ b\n</s>⟧",
+TOKENIZER = _tokenizer()
+
+
+def _jinja(
+    template: ChatTemplate, messages: Sequence[Message], prompt: bool, tools: Sequence[Mapping[str, Any]] = ()
+) -> str | None:
+    """Render the saved Jinja text with ``apply_chat_template``; None when it refuses."""
+    text: str | None = TOKENIZER.render_chat(messages, prompt, tools, template.to_jinja())
+    return text
+
+
+def test_there_are_lmflows_names_and_todays_families() -> None:
+    names = {name for spec in plugin.lmflow_register_templates() for name in (spec.name, *spec.aliases)}
+    lmflow = (
+        *("chatml", "chatglm3", "deepseek", "deepseek_r1", "deepseek_r1_distill", "deepseek_v2", "deepseek_v3"),
+        *("disable", "empty", "empty_no_special_tokens", "gemma", "gemma3", "hymba", "internlm2", "llama2", "llama3"),
+        *("llama3_for_tool", "phi3", "qwen2", "qwen2_5", "qwen2_5_1m", "qwen2_5_math", "qwen2_for_tool", "qwen3"),
+        *("qwen_qwq", "yi", "yi1_5", "zephyr"),
+    )
+    assert len(lmflow) == 28
+    assert set(lmflow) <= names
+    assert len(TEMPLATES) >= 45
+    assert set(TEMPLATES) == set(CHATS)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_text_and_mask_of_a_chat(name: str) -> None:
+    messages = (ASK, ANSWER, ASK_MORE, ANSWER_MORE)
+    if name not in WITHOUT_SYSTEM:
+        messages = (SYSTEM, *messages)
+    assert marked(TEMPLATES[name].render(messages, False)) == CHATS[name]
+
+
+@pytest.mark.parametrize("name", WITHOUT_SYSTEM)
+def test_a_system_prompt_has_no_place_everywhere(name: str) -> None:
+    with pytest.raises(ValueError, match=r"^the template has no place for a system message$"):
+        TEMPLATES[name].render((SYSTEM, ASK), True)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_text_and_mask_of_calls(name: str) -> None:
+    template = TEMPLATES[name]
+    messages = (ASK, CALL, RESULT, ANSWER) if name == "llama3_1" else (ASK, TWO_CALLS, RESULT, NOON, ANSWER)
+    if name in CALLS:
+        assert marked(template.render(messages, False, TOOLS)) == with_tools_written(CALLS[name])
+        return
+    assert template.tools is None
+    for offered in (TOOLS, ()):
+        with pytest.raises(ValueError, match=r"^the template has no place for tools: choose one that has"):
+            template.render(messages, False, offered)
+    with pytest.raises(ValueError, match=r"^the template has no place for tools: choose one that has"):
+        template.render((ASK,), True, TOOLS)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_text_and_mask_of_thoughts(name: str) -> None:
+    template = TEMPLATES[name]
+    if name in THOUGHTS:
+        assert marked(template.render((SYSTEM, ASK, THOUGHT, ASK_MORE, THOUGHT_MORE), False)) == THOUGHTS[name]
+    else:
+        assert template.thoughts is None
+        assert template.render((ASK, THOUGHT), False) == template.render((ASK, ANSWER), False)
+
+
+@pytest.mark.parametrize("name", THOUGHTS)
+def test_a_content_that_holds_its_thoughts_is_split(name: str) -> None:
+    """As a model writes it, and as a chat remembers it."""
+    template = TEMPLATES[name]
+    whole = template.render((ASK, THOUGHT), False)
+    prompt = template.render((ASK,), True)
+    written = text_of(whole).removeprefix(text_of(prompt)).split(template.stop[0])[0]
+    assert template.render((ASK, Message("assistant", written)), False) == whole
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_the_saved_jinja_renders_the_segments_text(name: str, shape: str) -> None:
+    assert _jinja(TEMPLATES[name], *SHAPES[shape]) == rendered(TEMPLATES[name], SHAPES[shape])
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_white_space_at_the_ends_and_empty_contents(name: str) -> None:
+    template = TEMPLATES[name]
+    system = () if name in WITHOUT_SYSTEM else (Message("system", " s\n"),)
+    for messages in (
+        (*system, Message("user", "\n a "), Message("assistant", " b\n")),
+        (Message("user", ""), Message("assistant", "")),
+        (*(replace(message, content="") for message in system), ASK, Message("assistant", " ")),
+    ):
+        assert _jinja(template, messages, False) == text_of(template.render(messages, False))
+
+
+STRIPPED = {
+    "llama2": (True, True),
+    "llama3": (True, True),
+    "llama4": (True, True),
+    "gemma3": (False, True),
+    "command_r": (False, True),
+    "hymba": (True, True),
+    "zephyr": (False, False),
+    "chatml": (False, False),
 }
 
 
-@pytest.mark.parametrize("template", TEMPLATES)
-def test_white_space_at_the_ends(template: str) -> None:
-    segments = TEMPLATES[template].render(WHITE_SPACE, False)
-    assert _marked(segments) == WHITE_SPACE_GOLDEN[template]
-    assert _jinja(TEMPLATES[template], WHITE_SPACE, False) == _text(segments)
-
-
-EMPTY_SYSTEM_GOLDEN = {
-    "chatml": "<|im_start|>system\n<|im_end|>\n<|im_start|>user\n2 + 3?<|im_end|>\n<|im_start|>assistant\n",
-    "smollm2": "<|im_start|>system\n<|im_end|>\n<|im_start|>user\n2 + 3?<|im_end|>\n<|im_start|>assistant\n",
-    "llama2": "<s>[INST] <<SYS>>\n\n<</SYS>>\n\n2 + 3? [/INST]",
-    "llama3": (
-        "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n<|eot_id|>"
-        "<|start_header_id|>user<|end_header_id|>\n\n2 + 3?<|eot_id|>"
-        "<|start_header_id|>assistant<|end_header_id|>\n\n"
-    ),
-    "zephyr": "<|system|>\n</s>\n<|user|>\n2 + 3?</s>\n<|assistant|>\n",
-    "empty": "<s>2 + 3?",
-}
-
-
-@pytest.mark.parametrize("template", TEMPLATES)
-def test_an_empty_system_message_stays_and_is_not_the_default(template: str) -> None:
-    messages = (Message("system", ""), ASK)
-    assert _text(TEMPLATES[template].render(messages, True)) == EMPTY_SYSTEM_GOLDEN[template]
-    assert _jinja(TEMPLATES[template], messages, True) == EMPTY_SYSTEM_GOLDEN[template]
-
-
-STOPS = {
-    "chatml": ("<|im_end|>",),
-    "smollm2": ("<|im_end|>",),
-    "llama2": ("</s>",),
-    "llama3": ("<|eot_id|>",),
-    "zephyr": ("</s>",),
-    "empty": ("</s>",),
-}
-
-
-def test_stops() -> None:
-    assert {name: template.stop for name, template in TEMPLATES.items()} == STOPS
+@pytest.mark.parametrize("name", STRIPPED)
+def test_what_is_stripped(name: str) -> None:
+    system, user = STRIPPED[name]
+    text = text_of(TEMPLATES[name].render((Message("system", " s "), Message("user", " u ")), True))
+    assert (" s " not in text, " u " not in text) == (system, user)
 
 
 def test_a_tokenizer_without_an_end_token_leaves_no_mark() -> None:
-    unended = catalog.ZEPHYR.bind(None, None)
+    unended = others.ZEPHYR.bind(None, None)
     assert unended.stop == ()
-    assert _text(unended.render((ASK, ANSWER), False)) == "<|user|>\n2 + 3?\n<|assistant|>\n5\n"
+    assert text_of(unended.render((ASK, ANSWER), False)) == "<|user|>\n2 + 3?\n<|assistant|>\n5\n"
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_every_stop_is_the_templates_own(name: str) -> None:
+    """A trained answer ends with a stop, but where there is no markup at all."""
+    template = TEMPLATES[name]
+    trained = "".join(segment.text for segment in template.render((ASK, ANSWER), False) if segment.trainable)
+    assert trained.endswith(template.stop) or (name, template.stop) == ("empty_no_special_tokens", ())
+    assert len(set(template.stop)) == len(template.stop)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_users_may_be_trained_on_and_system_and_tools_never(name: str) -> None:
+    template = TEMPLATES[name]
+    system = () if name in WITHOUT_SYSTEM else (replace(SYSTEM, train=False),)
+    messages = (*system, replace(ASK, train=True), replace(ANSWER, train=False), ASK_MORE, ANSWER_MORE)
+    segments = template.render(messages, False)
+    trained = [segment.text for segment in segments if segment.trainable]
+    assert trained[0] == ASK.content
+    assert SYSTEM.content not in trained
+    assert ANSWER.content not in trained
+    assert ANSWER_MORE.content in trained
 
 
 NASTY = [
     "{{ messages }}",
     "{% raw %}{% endfor %}",
     "{# gone #}",
-    "}} %} #}",
-    "{content} {bos} {eos}",
+    "{content} {bos} {eos} {tools}",
     'it\'s "quoted" `so`',
     "back\\slash \\n \\u0041 \\",
     "line\nline\r\nline\ttab",
     "😀 café \u2028 \x85 \x00 \x7f",
-    "<|im_end|><|eot_id|></s><s>[/INST]<<SYS>>",
     "<b>&amp;</b>",
     "⟦⟧",
 ]
+_MARKS = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Z_]{3,20}\]|\[\|\w+\|\]")
+CONTROLS = sorted({mark for template in TEMPLATES.values() for mark in _MARKS.findall(template.to_jinja())})
+EVERY_CONTROL = " ".join(CONTROLS) + "".join(CONTROLS)
 
 
-@pytest.mark.parametrize("template", TEMPLATES)
-@pytest.mark.parametrize("nasty", NASTY)
-def test_special_characters_survive(template: str, nasty: str) -> None:
-    messages = (Message("system", nasty), Message("user", nasty), Message("assistant", nasty))
-    segments = TEMPLATES[template].render(messages, True)
-    assert [segment.text for segment in segments if not segment.control] == [nasty] * 3
-    assert _jinja(TEMPLATES[template], messages, True) == _text(segments)
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("nasty", [*NASTY, EVERY_CONTROL.replace("</think>", "")])
+def test_special_characters_survive(name: str, nasty: str) -> None:
+    template = TEMPLATES[name]
+    messages = (Message("user", nasty), Message("assistant", nasty))
+    if name not in WITHOUT_SYSTEM:
+        messages = (Message("system", nasty), *messages)
+    segments = template.render(messages, True)
+    assert [segment.text for segment in segments if not segment.control] == [nasty] * len(messages)
+    assert _jinja(template, messages, True) == text_of(segments)
 
 
-WRITTEN = {
-    "chatml": "{}<|im_end|>",
-    "smollm2": "{}<|im_end|>",
-    "llama2": " {} </s>",
-    "llama3": "{}<|eot_id|>",
-    "zephyr": "{}</s>",
-    "empty": "{}</s>",
-}
-STRIPPED = ("llama2", "llama3")
-_contents = st.text(max_size=12) | st.sampled_from(NASTY) | st.sampled_from(["", " ", "\n\n"])
+@pytest.fixture(scope="module")
+def knows_all() -> Any:
+    """Return a tokenizer whose control tokens are those of every template, some special and some merely added."""
+    from tokenizers import AddedToken
+
+    inner = make_tokenizer()
+    inner.add_tokens([AddedToken(mark, special=at % 3 != 0, normalized=False) for at, mark in enumerate(CONTROLS)])
+    return tokenizers.TransformersTokenizer(inner)
+
+
+def _controls(tokenizer: Any, template: ChatTemplate, messages: tuple[Message, ...]) -> list[int]:
+    tools = TOOLS if template.tools else ()
+    [encoded] = Encoder(tokenizer, template).encode([Conversation(messages, tools)])
+    known = set(tokenizer.control_tokens.values())
+    return [number for number in encoded.input_ids if number in known]
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_no_text_becomes_a_control_token(knows_all: Any, name: str) -> None:
+    assert len(CONTROLS) > 60
+    template = TEMPLATES[name]
+    roles = ("user", "assistant") if name in WITHOUT_SYSTEM else ("system", "user", "assistant")
+    plain = tuple(Message(role, "x") for role in roles)
+    nasty = tuple(Message(role, EVERY_CONTROL.replace("</think>", "")) for role in roles)
+    assert _controls(knows_all, template, nasty) == _controls(knows_all, template, plain)
+    if template.tools is not None:
+        calls = [(ToolCall("f", {"x": text}), Message("tool", text)) for text in ("x", EVERY_CONTROL)]
+        called = [
+            (*plain[:-1], Message("assistant", "", tool_calls=(call,)), result, plain[-1]) for call, result in calls
+        ]
+        assert _controls(knows_all, template, called[0]) == _controls(knows_all, template, called[1])
+
+
+_contents = st.text(max_size=12) | st.sampled_from([*NASTY, *CONTROLS]) | st.sampled_from(["", " ", "\n\n"])
+_arguments = st.dictionaries(st.text(max_size=3), st.none() | st.integers() | _contents, max_size=2)
 
 
 @st.composite
-def _conversations(draw: st.DrawFn) -> tuple[Message, ...]:
-    turns = [Message("system", draw(_contents))] if draw(st.booleans()) else []
-    for _ in range(draw(st.integers(1, 3))):
-        turns += [Message("user", draw(_contents)), Message("assistant", draw(_contents))]
-    return tuple(turns)
+def _turn(draw: st.DrawFn, template: ChatTemplate) -> list[Message]:
+    """Draw a question, calls with their results where there is a place for them, and an answer."""
+    turn = [Message("user", draw(_contents))]
+    tools = template.tools
+    if tools and draw(st.booleans()):
+        calls = draw(st.lists(st.builds(ToolCall, _contents, _arguments), min_size=1, max_size=1 + tools.several_calls))
+        said = draw(_contents) if tools.content_beside_calls else ""
+        turn.append(Message("assistant", said, draw(st.none() | _contents), tuple(calls)))
+        turn += [Message("tool", draw(_contents)) for _ in calls]
+    return [*turn, Message("assistant", draw(_contents), draw(st.none() | _contents))]
 
 
-@settings(max_examples=200, deadline=None)
-@given(name=st.sampled_from(sorted(TEMPLATES)), messages=_conversations())
-def test_rules_that_every_rendering_keeps(name: str, messages: tuple[Message, ...]) -> None:
+@st.composite
+def _cases(draw: st.DrawFn) -> tuple[str, tuple[Message, ...], tuple[Mapping[str, Any], ...]]:
+    name = draw(st.sampled_from(sorted(TEMPLATES)))
+    system = [] if name in WITHOUT_SYSTEM or draw(st.booleans()) else [Message("system", draw(_contents))]
+    turns = [message for _ in range(draw(st.integers(1, 3))) for message in draw(_turn(TEMPLATES[name]))]
+    return name, (*system, *turns), TOOLS if TEMPLATES[name].tools and draw(st.booleans()) else ()
+
+
+@settings(max_examples=300, deadline=None)
+@given(case=_cases())
+def test_rules_that_every_rendering_keeps(
+    case: tuple[str, tuple[Message, ...], tuple[Mapping[str, Any], ...]],
+) -> None:
+    name, messages, tools = case
     template = TEMPLATES[name]
-    segments = template.render(messages, False)
-    text = _text(segments)
-    assert _jinja(template, messages, False) == text
-
-    contents = [m.content.strip() if name in STRIPPED else m.content for m in messages]
-    answers = [content for content, m in zip(contents, messages, strict=True) if m.role == "assistant"]
-    from_data = [segment.text for segment in segments if not segment.control]
-    defaults = from_data[: len(from_data) - len([content for content in contents if content])]
-    assert from_data == defaults + [content for content in contents if content]
-    assert len(defaults) == (name == "smollm2" and messages[0].role != "system")
-    assert "".join(s.text for s in segments if s.trainable) == "".join(WRITTEN[name].format(a) for a in answers)
+    segments = template.render(messages, False, tools)
+    text = text_of(segments)
+    assert _jinja(template, messages, False, tools) == text
     assert all(segment.text for segment in segments)
 
-    for position, message in enumerate(messages):
+    # A trained answer follows from its prompt, and with its stop is all that is trained on.
+    for start, _ in _trained_spans(segments):
+        assert is_trained(messages[_asked_at(template, messages, text[:start], tools)])
+    written = "".join(segment.text for segment in segments if segment.trainable and not segment.control)
+    assert len(written) <= sum(_size(message) for message in messages if is_trained(message))
+
+
+def _asked_at(
+    template: ChatTemplate, messages: Sequence[Message], before: str, tools: Sequence[Mapping[str, Any]]
+) -> int:
+    """Return the answer whose prompt is exactly the text before a trained part."""
+    for at, message in enumerate(messages):
         if message.role == "assistant":
-            prompt = template.render(messages[:position], True)
-            assert text.startswith(_text(prompt))
-            assert _jinja(template, messages[:position], True) == _text(prompt)
+            prompt = text_of(template.render(messages[:at], True, tools))
+            assert _jinja(template, messages[:at], True, tools) == prompt
+            if prompt == before:
+                return at
+    raise AssertionError(f"no prompt gives {before!r}")
+
+
+def _size(message: Message) -> int:
+    """Return the length of all that an answer is made of; JSON escapes take up to six characters."""
+    calls = sum(len(call.name) + len(json.dumps(call.arguments, ensure_ascii=False)) for call in message.tool_calls)
+    return len(message.content) + len(message.reasoning or "") + calls + 9 * len(message.tool_calls)
+
+
+def _trained_spans(segments: Sequence[Segment]) -> list[tuple[int, int]]:
+    """Return where trained text begins and ends, joined where nothing stands between."""
+    spans: list[tuple[int, int]] = []
+    position = 0
+    for segment in segments:
+        end = position + len(segment.text)
+        if segment.trainable:
+            start = spans.pop()[0] if spans and spans[-1][1] == position else position
+            spans.append((start, end))
+        position = end
+    return spans
+
+
+# TRL brings the chat templates of the models it supports, as published, to tell them by their text.
+_TRL = importlib.util.find_spec("trl")
+FOLDER = Path(_TRL.origin).parent / "chat_templates" if _TRL and _TRL.origin else Path("absent")
+
+OFFICIAL = {
+    "llama3.jinja": "llama3",
+    "llama3_1.jinja": "llama3_1",
+    "llama3_2.jinja": "llama3_1",
+    "qwen2_5.jinja": "qwen2_5",
+    "qwen3.jinja": "qwen3",
+    "qwen3_instruct_2507.jinja": "qwen3-instruct",
+    "gemma.jinja": "gemma",
+    "gemma3.jinja": "gemma3",
+    "phi3.jinja": "phi3",
+    "phi3_5.jinja": "phi3",
+    "cohere.jinja": "command_r",
+    "gptoss.jinja": "gpt_oss",
+    "deepseekv3.jinja": "deepseek_r1",
+    "deepseek_r1_distill.jinja": "deepseek_r1",
+    "lfm2.jinja": "internlm2",
+}
+# R1's own template writes no thoughts, not even of the last answer, though its prompt has opened them.
+_WITHOUT_THOUGHTS = frozenset(
+    name for name, (messages, prompt, _) in SHAPES.items() if not prompt and messages[-1].role == "assistant"
+)
+EXPLAINED = {"deepseek_r1": _WITHOUT_THOUGHTS}
+
+
+@pytest.mark.parametrize("file", OFFICIAL)
+def test_it_renders_as_the_models_own_does(file: str) -> None:
+    if not (FOLDER / file).is_file():
+        pytest.skip(f"TRL with {file} is not installed")
+    name = OFFICIAL[file]
+    official = (FOLDER / file).read_text(encoding="utf-8")
+    compared = 0
+    for shape, (messages, prompt, tools) in SHAPES.items():
+        ours = rendered(TEMPLATES[name], SHAPES[shape])
+        own = TOKENIZER.render_chat(messages, prompt, tools, official)
+        if ours is None or own is None or shape in EXPLAINED.get(name, ()):
+            continue
+        assert ours == own, shape
+        compared += 1
+    assert compared >= 4
+
+
+def test_what_is_explained_does_differ() -> None:
+    file = FOLDER / "deepseekv3.jinja"
+    if not file.is_file():
+        pytest.skip("TRL is not installed")
+    for shape in EXPLAINED["deepseek_r1"]:
+        messages, prompt, tools = SHAPES[shape]
+        ours = rendered(TEMPLATES["deepseek_r1"], SHAPES[shape])
+        own = TOKENIZER.render_chat(messages, prompt, tools, file.read_text(encoding="utf-8"))
+        assert ours is None or own is None or ours != own

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,11 @@ def _rows(count: int = 8) -> Sequence[Encoded]:
 
 
 def _train(
-    folder: Path, checkpoints: Path, callback: TrainerCallback | None = None, **values: Any
+    folder: Path,
+    checkpoints: Path,
+    callback: TrainerCallback | None = None,
+    resume: bool | None = None,
+    **values: Any,
 ) -> tuple[TrainingReport, TrainingJob]:
     model = CausalModelLoader().open(str(folder), ModelSettings(model=str(folder), device="cpu"))
     model.load()
@@ -57,7 +61,7 @@ def _train(
     settings = TrainingSettings(**{"lr": 1e-2, "batch_size": 2, "epochs": 2, "save_steps": 2, **values})
     attention = SdpaAttention().implementation("cpu")
     held_out = _rows(3) if settings.eval_dataset else None
-    resume = checkpoints.exists()
+    resume = checkpoints.exists() if resume is None else resume
     job = TrainingJob(
         model, tuner, LocalEngine(), World(), _rows(), held_out, settings, attention, checkpoints, resume=resume
     )
@@ -101,6 +105,37 @@ def test_a_full_disk_leaves_the_previous_checkpoint(
         _train(tiny_model, folder)
     assert _names(folder) == ["checkpoint-2"]
     assert damage(folder / "checkpoint-2") is None
+
+
+def test_a_folder_that_cannot_be_written_is_told(tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    folder.write_text("a file where the folder should be", encoding="utf-8")
+    with pytest.raises(LmflowError, match=r".*checkpoints cannot be used: File exists"):
+        _train(tiny_model, folder, resume=False)
+    assert folder.read_text(encoding="utf-8") == "a file where the folder should be"
+
+
+def _too_much() -> None:
+    torch.empty(1 << 60)
+
+
+def _too_much_for_a_gpu() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.mark.parametrize("ask", [_too_much, _too_much_for_a_gpu])
+def test_memory_that_runs_out_names_the_levers(tiny_model: Path, tmp_path: Path, ask: Callable[[], None]) -> None:
+    class Hungry(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            ask()
+
+    with pytest.raises(LmflowError, match="memory ran out: lower --batch-size or --max-length, add --gradient-ch"):
+        _train(tiny_model, tmp_path / "checkpoints", Hungry())
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(LmflowError, match=r"the loss is nan at step \d: lower --lr"):
+        _train(tiny_model, tmp_path / "checkpoints", lr=1e12, max_grad_norm=0.0, logging_steps=1, save_steps=None)
 
 
 def test_ctrl_c_leaves_a_checkpoint_from_which_the_run_goes_on(tiny_model: Path, tmp_path: Path) -> None:

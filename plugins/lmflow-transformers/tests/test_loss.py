@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from transformers import (
 )
 
 from lmflow_core.api import IGNORE
+from lmflow_transformers import loss
 from lmflow_transformers.loss import Head, chunked_cross_entropy, head_is_plain, label_only_forward, token_scores
 
 _SHAPE: dict[str, Any] = {
@@ -52,9 +55,9 @@ def test_loss_and_gradients_equal_plain_cross_entropy(chunk: int, softcap: float
 
     ours = [value.clone().requires_grad_() for value in values]
     head = Head(ours[1], ours[2] if bias else None, scale=0.5, softcap=softcap)
-    loss = chunked_cross_entropy(ours[0], targets, head, chunk) * 0.25
-    loss.backward()
-    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
+    ours_loss = chunked_cross_entropy(ours[0], targets, head, chunk) * 0.25
+    ours_loss.backward()
+    torch.testing.assert_close(ours_loss, expected, atol=1e-5, rtol=1e-5)
     for mine, theirs in zip(ours[: 3 if bias else 2], plain, strict=False):
         torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-5, rtol=1e-5)
 
@@ -110,3 +113,32 @@ def test_a_head_that_config_does_not_tell_falls_back_to_the_networks_logits() ->
         expected = torch.nn.functional.cross_entropy(network(input_ids=ids).logits[0, :-1], ids[0, 1:])
         with label_only_forward(network, chunk=3):
             torch.testing.assert_close(network(input_ids=ids, shift_labels=shifted)["loss"], expected)
+
+
+class _LikeLiger:
+    """Liger's loss as its signature has it, in plain torch."""
+
+    def __init__(self, reduction: str, softcap: float | None) -> None:
+        self._reduction, self._softcap = reduction, softcap
+
+    def __call__(self, weight: torch.Tensor, hidden: torch.Tensor, target: torch.Tensor, bias: Any) -> torch.Tensor:
+        logits = torch.nn.functional.linear(hidden, weight, bias)
+        logits = logits if self._softcap is None else self._softcap * torch.tanh(logits / self._softcap)
+        return torch.nn.functional.cross_entropy(logits, target, reduction=self._reduction)
+
+
+@pytest.mark.parametrize("softcap", [None, 1.5])
+def test_liger_is_asked_for_the_same_loss(softcap: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    hidden, weight, targets = torch.randn(7, 8), torch.randn(11, 8), torch.randint(0, 11, (7,))
+    head = Head(weight, None, scale=0.5, softcap=softcap)
+    kernels = types.ModuleType("liger_kernel.transformers")
+    kernels.LigerFusedLinearCrossEntropyLoss = _LikeLiger  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "liger_kernel.transformers", kernels)
+    monkeypatch.setattr(loss, "_liger_serves", lambda hidden, head: True)
+    expected = chunked_cross_entropy(hidden, targets, head, 3)
+    torch.testing.assert_close(loss.summed_cross_entropy(hidden, targets, head, 3), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_on_a_cpu_liger_is_not_asked() -> None:
+    assert not loss._liger_serves(torch.randn(7, 8), Head(torch.randn(11, 8), None))

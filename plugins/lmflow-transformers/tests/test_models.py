@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from lmflow_core.api import IGNORE, Encoded, ModelError, ModelSettings, RequestError
-from lmflow_transformers.models import CausalModel, CausalModelLoader
+from lmflow_transformers.models import CausalModel, CausalModelLoader, hub_folder
 
 
 def _open(folder: Path, **settings: str) -> CausalModel:
@@ -84,3 +85,28 @@ def test_dtype_is_taken(tiny_model: Path) -> None:
     model = _open(tiny_model, dtype="bfloat16")
     model.load()
     assert {parameter.dtype for parameter in model.network.parameters()} == {torch.bfloat16}
+
+
+def test_the_files_of_a_hub_model_are_fetched_when_they_are_asked_for(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    asked: dict[str, Any] = {}
+
+    def fetch(name: str, **more: Any) -> str:
+        asked.update(more, name=name)
+        if name == "owner/gone":
+            raise OSError("no such\nrepository")
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    model = CausalModelLoader().open(str(tiny_model), ModelSettings(model=str(tiny_model), device="cpu"))
+    assert model.folder == tiny_model
+    model = CausalModelLoader().open(str(tiny_model), ModelSettings(model=str(tiny_model), device="cpu"))
+    model.source, model.arguments["revision"] = "owner/name", "main"
+    assert model.folder == tmp_path
+    assert (asked["name"], asked["revision"], asked["local_files_only"]) == ("owner/name", "main", True)
+    assert "*.bin" not in asked["allow_patterns"]
+    with pytest.raises(ModelError, match="the files of 'owner/gone' cannot be fetched: no such repository"):
+        hub_folder("owner/gone", {"local_files_only": True})

@@ -83,3 +83,28 @@ def test_top_p_keeps_the_smallest_set_that_holds_the_mass(model: CausalModel) ->
     drawn = {_draw(model, 1, seed=seed, temperature=1.0, top_p=0.02)[0] for seed in range(200)}
     assert drawn <= allowed
     assert len(drawn) > 1
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_logprobs_are_those_of_the_model_itself(model: CausalModel, temperature: float) -> None:
+    decoder = SamplingDecoder(SamplingOptions(logprobs=3, temperature=temperature, repetition_penalty=1.5))
+    steps = list(decoder.decode(model, _PROMPT, max_new_tokens=6, stop_ids=frozenset(), seed=3))
+    drawn = [token for step in steps for token in step.ids]
+    with torch.no_grad():
+        logits = model.network(input_ids=torch.tensor([_PROMPT + drawn])).logits[0, len(_PROMPT) - 1 : -1]
+    expected = logits.log_softmax(-1)
+    for step, token, row in zip(steps, drawn, expected, strict=True):
+        (told,) = step.logprobs
+        assert told.logprob == pytest.approx(float(row[token]), abs=1e-4)
+        best = row.topk(3)
+        assert [number for number, _ in told.alternatives] == best.indices.tolist()
+        assert [value for _, value in told.alternatives] == pytest.approx(best.values.tolist(), abs=1e-4)
+
+
+def test_logprobs_are_given_only_when_asked_for(model: CausalModel) -> None:
+    (step,) = SamplingDecoder().decode(model, _PROMPT, max_new_tokens=1, stop_ids=frozenset(), seed=0)
+    assert step.logprobs == ()
+    without = SamplingDecoder(SamplingOptions(logprobs=0))
+    (step,) = without.decode(model, _PROMPT, max_new_tokens=1, stop_ids=frozenset(), seed=0)
+    assert step.logprobs[0].alternatives == ()
+    assert step.logprobs[0].logprob < 0

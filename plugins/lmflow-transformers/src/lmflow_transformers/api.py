@@ -2,6 +2,7 @@
 
 from lmflow_transformers.attention import apart, register_attention
 from lmflow_transformers.devices import peak_memory_bytes
+from lmflow_transformers.export import HuggingFaceExporter
 from lmflow_transformers.models import (
     CausalModel,
     CausalModelLoader,
@@ -18,6 +19,7 @@ __all__ = [
     "CausalModel",
     "CausalModelLoader",
     "FullTuner",
+    "HuggingFaceExporter",
     "adamw",
     "apart",
     "check_folder",

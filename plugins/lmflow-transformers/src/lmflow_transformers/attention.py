@@ -17,6 +17,7 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 from lmflow_core.api import RequestError
+from lmflow_transformers.lean import recomputable
 
 # The name must not contain "sdpa": transformers would then refuse models that are only barred from plain SDPA.
 PACKED = "lmflow_packed"
@@ -123,7 +124,9 @@ def apart(
     ends = [0, query.shape[2]] if boundaries is None else boundaries.tolist()
     lengths = [end - start for start, end in pairwise(ends)]
     split = (states.split(lengths, dim=2) for states in (query, key, value))
-    return torch.cat([attend(q, k, v) for q, k, v in zip(*split, strict=True)], dim=2).transpose(1, 2)
+    parts = [attend(q, k, v).transpose(1, 2) for q, k, v in zip(*split, strict=True)]
+    kept = [part.detach() for part in parts]
+    return recomputable(torch.cat(parts, dim=1), lambda: torch.cat(kept, dim=1))
 
 
 def _attend(

@@ -25,6 +25,10 @@ class LocalEngine:
             raise RequestError("--engine local in one of several processes: leave out --engine, or use torchrun")
         yield World()
 
+    def gathered(self, value: str) -> list[str]:
+        """Return the value of the only process."""
+        return [value]
+
     def trainer_arguments(self) -> Mapping[str, Any]:
         """Add nothing."""
         return {}
@@ -50,6 +54,12 @@ class TorchrunEngine:
             yield World(torch.distributed.get_rank(), torch.distributed.get_world_size())
         finally:
             torch.distributed.destroy_process_group()
+
+    def gathered(self, value: str) -> list[str]:
+        """Return every process's value."""
+        values: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(values, value)
+        return values
 
     def trainer_arguments(self) -> Mapping[str, Any]:
         """Tell the trainer which backend is in use."""

@@ -7,6 +7,7 @@ arXiv:2410.10989).
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -112,6 +113,24 @@ def _chunk_loss(
     return loss
 
 
+def summed_cross_entropy(hidden: torch.Tensor, targets: torch.Tensor, head: Head, chunk: int) -> torch.Tensor:
+    """Return the same as :func:`chunked_cross_entropy`, by Liger's fused kernel on a GPU that has it."""
+    if _liger_serves(hidden, head):
+        from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
+
+        fused = LigerFusedLinearCrossEntropyLoss(reduction="sum", softcap=head.softcap)
+        loss: torch.Tensor = fused(head.weight, hidden * head.scale, targets, head.bias)
+        return loss
+    return chunked_cross_entropy(hidden, targets, head, chunk)
+
+
+def _liger_serves(hidden: torch.Tensor, head: Head) -> bool:
+    """Whether Liger's kernel can compute this loss; it knows no scale, which a head without a bias can do without."""
+    if not hidden.is_cuda or importlib.util.find_spec("liger_kernel") is None:
+        return False
+    return head.scale == 1.0 or head.bias is None
+
+
 def chunked_cross_entropy(hidden: torch.Tensor, targets: torch.Tensor, head: Head, chunk: int) -> torch.Tensor:
     """Return the summed cross-entropy of some positions, with gradients for hidden states, weight and bias.
 
@@ -161,7 +180,7 @@ def label_only_forward(network: Any, chunk: int) -> Iterator[None]:
         labelled = shift_labels != IGNORE
         if label_only:
             hidden = network.get_decoder()(*args, use_cache=False, **kwargs).last_hidden_state
-            total = chunked_cross_entropy(hidden[labelled], shift_labels[labelled], Head.of(network), chunk)
+            total = summed_cross_entropy(hidden[labelled], shift_labels[labelled], Head.of(network), chunk)
         else:
             logits = original(*args, use_cache=False, **kwargs).logits[labelled].float()
             total = torch.nn.functional.cross_entropy(logits, shift_labels[labelled], reduction="sum")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 _SCORED_AT_ONCE = 2048
 _LOSS_CHUNK = 512
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+_HUB_FILES = [*_WEIGHTS, "*.json", "*.jinja", "*.txt", "tokenizer.model", "README.md"]
 
 
 class CausalModel:
@@ -39,6 +41,7 @@ class CausalModel:
 
     def __init__(self, reference: str, source: str, arguments: dict[str, Any], settings: ModelSettings) -> None:
         self.reference = reference
+        self.adapter: Path | None = None
         self.source = source
         self.arguments = arguments
         self.device = pick_device(settings.device)
@@ -61,6 +64,15 @@ class CausalModel:
         """
         rotary.scale(self.config, name, scaling, factor, options)
         self._scaled = True
+
+    @cached_property
+    def folder(self) -> Path | None:
+        """The folder of the model's own files: its own, the hub's cache of it, or None for what came from GGUF."""
+        if "gguf_file" in self.arguments:
+            return None
+        if Path(self.source).is_dir():
+            return Path(self.source)
+        return hub_folder(self.source, self.arguments)
 
     @property
     def network(self) -> Any:
@@ -141,6 +153,26 @@ class CausalModel:
         if chat_template is not None:
             self.tokenizer.inner.chat_template = chat_template
         self.tokenizer.inner.save_pretrained(folder)
+
+
+def hub_folder(name: str, arguments: dict[str, Any]) -> Path:
+    """Return the folder of a hub model's files, fetching those that are not there.
+
+    Raises:
+        ModelError: they cannot be fetched.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        found = snapshot_download(
+            name,
+            revision=arguments.get("revision"),
+            local_files_only=arguments["local_files_only"],
+            allow_patterns=_HUB_FILES,
+        )
+    except Exception as error:  # the hub raises many kinds; all mean that the files are not to be had
+        raise ModelError(f"the files of {name!r} cannot be fetched: {' '.join(str(error).split())[:300]}") from error
+    return Path(found)
 
 
 def save_network(network: Any, folder: Path) -> None:

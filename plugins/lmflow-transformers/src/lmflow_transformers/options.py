@@ -11,7 +11,7 @@ from lmflow_core.api import option
 class SftOptions:
     """Options of supervised fine-tuning."""
 
-    loss_chunk: int = option(1024, help="Labelled positions that pass through the output head at a time.", minimum=1)
+    loss_chunk: int = option(256, help="Labelled positions that pass through the output head at a time.", minimum=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,3 +22,6 @@ class SamplingOptions:
     top_k: int = option(0, help="Draw among this many likeliest tokens; 0 is all.", minimum=0)
     top_p: float = option(1.0, help="Draw among the likeliest tokens that hold this mass.", above=0, maximum=1)
     repetition_penalty: float = option(1.0, help="Divides the logits of tokens that occurred; 1 is off.", above=0)
+    logprobs: int | None = option(
+        None, help="Give each token's log-probability and this many alternatives.", minimum=0, maximum=20
+    )

@@ -14,7 +14,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from lmflow_core.api import DecodeStep
+from lmflow_core.api import DecodeStep, TokenLogprob
 from lmflow_transformers.models import CausalModel
 from lmflow_transformers.options import SamplingOptions
 
@@ -43,11 +43,11 @@ class SamplingDecoder:
         fresh = ids
         for _ in range(max_new_tokens):
             output = model.network(input_ids=fresh, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            scores = processors(ids, output.logits[:, -1].float())
-            fresh = self._draw(scores, generator)
+            logits = output.logits[:, -1].float()
+            fresh = self._draw(processors(ids, logits), generator)
             ids = torch.cat([ids, fresh], dim=1)
             token = int(fresh)
-            yield DecodeStep((token,))
+            yield DecodeStep((token,), logprobs=self._logprobs(logits[0], token))
             if token in stop_ids:
                 return
 
@@ -55,6 +55,14 @@ class SamplingDecoder:
         if self._options.temperature == 0:
             return scores.argmax(-1, keepdim=True)
         return torch.multinomial(scores.softmax(-1), 1, generator=generator)
+
+    def _logprobs(self, logits: torch.Tensor, token: int) -> tuple[TokenLogprob, ...]:
+        if self._options.logprobs is None:
+            return ()
+        logprobs = logits.log_softmax(-1)
+        best = logprobs.topk(min(self._options.logprobs, len(logprobs)))
+        alternatives = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return (TokenLogprob(float(logprobs[token]), tuple(alternatives)),)
 
 
 def logits_processors(options: SamplingOptions) -> LogitsProcessorList:

@@ -9,7 +9,12 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from lmflow_core.api import Message, ModelError
+from lmflow_core.api import Message, ModelError, as_turns
+
+# Chat templates that ask for today's date are given this one: a text trained on today is the same tomorrow.
+_DAY = {"%d": "26", "%m": "07", "%b": "Jul", "%B": "July", "%Y": "2024", "%y": "24"}
+_REPLACED = "".join(f"|replace('{code}', '{text}')" for code, text in _DAY.items())
+_FIXED_DATE = f"{{%- macro strftime_now(format) -%}}{{{{- format{_REPLACED} -}}}}{{%- endmacro -%}}"
 
 
 class TransformersTokenizer:
@@ -36,6 +41,12 @@ class TransformersTokenizer:
         return token if opens else None
 
     @property
+    def bos_token(self) -> str | None:
+        """The token named as the opening one."""
+        token: str | None = self.inner.bos_token
+        return token
+
+    @property
     def eos(self) -> str | None:
         """The end token."""
         token: str | None = self.inner.eos_token
@@ -50,6 +61,12 @@ class TransformersTokenizer:
         ordinary = {str(token) for token in self.inner.added_tokens_decoder.values() if not token.special}
         added: dict[str, int] = self.inner.get_added_vocab()
         return {text: number for text, number in added.items() if text not in ordinary or _is_mark(text)}
+
+    @cached_property
+    def swallows_space(self) -> Mapping[str, tuple[bool, bool]]:
+        """Control tokens that take the white space before or behind them."""
+        added = {str(token): (token.lstrip, token.rstrip) for token in self.inner.added_tokens_decoder.values()}
+        return {text: sides for text, sides in added.items() if any(sides) and text in self.control_tokens}
 
     @cached_property
     def spaces_after_control(self) -> bool:
@@ -70,7 +87,7 @@ class TransformersTokenizer:
         pieces = [piece for parts in broken for piece in parts]
         goes_on = [flag or at > 0 for parts, flag in zip(broken, continues, strict=True) for at in range(len(parts))]
         encoded: list[list[int]] = [[] for _ in pieces]
-        for backend, wanted in ((self._backend, False), (self._unspaced, True)):
+        for backend, wanted in ((self._plain, False), (self._unspaced, True)):
             places = [place for place, flag in enumerate(goes_on) if flag == wanted]
             for place, ids in zip(places, _encode_plain(backend, [pieces[place] for place in places]), strict=True):
                 encoded[place] = ids
@@ -78,11 +95,19 @@ class TransformersTokenizer:
         return [[token for _ in parts for token in next(found)] for parts in broken]
 
     @cached_property
+    def _plain(self) -> Any:
+        """The backend for plain text, which makes no special token of it.
+
+        It is a copy: were the switch turned on and off around each call, a text of another thread could slip between.
+        """
+        return _switched_off(type(self._backend), self._backend.to_str())
+
+    @cached_property
     def _unspaced(self) -> Any:
-        """The backend for text that follows other text: it makes up no leading space."""
+        """The backend for plain text that follows other text: it makes up no leading space."""
         steps = json.loads(self._backend.to_str())
         changed = steps | {name: _without_space(steps[name]) for name in ("normalizer", "pre_tokenizer")}
-        return self._backend if changed == steps else type(self._backend).from_str(json.dumps(changed))
+        return self._plain if changed == steps else _switched_off(type(self._backend), json.dumps(changed))
 
     def _broken_up(self, text: str) -> list[str]:
         """Break a text inside every control token that the switch of the backend does not keep from matching."""
@@ -98,7 +123,7 @@ class TransformersTokenizer:
         The switch knows special tokens only, and a vocabulary may hold a control token as a piece of its own.
         """
         names = list(self.control_tokens)
-        encoded = zip(names, _encode_plain(self._backend, names), strict=True)
+        encoded = zip(names, _encode_plain(self._plain, names), strict=True)
         found = [name for name, ids in encoded if self.control_tokens[name] in ids]
         firsts = "".join(sorted({re.escape(name[0]) for name in found}))
         return re.compile(f"(?=[{firsts}])(?={'|'.join(map(re.escape, found))})") if found else None
@@ -108,14 +133,30 @@ class TransformersTokenizer:
         text: str = self._backend.decode(list(ids), skip_special_tokens=False)
         return text
 
-    def render_chat(self, messages: Sequence[Message], add_generation_prompt: bool) -> str | None:
-        """Return the tokenizer's own rendering, or None when it has none or refuses the messages."""
-        if not self.inner.chat_template:
+    @property
+    def chat_template(self) -> str | None:
+        """The tokenizer's own chat template; of several, the default one."""
+        own: str | Mapping[str, str] | None = self.inner.chat_template
+        return own.get("default") if isinstance(own, Mapping) else own
+
+    def render_chat(
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] = (),
+        jinja: str | None = None,
+    ) -> str | None:
+        """Return the tokenizer's own rendering, or that of a given template, or None when it refuses the messages."""
+        template = jinja or self.chat_template
+        if not template:
             return None
-        turns = [{"role": message.role, "content": message.content} for message in messages]
         try:
             text: str = self.inner.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=add_generation_prompt
+                as_turns(messages),
+                tools=[*tools] or None,
+                chat_template=_FIXED_DATE + template if "strftime_now" in template else template,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
             )
         except Exception:  # a template may refuse a conversation with any error of its own
             return None
@@ -126,12 +167,15 @@ def _is_mark(text: str) -> bool:
     return len(text.replace("\u2581", " ").strip()) > 1
 
 
+def _switched_off(kind: Any, steps: str) -> Any:
+    """Return a backend, from how it is written in JSON, that makes no special token of a text."""
+    backend = kind.from_str(steps)
+    backend.encode_special_tokens = True  # that is, as the characters they are
+    return backend
+
+
 def _encode_plain(backend: Any, texts: Sequence[str]) -> list[list[int]]:
-    backend.encode_special_tokens = True
-    try:
-        return [encoding.ids for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
-    finally:
-        backend.encode_special_tokens = False
+    return [encoding.ids for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
 
 def _without_space(step: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -23,3 +23,20 @@ def adamw(network: Any, settings: TrainingSettings) -> torch.optim.AdamW:
         eps=settings.adam_epsilon,
         fused=True,
     )
+
+
+def allocate_state(optimizer: torch.optim.Optimizer) -> None:
+    """Give a fresh AdamW its (zero) state before training instead of in its first step.
+
+    In the first step it would settle in the gaps between activations, and the longer batches of later steps would
+    no longer find room there: on two cores full training of 135 million parameters held 0.9 GB more.
+    """
+    if type(optimizer) is not torch.optim.AdamW or optimizer.state:
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            optimizer.state[parameter] = {
+                "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+                "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+            }

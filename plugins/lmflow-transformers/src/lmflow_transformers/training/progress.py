@@ -24,9 +24,12 @@ class Progress(TrainerCallback):
         self._started = 0.0
         self._bar: Any = None
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Start the clock and the bar."""
+    def start(self) -> None:
+        """Start the clock."""
         self._started = time.perf_counter()
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Show the bar."""
         self._bar = tqdm(
             total=state.max_steps,
             initial=state.global_step,

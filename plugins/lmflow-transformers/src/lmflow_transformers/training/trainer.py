@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,13 +18,17 @@ from transformers.trainer_utils import rotate_checkpoints
 from lmflow_core.api import Encoded, EncodedDataset, LmflowError, LossPoint, TrainingJob, TrainingReport
 from lmflow_transformers.attention import using_attention
 from lmflow_transformers.devices import peak_memory_bytes
-from lmflow_transformers.memory import keep_freed_memory
+from lmflow_transformers.lean import lean_layers
+from lmflow_transformers.memory import keep_freed_memory, take_into_memory
 from lmflow_transformers.packing import best_fit, lay_out
 from lmflow_transformers.training.arguments import training_arguments
 from lmflow_transformers.training.checkpoints import PARTIAL, last_whole_checkpoint, put_in_place
+from lmflow_transformers.training.failures import StopAtNan, explained_failures
 from lmflow_transformers.training.interruption import StopOnSignal
 from lmflow_transformers.training.offloading import offloaded_activations
+from lmflow_transformers.training.optimizers import allocate_state
 from lmflow_transformers.training.progress import Progress
+from lmflow_transformers.training.trackers import explain_failed_start, prepare_trackers
 
 Pack = list[Encoded]
 
@@ -85,6 +88,14 @@ class PackedTrainer(Trainer):
         self._progress.tokens += inputs["input_ids"].numel()
         loss = model(**inputs, num_items_in_batch=num_items_in_batch)["loss"] * self.args.world_size
         return (loss, {"loss": loss}) if return_outputs else loss
+
+    def create_optimizer(self, *arguments: Any, **others: Any) -> Any:
+        """Make the optimizer, unless the tuner has, and in a fresh run its state."""
+        made_by_tuner = self.optimizer is not None
+        optimizer = super().create_optimizer(*arguments, **others)
+        if not made_by_tuner and not self._job.resume:
+            allocate_state(optimizer)
+        return optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Make the learning rate's course; a warm-up of less than a whole step is none, not one of rate zero."""
@@ -167,43 +178,32 @@ class PackedTrainer(Trainer):
             torch.distributed.barrier()
 
 
-class _StopAtNan(TrainerCallback):
-    """Ends a run whose loss is no longer a number."""
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """Check the newest loss."""
-        if logs and not math.isfinite(logs.get("loss", 0.0)):
-            raise LmflowError(
-                f"the loss is {logs['loss']} at step {state.global_step}: lower --lr, raise --warmup-ratio, "
-                "or use --dtype float32"
-            )
-
-
 def train_with_trainer(job: TrainingJob) -> TrainingReport:
     """Train a job's model in place and report.
 
     Raises:
+        RequestError: a tracker is not there.
         LmflowError: the loss is no number any more, memory ran out, a checkpoint cannot be written, or the run was
             stopped by a signal, having left a checkpoint.
     """
     model: Any = job.model
+    prepare_trackers(job.settings.report_to, job.checkpoints.parent)
     extensions = job.tuner.trainer_extensions(job.model, job.settings)
     if model.device.type == "cpu":
         keep_freed_memory()
+        take_into_memory(model.network)
     progress, stop = Progress(), StopOnSignal()
     try:
-        with _set_for_training(model.base, job):
+        with explained_failures(job.checkpoints), _set_for_training(model.base, job):
             trainer = PackedTrainer(job, progress, extensions)
             trainer.remove_callback(PrinterCallback)
-            for callback in (_StopAtNan(), stop, *_early_stopping(job)):
+            for callback in trainer.callback_handler.callbacks:
+                explain_failed_start(callback, job.checkpoints.parent)
+            for callback in (StopAtNan(), stop, *_early_stopping(job)):
                 trainer.add_callback(callback)
             checkpoint = str(last_whole_checkpoint(job.checkpoints)) if job.resume else None
+            progress.start()
             trainer.train(resume_from_checkpoint=checkpoint)
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise LmflowError(
-            "memory ran out: lower --batch-size or --max-length, add --gradient-checkpointing, "
-            "or train less with --tuner lora"
-        ) from error
     finally:
         stop.give_back()
     if stop.stopped:
@@ -215,17 +215,28 @@ def train_with_trainer(job: TrainingJob) -> TrainingReport:
 @contextmanager
 def _set_for_training(network: Any, job: TrainingJob) -> Iterator[None]:
     """For the time of the context, set attention, cache and activation checkpointing as training wants them."""
-    offload = offloaded_activations(network, job.model.device) if job.settings.activation_offload else nullcontext()  # type: ignore[attr-defined]
-    with using_attention(network, job.attention), offload:
+    device, settings = job.model.device, job.settings  # type: ignore[attr-defined]
+    offload = offloaded_activations(network, device) if settings.activation_offload else nullcontext()
+    with using_attention(network, job.attention), _fewer_activations(network, settings.gradient_checkpointing), offload:
         network.config.use_cache = False
-        if job.settings.gradient_checkpointing:
-            _activation_checkpointing(network, "enable", {"use_reentrant": False})
         try:
             yield
         finally:
             network.config.use_cache = True
-            if job.settings.gradient_checkpointing:
-                _activation_checkpointing(network, "disable")
+
+
+@contextmanager
+def _fewer_activations(network: Any, checkpointing: bool) -> Iterator[None]:
+    """Recompute whole layers in backward where that is asked for; else only what costs next to nothing."""
+    if not checkpointing:
+        with lean_layers(network):
+            yield
+        return
+    _activation_checkpointing(network, "enable", {"use_reentrant": False})
+    try:
+        yield
+    finally:
+        _activation_checkpointing(network, "disable")
 
 
 def _early_stopping(job: TrainingJob) -> Iterator[TrainerCallback]:

@@ -1,0 +1,80 @@
+"""What LISA learns against full fine-tuning: the loss after the same epochs on the same rows.
+
+    python benchmarks/lisa_loss.py --data ROWS.json
+
+Trains SmolLM2-135M-Instruct with each tuner at its own default learning rate, then measures the loss (NLL per labelled
+token) of both results on the rows that were trained on and on rows that were not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+MODEL = "smollm2-135m-instruct"
+TUNERS: dict[str, list[str]] = {
+    "full": ["--tuner", "full"],
+    "LISA (2 layers)": ["--tuner", "lisa"],
+}
+_LENGTH = ["--max-length", "512", "--length-policy", "truncate"]
+
+
+def main() -> None:
+    """Train with every tuner, measure, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="alpaca rows: a JSON list")
+    parser.add_argument("--rows", type=int, default=300, help="rows to train on; 100 after them are held out")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    rows = json.loads(arguments.data.read_text(encoding="utf-8"))
+    with tempfile.TemporaryDirectory() as folder:
+        trained, held_out = Path(folder) / "trained.json", Path(folder) / "held_out.json"
+        trained.write_text(json.dumps(rows[: arguments.rows]))
+        held_out.write_text(json.dumps(rows[arguments.rows : arguments.rows + 100]))
+        results = [
+            _measured(name, flags, arguments.epochs, trained, held_out, Path(folder) / "out")
+            for name, flags in TUNERS.items()
+        ]
+    print(json.dumps(results, indent=2) if arguments.json else _table(results))
+
+
+def _measured(name: str, flags: list[str], epochs: int, trained: Path, held_out: Path, output: Path) -> dict[str, Any]:
+    print(f"training {name}", file=sys.stderr, flush=True)
+    record = _lmflow(
+        ["finetune", "--model", MODEL, "--dataset", str(trained), "--output", str(output), "--overwrite"],
+        [*flags, "--epochs", str(epochs), "--batch-size", "8", *_LENGTH],
+    )
+    losses = {
+        kind: _lmflow(["evaluate", "--model", str(output), "--dataset", str(data)], _LENGTH)["nll_per_token"]
+        for kind, data in (("trained", trained), ("held_out", held_out))
+    }
+    figures = {key: record[key] for key in ("tokens_per_second", "peak_memory_bytes")}
+    return {"name": name, "learning_rate": record["options"].get("lr"), **losses, **figures}
+
+
+def _lmflow(command: list[str], flags: list[str]) -> Any:
+    finished = subprocess.run(["lmflow", *command, *flags, "--json"], stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(finished.stdout)
+
+
+def _table(results: list[dict[str, Any]]) -> str:
+    lines = [f"{'':20}{'loss':>8}{'held out':>10}{'tokens/s':>10}{'peak GB':>9}"]
+    for result in results:
+        lines.append(
+            f"{result['name']:20}{result['trained']:8.4f}{result['held_out']:10.4f}"
+            f"{result['tokens_per_second']:10.1f}{result['peak_memory_bytes'] / 1e9:9.2f}"
+        )
+    ratio = results[-1]["trained"] / results[0]["trained"]
+    return "\n".join([*lines, f"{results[-1]['name']}: {ratio - 1:+.1%} of the loss of {results[0]['name']}"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Records what llama.cpp's own converter makes of the small models: a digest per tensor, and the metadata.
+
+    pip download --no-deps --no-binary :all: llama-cpp-python==0.3.36 && tar xf llama_cpp_python-0.3.36.tar.gz
+    python dev/gguf_oracle.py llama_cpp_python-0.3.36/vendor/llama.cpp
+
+The record is ``plugins/lmflow-gguf/tests/data/oracle.json``; the tests compare our files with
+it, so that they need no converter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+_TESTS = Path(__file__).parents[1] / "plugins" / "lmflow-gguf" / "tests"
+RECORD = _TESTS / "data" / "oracle.json"
+TYPES = ("f32", "f16", "bf16", "q8_0")
+# The converter runs as it is, but for the table of pre-tokenizers, which does not know the small tokenizer.
+_DRIVER = """
+import runpy, sys
+root, pre = sys.argv[1:3]
+sys.path.insert(0, root)
+from conversion.base import TextModel
+TextModel.get_vocab_base_pre = lambda self, tokenizer: pre
+sys.argv = ["convert_hf_to_gguf.py", *sys.argv[3:]]
+runpy.run_path(root + "/convert_hf_to_gguf.py", run_name="__main__")
+"""
+
+
+def _shared() -> Any:
+    """Return the module with the small models, which belongs to the tests."""
+    spec = importlib.util.spec_from_file_location("gguf_conftest", _TESTS / "conftest.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+SHARED = _shared()
+
+
+def run_converter(llama_cpp: Path, folder: Path, file: Path, type_name: str) -> None:
+    """Run llama.cpp's converter on a folder."""
+    arguments = [str(llama_cpp), SHARED.PRE_TOKENIZER, str(folder), "--outtype", type_name, "--outfile", str(file)]
+    subprocess.run([sys.executable, "-c", _DRIVER, *arguments], check=True, capture_output=True, text=True)
+
+
+def main() -> None:
+    """Convert every small model and write the record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("llama_cpp", type=Path, help="folder of llama.cpp's sources")
+    parser.add_argument(
+        "--only", nargs="*", default=list(SHARED.MODELS), help="these models alone; the others stay recorded"
+    )
+    arguments = parser.parse_args()
+    record = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in arguments.only:
+            folder = SHARED.make_model(name, Path(scratch) / name)
+            if name == "gpt2":
+                _as_it_was_published(folder)
+            for type_name in TYPES:
+                file = Path(scratch) / f"{name}.gguf"
+                run_converter(arguments.llama_cpp, folder, file, type_name)
+                record.setdefault(name, {})[type_name] = SHARED.described(file)
+            print(name, flush=True)
+    RECORD.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _as_it_was_published(folder: Path) -> None:
+    """Give a GPT-2 the key ``n_ctx`` that the converter reads and today's transformers no longer writes."""
+    file = folder / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**config, "n_ctx": config["n_positions"]}), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

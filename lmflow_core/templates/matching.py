@@ -1,0 +1,88 @@
+"""Which template a model was made with: the one that renders some conversations as the model's own does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lmflow_core.contracts import Template, Tokenizer
+from lmflow_core.conversations import Message, ToolCall
+
+_TOOL = {
+    "type": "function",
+    "function": {"name": "f", "description": "d", "parameters": {"type": "object", "properties": {}}},
+}
+_USER, _ANSWER, _MORE = Message("user", "a"), Message("assistant", "b"), Message("user", "c")
+_SYSTEM, _CALL, _RESULT = (
+    Message("system", "s"),
+    Message("assistant", "", tool_calls=(ToolCall("f", {}),)),
+    Message("tool", "r"),
+)
+_THOUGHT = Message("assistant", "b", reasoning="t")
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """A conversation to compare. Who renders one that is ``needed`` must do so alike; others tell equals apart."""
+
+    messages: tuple[Message, ...]
+    prompt: bool
+    needed: bool = False
+    tools: tuple[Mapping[str, Any], ...] = ()
+
+
+_PROBES = (
+    _Probe((_USER,), True, needed=True),
+    _Probe((_SYSTEM, _USER), True, needed=True),
+    _Probe((_USER, _ANSWER, _MORE), True, needed=True),
+    _Probe((_USER, _ANSWER), False),
+    _Probe((_USER, _THOUGHT), False),
+    _Probe((_SYSTEM, _USER), True, tools=(_TOOL,)),
+    _Probe((_USER, _CALL, _RESULT), True, tools=(_TOOL,)),
+)
+
+
+class Own:
+    """What a tokenizer's own template makes of the probes; None where it refuses one."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._texts = [tokenizer.render_chat(probe.messages, probe.prompt, probe.tools) for probe in _PROBES]
+
+    def likeness(self, template: Template) -> int | None:
+        """Return how many probes a template renders alike, less those it renders otherwise; None if it does not fit.
+
+        Both may refuse a probe, and are alike in that; where only one does, the probe does not count.
+        """
+        alike = compared = 0
+        for probe, own in zip(_PROBES, self._texts, strict=True):
+            ours = _rendered(template, probe)
+            both = own is not None and ours is not None
+            if probe.needed and both and ours != own:
+                return None
+            compared += probe.needed and both
+            alike += 1 if ours == own else -1 if both else 0
+        return alike if compared else None
+
+
+def _rendered(template: Template, probe: _Probe) -> str | None:
+    try:
+        return "".join(segment.text for segment in template.render(probe.messages, probe.prompt, probe.tools))
+    except ValueError:
+        return None
+
+
+def most_alike(tokenizer: Tokenizer, templates: Mapping[str, Template]) -> list[str]:
+    """Return the names of the templates that render most like the tokenizer's own; of twins, the first name."""
+    own = Own(tokenizer)
+    likeness = {name: alike for name, template in templates.items() if (alike := own.likeness(template)) is not None}
+    best = [name for name, alike in likeness.items() if alike == max(likeness.values())]
+    return [*_without_twins(best, templates)]
+
+
+def _without_twins(names: Sequence[str], templates: Mapping[str, Template]) -> Iterator[str]:
+    seen = set()
+    for name in names:
+        if templates[name].fingerprint not in seen:
+            seen.add(templates[name].fingerprint)
+            yield name

@@ -1,0 +1,25 @@
+"""Texts with slots, of which a conversation template is made."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+_SLOT = re.compile(r"\{(content|json|tools|tool|function|calls|name|arguments|id|results)\}")
+
+
+def split_pattern(pattern: str) -> Iterator[tuple[str, str | None]]:
+    """Yield each text of a pattern with the name of the slot behind it; the last has none."""
+    pieces = _SLOT.split(pattern)
+    yield from zip(pieces[::2], [*pieces[1::2], None], strict=True)
+
+
+def around(pattern: str) -> tuple[str, str]:
+    """Return the texts before the first slot of a pattern and behind it."""
+    before, _, after = _SLOT.split(pattern, maxsplit=1)
+    return before, after
+
+
+def slots(pattern: str) -> list[str]:
+    """Return the names of a pattern's slots, in order."""
+    return _SLOT.findall(pattern)

@@ -1,0 +1,232 @@
+"""A template's description to segments. :mod:`lmflow_core.templates.jinja` says the same in Jinja, step by step."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from lmflow_core.conversations import Message, Segment, ToolCall, call_id, check_turns, is_trained
+from lmflow_core.templates.description import Description, Thoughts, Tools, thought_marks
+from lmflow_core.templates.patterns import around, split_pattern
+
+
+def rendered(
+    template: Description, messages: Sequence[Message], prompt: bool, tools: Sequence[Mapping[str, Any]]
+) -> tuple[Segment, ...]:
+    """Render a conversation; ``prompt`` asks for an answer at its end.
+
+    Raises:
+        ValueError: the roles are out of order, or the template has no place for something.
+    """
+    check_turns(messages)
+    _check_fits(template, messages, tools)
+    segments = _Rendering(template, messages, prompt, tools).segments()
+    return tuple(segment for segment in segments if segment.text)
+
+
+def _check_fits(template: Description, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> None:
+    calling = [message for message in messages if message.tool_calls]
+    if template.tools is None and (tools or calling):
+        raise ValueError("the template has no place for tools: choose one that has, or leave them out")
+    for message in calling:
+        assert template.tools is not None
+        if message.content and not template.tools.content_beside_calls:
+            raise ValueError("the template has no place for a text beside a call of a tool")
+        if len(message.tool_calls) > 1 and not template.tools.several_calls:
+            raise ValueError("the template has no place for several calls in one turn")
+
+
+class _Rendering:
+    """One conversation being rendered."""
+
+    def __init__(
+        self, template: Description, messages: Sequence[Message], prompt: bool, tools: Sequence[Mapping[str, Any]]
+    ) -> None:
+        self.template = template
+        self.prompt = prompt
+        self.tools = tools
+        self.system, self.turns = _system_of(template, messages, bool(tools))
+        self.last_user = max(at for at, message in enumerate(self.turns) if message.role == "user")
+        self.calls = self.results = 0
+        # Set behind a trained answer whose stop is the beginning of the next turn.
+        self.awaits_stop = False
+
+    def segments(self) -> Iterator[Segment]:
+        template = self.template
+        yield Segment(template.begin, control=True)
+        lead = [*self._system()]
+        if not template.system_in_user:
+            yield from lead
+            lead = []
+        for role, group in itertools.groupby(enumerate(self.turns), lambda turn: turn[1].role):
+            if role == "tool":
+                yield from self._results([message for _, message in group])
+                continue
+            for at, message in group:
+                if role == "user":
+                    yield from self._user(at, message, lead if at == 0 else [])
+                else:
+                    yield from self._assistant(at, message)
+        if not self.prompt:
+            yield from self._opened([Segment(template.end, control=True)])
+            return
+        opening = template.thoughts.opening if template.thoughts else ""
+        yield Segment(template.assistant_header + opening, control=True)
+
+    def _system(self) -> Iterator[Segment]:
+        tools, system = self.template.tools, self.system
+        if tools is None or tools.system is None or not self.tools:
+            if system is not None:
+                yield from self._filled(self.template.system or "{content}", {"content": [Segment(system)]})
+        elif system is None and tools.system_alone is not None:
+            yield from self._filled(tools.system_alone, {"tools": self._offered(tools)})
+        else:
+            values = {"content": [Segment(system or "")], "tools": self._offered(tools)}
+            yield from self._filled(tools.system, values)
+
+    def _offered(self, tools: Tools) -> list[Segment]:
+        if tools.tool is None:
+            return [Segment(_json([*self.tools], tools.indent))]
+        listed: list[Segment] = []
+        for tool in self.tools:
+            values = {"tool": tool, "function": tool.get("function", tool)}
+            written = {name: [Segment(_json(value, tools.indent))] for name, value in values.items()}
+            listed += self._filled(tools.tool, written)
+        return listed
+
+    def _user(self, at: int, message: Message, lead: Sequence[Segment]) -> Iterator[Segment]:
+        tools = self.template.tools
+        trained = is_trained(message)
+        values = {"content": [*lead, Segment(self._content(message), trained)]}
+        pattern = self.template.user
+        if at == 0 and self.tools and tools is not None and tools.user is not None:
+            pattern = tools.user
+            values["tools"] = self._offered(tools)
+        *opening, closing = self._filled(pattern, values)
+        yield from self._opened(opening)
+        yield from self._with_stop(closing.text, trained)
+
+    def _assistant(self, at: int, message: Message) -> Iterator[Segment]:
+        template = self.template
+        reasoning, content = self._thought(message)
+        shown = self._shows_thoughts(at, reasoning)
+        trained = is_trained(message) and not self._differs_from_answer(shown, reasoning)
+        yield Segment(template.assistant_header, control=True)
+        if shown and template.thoughts is not None:
+            content = content.lstrip("\n")
+            yield from self._thoughts(template.thoughts, reasoning.strip("\n"), trained)
+        followed = self.prompt or at < len(self.turns) - 1
+        earlier = template.assistant_earlier if followed else None
+        pattern = earlier or template.assistant
+        if message.tool_calls and not content and template.tools is not None:
+            pattern = template.tools.turn or pattern
+        written = [Segment(content, trained), *self._calls(message.tool_calls, bool(content), trained)]
+        *before, after = self._filled(pattern, {"content": written, "calls": written}, trained)
+        yield from before
+        yield Segment(after.text, trained and earlier is None, control=True)
+        yield Segment(template.assistant_end, control=True)
+        self.awaits_stop = trained and not any(stop in template.assistant for stop in template.stop)
+
+    def _thought(self, message: Message) -> tuple[str, str]:
+        """Return the thoughts of a turn and its content, splitting a content that holds both."""
+        content = self._content(message)
+        if self.template.thoughts is None or message.reasoning is not None:
+            return message.reasoning or "", content
+        opens, closes = thought_marks(self.template, self.template.thoughts)
+        if closes not in content:
+            return "", content
+        reasoning = content.split(closes)[0].rstrip("\n").split(opens)[-1].lstrip("\n")
+        return reasoning, content.split(closes)[-1].lstrip("\n")
+
+    def _shows_thoughts(self, at: int, reasoning: str) -> bool:
+        thoughts = self.template.thoughts
+        if thoughts is None or (at < self.last_user and not thoughts.keep):
+            return False
+        return bool(reasoning or thoughts.opening or (thoughts.always and at == len(self.turns) - 1))
+
+    def _differs_from_answer(self, shown: bool, reasoning: str) -> bool:
+        """Whether a turn is not what the model would have to write behind the prompt: its thoughts are left out."""
+        thoughts = self.template.thoughts
+        return thoughts is not None and not shown and bool(reasoning or thoughts.opening)
+
+    def _thoughts(self, thoughts: Thoughts, reasoning: str, trained: bool) -> Iterator[Segment]:
+        before, after = around(thoughts.text)
+        yield Segment(thoughts.opening, control=True)
+        yield Segment(before.removeprefix(thoughts.opening), trained, control=True)
+        yield Segment(reasoning, trained)
+        yield Segment(after, trained, control=True)
+
+    def _calls(self, calls: Sequence[ToolCall], after_content: bool, trained: bool) -> Iterator[Segment]:
+        tools = self.template.tools
+        if not calls or tools is None:
+            return
+        self.results = self.calls
+        if after_content:
+            yield Segment(tools.before_calls, trained, control=True)
+        written: list[Segment] = []
+        for call in calls:
+            self.calls += 1
+            if written:
+                written.append(Segment(tools.between_calls, trained, control=True))
+            values = {"name": call.name, "arguments": _json(call.arguments), "id": call_id(self.calls)}
+            written += self._filled(tools.call, {k: [Segment(v, trained)] for k, v in values.items()}, trained)
+        yield from self._filled(tools.calls, {"calls": written}, trained)
+
+    def _results(self, messages: Iterable[Message]) -> Iterator[Segment]:
+        tools = self.template.tools
+        assert tools is not None  # a result follows a call, for which there is a place
+        written: list[Segment] = []
+        for message in messages:
+            self.results += 1
+            content = self._content(message)
+            values = {"content": content, "json": _json(content), "id": call_id(self.results)}
+            written += self._filled(tools.result, {k: [Segment(v)] for k, v in values.items()})
+        yield from self._opened(self._filled(tools.results, {"results": written}))
+
+    def _opened(self, segments: Iterable[Segment]) -> Iterator[Segment]:
+        """Yield the segments of a turn; the first text of the template may be the stop of the answer before."""
+        for segment in segments:
+            if self.awaits_stop and segment.text:
+                self.awaits_stop = False
+                yield from self._with_stop(segment.text, segment.control) if segment.control else [segment]
+            else:
+                yield segment
+
+    def _with_stop(self, text: str, trained: bool) -> Iterator[Segment]:
+        stop = next((stop for stop in self.template.stop if trained and text.startswith(stop)), "")
+        yield Segment(stop, trained, control=True)
+        yield Segment(text.removeprefix(stop), control=True)
+
+    def _content(self, message: Message) -> str:
+        return message.content.strip() if message.role in self.template.strip else message.content
+
+    def _filled(
+        self, pattern: str, values: Mapping[str, Sequence[Segment]], trained: bool = False
+    ) -> Iterator[Segment]:
+        for text, slot in split_pattern(pattern):
+            yield Segment(text, trained, control=True)
+            yield from values[slot] if slot else ()
+
+
+def _system_of(template: Description, messages: Sequence[Message], tools: bool) -> tuple[str | None, Sequence[Message]]:
+    """Return the system prompt, given or by default, and the turns behind it."""
+    if messages[0].role != "system":
+        return _default_system(template, tools), messages
+    if template.system is None:
+        raise ValueError("the template has no place for a system message")
+    content = messages[0].content
+    return content.strip() if "system" in template.strip else content, messages[1:]
+
+
+def _default_system(template: Description, tools: bool) -> str | None:
+    if template.tools is None or not tools:
+        return template.default_system
+    if template.tools.system_alone is not None:
+        return None
+    return template.default_system if template.tools.default_system is None else template.tools.default_system
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)

@@ -1,0 +1,114 @@
+"""A GGUF file as a model of LMFlow: opened by its vocabulary, loaded when it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from lmflow_core.api import IGNORE, Encoded, ModelError, ModelSettings, Score
+from lmflow_gguf.runtime import Session, Weights
+from lmflow_gguf.tokenizer import GgufTokenizer
+
+
+class LlamaCppModel:
+    """A model that llama.cpp runs on the processor.
+
+    ``session`` is the context that decoders use; it stays between answers, so that a prompt that begins like the last
+    one is not evaluated again.
+    """
+
+    folder: Path | None = None
+
+    def __init__(self, reference: str, file: Path, adapter: Path | None = None) -> None:
+        self.reference = reference
+        self.file = file
+        self.adapter = adapter
+        self.tokenizer = GgufTokenizer(file)
+        self._weights: Weights | None = None
+        self._session: Session | None = None
+
+    @cached_property
+    def context_length(self) -> int | None:
+        """The longest sequence the model was made for, in tokens."""
+        keys = self.tokenizer.header.keys
+        length = keys.get(f"{keys.get('general.architecture')}.context_length")
+        return length if isinstance(length, int) else None
+
+    @property
+    def weights(self) -> Weights:
+        """The loaded weights.
+
+        Raises:
+            ModelError: :meth:`load` was not called.
+        """
+        if self._weights is None:
+            raise ModelError(f"the weights of {self.reference} are not loaded")
+        return self._weights
+
+    def load(self) -> None:
+        """Load the weights; they are mapped, so the system reads them as they are needed."""
+        if self._weights is None:
+            self._weights = Weights(self.file)
+
+    def session(self, length: int, threads: int | None = None) -> Session:
+        """Return a context with room for some tokens: the last one, cache and all, while it is long enough."""
+        if self._session is None or self._session.length < length:
+            self._session = None
+            self._session = Session(self.weights, length, threads=threads, adapter=self.adapter)
+        return self._session
+
+    def score(self, examples: Iterable[Encoded]) -> Iterator[Score]:
+        """Yield each example's summed NLL, computed with the cache in float32."""
+        session: Session | None = None
+        for example in examples:
+            if session is None or session.length < len(example.input_ids):
+                session = None
+                session = Session(self.weights, len(example.input_ids), exact=True, adapter=self.adapter)
+            session.keep(0)
+            yield _score(session, example)
+
+    def save(self, folder: Path, chat_template: str | None) -> None:
+        """Refuse: the file itself is the model.
+
+        Raises:
+            ModelError: always.
+        """
+        raise ModelError(f"{self.reference} is run by llama.cpp and cannot be saved in another form")
+
+
+def _score(session: Session, example: Encoded) -> Score:
+    ids, labels = example.input_ids, example.labels
+    total, count = 0.0, 0
+    for start in range(0, len(ids) - 1, session.batch_size):
+        part = ids[start : start + session.batch_size]
+        session.evaluate(part, outputs=True)
+        rows = session.logits(len(part))
+        for place in range(min(len(part), len(ids) - 1 - start)):
+            label = labels[start + place + 1]
+            if label != IGNORE:
+                total += _nll(rows[place], label)
+                count += 1
+    return Score(total, count)
+
+
+def _nll(logits: np.ndarray, label: int) -> float:
+    top = float(logits.max())
+    return top + float(np.log(np.exp(logits - top).sum(dtype=np.float64))) - float(logits[label])
+
+
+class LlamaCppLoader:
+    """Opens GGUF files."""
+
+    def open(self, reference: str, settings: ModelSettings) -> LlamaCppModel:
+        """Open a GGUF file, and an adapter file that is put on it.
+
+        Raises:
+            ModelError: there is no such file, or it is damaged.
+        """
+        file = Path(reference).expanduser()
+        if not file.is_file():
+            raise ModelError(f"no such file: {reference}")
+        return LlamaCppModel(reference, file, settings.adapter)

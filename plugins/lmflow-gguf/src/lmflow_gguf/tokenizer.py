@@ -1,0 +1,147 @@
+"""llama.cpp's tokenizer behind the core's contract: control tokens apart from text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lmflow_core.api import Message, ModelError
+from lmflow_gguf.chat import render_chat
+from lmflow_gguf.header import read_header
+from lmflow_gguf.runtime import Weights, library
+
+# llama.cpp's attributes of tokens.
+_CONTROL, _USER_DEFINED, _BEFORE, _BEHIND = 8, 16, 128, 256
+
+
+class GgufTokenizer:
+    """The tokenizer of a GGUF file.
+
+    Raises:
+        ModelError: the file is damaged or has no tokenizer.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.header = read_header(file)
+        if "tokenizer.ggml.tokens" not in self.header.keys:
+            raise ModelError(f"{file} has no tokenizer (no tokenizer.ggml.tokens), so no text can be given to it")
+        self._spaced = Weights(file, vocabulary_only=True)
+        self._lib = library()
+
+    @property
+    def bos(self) -> str | None:
+        """The opening token, when the file says that one is put before a text."""
+        return self.bos_token if self._lib.llama_vocab_get_add_bos(self._spaced.vocabulary) else None
+
+    @property
+    def bos_token(self) -> str | None:
+        """The token named as the opening one."""
+        return self._named(self._lib.llama_vocab_bos(self._spaced.vocabulary))
+
+    @property
+    def eos(self) -> str | None:
+        """The end token."""
+        return self._named(self._lib.llama_vocab_eos(self._spaced.vocabulary))
+
+    def _named(self, token: int) -> str | None:
+        return self._spaced.text_of(token) if token >= 0 else None
+
+    @cached_property
+    def control_tokens(self) -> Mapping[str, int]:
+        """Every control token, and every other token added to the vocabulary that is a mark."""
+        found = {}
+        for token in range(self._spaced.size):
+            attributes = self._lib.llama_vocab_get_attr(self._spaced.vocabulary, token)
+            if attributes & (_CONTROL | _USER_DEFINED):
+                text = self._spaced.text_of(token)
+                if attributes & _CONTROL or len(text.replace("\u2581", " ").strip()) > 1:
+                    found[text] = token
+        return found
+
+    @cached_property
+    def swallows_space(self) -> Mapping[str, tuple[bool, bool]]:
+        """Control tokens that take the white space before or behind them, as llama.cpp knows of some models."""
+        found = {}
+        for text, token in self.control_tokens.items():
+            attributes = self._lib.llama_vocab_get_attr(self._spaced.vocabulary, token)
+            if attributes & (_BEFORE | _BEHIND):
+                found[text] = (bool(attributes & _BEFORE), bool(attributes & _BEHIND))
+        return found
+
+    @property
+    def spaces_after_control(self) -> bool:
+        """Whether a leading space is made up after a control token: llama.cpp does so wherever it does at all."""
+        return self._makes_up_spaces
+
+    @cached_property
+    def _makes_up_spaces(self) -> bool:
+        return self._spaced.tokenize("a") != self._unspaced.tokenize("a")
+
+    @cached_property
+    def _unspaced(self) -> Weights:
+        """The vocabulary for text that follows other text; another one only where it makes a difference."""
+        if self.header.keys.get("tokenizer.ggml.model") == "gpt2":
+            return self._spaced
+        return Weights(self.file, vocabulary_only=True, spaces=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the file's keys, which hold the whole tokenizer."""
+        return self.header.digest
+
+    def encode(self, texts: Sequence[str], continues: Sequence[bool]) -> list[list[int]]:
+        """Encode plain texts; what looks like a control token becomes its characters."""
+        return [self._encode(text, follows) for text, follows in zip(texts, continues, strict=True)]
+
+    def _encode(self, text: str, follows: bool) -> list[int]:
+        ids: list[int] = []
+        for part in self._broken_up(text):
+            ids += (self._unspaced if follows else self._spaced).tokenize(part)
+            follows = True
+        return ids
+
+    def _broken_up(self, text: str) -> list[str]:
+        """Break a text inside every control token that llama.cpp would find in plain text."""
+        if self._found_in_text is None:
+            return [text]
+        cuts = [match.start() + 1 for match in self._found_in_text.finditer(text)]
+        return [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+
+    @cached_property
+    def _found_in_text(self) -> re.Pattern[str] | None:
+        found = [text for text, token in self.control_tokens.items() if token in self._unspaced.tokenize(text)]
+        return re.compile(f"(?={'|'.join(map(re.escape, found))})") if found else None
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ids, control tokens included."""
+        return b"".join(map(self._spaced.piece, ids)).decode("utf-8", errors="replace")
+
+    @property
+    def chat_template(self) -> str | None:
+        """The file's own chat template."""
+        template = self.header.keys.get("tokenizer.chat_template")
+        return template if isinstance(template, str) and template else None
+
+    def render_chat(
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] = (),
+        jinja: str | None = None,
+    ) -> str | None:
+        """Return the file's own rendering, or that of a given template, or None when it refuses the messages."""
+        template = jinja or self.chat_template
+        if template is None:
+            return None
+        return render_chat(
+            template,
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            bos_token=self.bos_token or "",
+            eos_token=self.eos or "",
+            tools=[*tools] or None,
+        )

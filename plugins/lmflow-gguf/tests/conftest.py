@@ -1,0 +1,155 @@
+"""What the tests of this plugin share: small models, the same on every machine, and GGUF files in short."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+
+DATA = Path(__file__).parent / "data"
+PRE_TOKENIZER = "gpt-2"
+_SIZES = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+}
+_MOE = {"num_experts_per_tok": 2, "moe_intermediate_size": 32}
+_LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+_YARN = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0, "original_max_position_embeddings": 64}
+_LONG = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0 + n / 8 for n in range(8)],
+    "long_factor": [2.0 + n for n in range(8)],
+    "original_max_position_embeddings": 64,
+}
+# By name: model type of transformers, tokenizer, and values of the configuration.
+MODELS: Mapping[str, tuple[str, str, dict[str, Any]]] = {
+    "llama": ("llama", "spm", {"tie_word_embeddings": False}),
+    "llama-bias": ("llama", "bpe", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
+    "llama3": ("llama", "bpe", {"rope_parameters": _LLAMA3, "head_dim": 32}),
+    "llama-linear": ("llama", "bpe", {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}}),
+    "mistral": ("mistral", "spm", {"sliding_window": None}),
+    "mixtral": ("mixtral", "spm", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "qwen2": ("qwen2", "bpe", {"tie_word_embeddings": True, "rope_parameters": _YARN}),
+    "qwen2-moe": ("qwen2_moe", "bpe", {**_MOE, "num_experts": 4, "shared_expert_intermediate_size": 32}),
+    "qwen3": ("qwen3", "bpe", {"head_dim": 32}),
+    "qwen3-moe": ("qwen3_moe", "bpe", {**_MOE, "num_experts": 4, "head_dim": 32, "norm_topk_prob": True}),
+    "gemma": ("gemma", "spm", {"head_dim": 32}),
+    "gemma2": ("gemma2", "spm", {"head_dim": 32, "sliding_window": 32, "query_pre_attn_scalar": 32}),
+    "gemma3": ("gemma3_text", "spm", {"head_dim": 32, "sliding_window": 32, "query_pre_attn_scalar": 32}),
+    "phi3": ("phi3", "spm", {"original_max_position_embeddings": 64, "rope_parameters": _LONG}),
+    "gpt2": ("gpt2", "bpe", {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256}),
+}
+
+
+def make_model(name: str, folder: Path, *, seed: str = "", dtype: str = "float32") -> Path:
+    """Write the model of a name into a folder, and return it."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    model_type, tokenizer, values = MODELS[name]
+    folder.mkdir(parents=True, exist_ok=True)
+    ids = copy_tokenizer(tokenizer, folder)
+    if model_type.startswith("gemma"):
+        _call_tokenizer(folder, "GemmaTokenizer")
+    sizes = {} if model_type == "gpt2" else _SIZES
+    config = AutoConfig.for_model(model_type, **{**sizes, **ids, **values})
+    network = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+    with torch.no_grad():
+        for key, parameter in network.named_parameters():
+            parameter.copy_(torch.from_numpy(_values(f"{seed}{name}/{key}", tuple(parameter.shape))))
+    network.save_pretrained(folder)
+    return folder
+
+
+def _values(key: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Return numbers between -0.25 and 0.25 that depend on the key alone."""
+    count = int(np.prod(shape))
+    raw = hashlib.shake_256(key.encode()).digest(count * 2)
+    numbers = np.frombuffer(raw, "<i2").astype(np.float32) / np.float32(131072)
+    return numbers.reshape(shape)
+
+
+def copy_tokenizer(name: str, folder: Path) -> dict[str, Any]:
+    """Copy a tokenizer into a model's folder; return what the configuration must say of it."""
+    for file in (DATA / name).iterdir():
+        shutil.copyfile(file, folder / file.name)
+    size = max(token["id"] for token in _tokens(DATA / name / "tokenizer.json")) + 1
+    # Two places too many, as models often have.
+    return {"vocab_size": size + 2, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
+
+
+def _call_tokenizer(folder: Path, name: str) -> None:
+    file = folder / "tokenizer_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**settings, "tokenizer_class": name}), encoding="utf-8")
+
+
+def _tokens(file: Path) -> list[dict[str, Any]]:
+    content = json.loads(file.read_text(encoding="utf-8"))
+    vocabulary = [{"id": number} for number in content["model"]["vocab"].values()]
+    return [*vocabulary, *content["added_tokens"]]
+
+
+_LONG_VALUE = 32
+# Written by every writer for itself.
+_OWN = ("GGUF.version", "GGUF.tensor_count", "GGUF.kv_count")
+
+
+def described(file: Path) -> dict[str, Any]:
+    """Return ``{"tensors": {name: [type, shape, digest]}, "keys": {name: [type, value]}}``."""
+    reader = gguf.GGUFReader(file)
+    tensors = {
+        tensor.name: [
+            tensor.tensor_type.name,
+            [int(size) for size in tensor.shape],
+            hashlib.sha256(tensor.data.tobytes()).hexdigest()[:16],
+        ]
+        for tensor in reader.tensors
+    }
+    keys = {name: _key(field) for name, field in reader.fields.items() if name not in _OWN}
+    return {"tensors": dict(sorted(tensors.items())), "keys": dict(sorted(keys.items()))}
+
+
+def _key(field: Any) -> list[Any]:
+    value = field.contents()
+    kind = "/".join(part.name for part in field.types)
+    if isinstance(value, (list, str)) and len(value) > _LONG_VALUE:
+        value = f"{len(value)}:{hashlib.sha256(repr(value).encode()).hexdigest()[:16]}"
+    return [kind, value]
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Give the folder of the small model of a name, made once."""
+    root = tmp_path_factory.mktemp("models")
+
+    def made(name: str) -> Path:
+        folder = root / name
+        return folder if folder.is_dir() else make_model(name, folder)
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def describe() -> Callable[[Path], dict[str, Any]]:
+    """Give :func:`described`."""
+    return described

@@ -1,0 +1,183 @@
+"""The web application: which request leads where."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from lmflow_core.api import TalkingModel, ToolCall
+from lmflow_serve.access import Access
+from lmflow_serve.answering import Answering
+from lmflow_serve.clients import EventStream, Impatient, read_body, until_left
+from lmflow_serve.errors import ApiError, failed, overloaded
+from lmflow_serve.metrics import Measured, Metrics
+from lmflow_serve.options import ServeOptions
+from lmflow_serve.replies import ChatReply, CompletionReply, Reply
+from lmflow_serve.requests import Asked, read_chat, read_completion
+from lmflow_serve.writing import Job, QueueFullError, Writers, WritingFailedError
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class Service:
+    """A model behind the endpoints of OpenAI's interface. ``key`` is None to let everybody in."""
+
+    def __init__(self, model: TalkingModel, name: str, options: ServeOptions, key: str | None) -> None:
+        self._model = model
+        self._name = name
+        self._options = options
+        self._access = Access(key, options.host)
+        self._metrics = Metrics()
+        self._writers = Writers(options.slots, options.max_queue, self._metrics.count)
+        self._metrics.watch(self._writers)
+        self._reader = ThreadPoolExecutor(1, "prompts")
+        self._answering = Answering(model, options.max_request_tokens)
+        self._created = int(time.time())
+
+    def app(self) -> Starlette:
+        """Return the application."""
+        routes = [
+            Route("/v1/chat/completions", self._guarded(self._chat), methods=["POST"]),
+            Route("/v1/completions", self._guarded(self._complete), methods=["POST"]),
+            Route("/v1/models", self._guarded(self._models)),
+            Route("/v1/models/{name:path}", self._guarded(self._one_model)),
+            Route("/metrics", self._guarded(self._tell_metrics)),
+            Route("/healthz", self._healthz),
+        ]
+        paths = frozenset(route.path for route in routes if "{" not in route.path)
+        return Starlette(
+            routes=routes,
+            middleware=[
+                Middleware(Measured, metrics=self._metrics, paths=paths),
+                Middleware(Impatient, seconds=self._options.client_timeout),
+            ],
+            exception_handlers={ApiError: _api_error, HTTPException: _http_error, Exception: _server_error},
+            lifespan=self._lifespan,
+        )
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        self._writers.start()
+        try:
+            yield
+        finally:
+            self._writers.close()
+            self._reader.shutdown(wait=False, cancel_futures=True)
+
+    def _guarded(self, endpoint: Endpoint) -> Endpoint:
+        async def guarded(request: Request) -> Response:
+            self._access.check(request)
+            return await endpoint(request)
+
+        return guarded
+
+    async def _healthz(self, request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def _tell_metrics(self, request: Request) -> Response:
+        return self._metrics.response()
+
+    async def _models(self, request: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [self._described()]})
+
+    async def _one_model(self, request: Request) -> Response:
+        self._check_model(request.path_params["name"])
+        return JSONResponse(self._described())
+
+    def _described(self) -> dict[str, Any]:
+        described = {"id": self._name, "object": "model", "created": self._created, "owned_by": "lmflow"}
+        return {**described, "max_model_len": self._model.model.context_length}
+
+    def _check_model(self, name: str) -> None:
+        if name != self._name:
+            raise ApiError(
+                404, f"the model '{name}' does not exist; this server has '{self._name}'", code="model_not_found"
+            )
+
+    async def _chat(self, request: Request) -> Response:
+        return await self._respond(request, read_chat, ChatReply)
+
+    async def _complete(self, request: Request) -> Response:
+        return await self._respond(request, read_completion, CompletionReply)
+
+    async def _respond(self, request: Request, read: Callable[[bytes], Asked], reply_class: type[Reply]) -> Response:
+        try:
+            body = await read_body(request, self._options.max_body_bytes, self._options.client_timeout)
+        except ClientDisconnect:
+            return Response()  # nobody is there to read it
+        asked = read(body)
+        self._check_model(asked.model)
+        job = await self._queued(asked)
+        read_calls = self._read_calls if asked.tools else None
+        reply = reply_class(self._name, self._model.model.tokenizer, asked.logprobs is not None, read_calls)
+
+        def leave() -> None:
+            self._writers.cancel(job)
+
+        if asked.stream:
+            return EventStream(_documents(job, reply, asked.include_usage), leave)
+        async with until_left(request.receive, leave):
+            return await _whole(job, reply)
+
+    def _read_calls(self, text: str) -> tuple[str, tuple[ToolCall, ...]]:
+        return self._model.read_calls(text) or (text, ())
+
+    async def _queued(self, asked: Asked) -> Job:
+        """Put the answer to a request into the queue, once its prompt is known to fit."""
+        if self._writers.full:
+            raise overloaded()
+        answer = await asyncio.get_running_loop().run_in_executor(self._reader, self._answering.begin, asked)
+        job = Job(answer)
+        try:
+            self._writers.submit(job)
+        except QueueFullError:
+            raise overloaded() from None
+        return job
+
+
+async def _whole(job: Job, reply: Reply) -> Response:
+    try:
+        tokens = [token async for piece in job.pieces() for token in piece.tokens]
+    except WritingFailedError:
+        raise failed() from None
+    return JSONResponse(reply.whole(job.answer, tokens))
+
+
+async def _documents(job: Job, reply: Reply, include_usage: bool) -> AsyncIterator[Mapping[str, Any]]:
+    for document in reply.opening():
+        yield document
+    try:
+        async for piece in job.pieces():
+            for document in reply.piece(piece.text, piece.tokens):
+                yield document
+    except WritingFailedError:
+        yield failed().body
+        return
+    for document in reply.ending(job.answer, include_usage):
+        yield document
+
+
+async def _api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return JSONResponse(error.body, error.status, error.headers)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    unknown = f"there is no {request.method} {request.url.path} here"
+    return await _api_error(request, ApiError(error.status_code, unknown, code="unknown_url", headers=error.headers))
+
+
+async def _server_error(request: Request, error: Exception) -> Response:
+    return await _api_error(request, failed())

@@ -1,0 +1,86 @@
+"""``lmflow serve``: a socket, a model and the application between them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import uvicorn
+
+from lmflow_core.api import RequestError, TalkingModel
+from lmflow_serve.access import is_loopback
+from lmflow_serve.app import Service
+from lmflow_serve.options import ServeOptions
+
+_KEY_VARIABLE = "LMFLOW_API_KEY"
+
+
+def serve(open_model: Callable[[], TalkingModel], options: ServeOptions) -> None:
+    """Serve a model until the process is told to end.
+
+    Raises:
+        RequestError: the address is taken, or it is open to other machines and there is no key.
+    """
+    key = options.api_key or os.environ.get(_KEY_VARIABLE) or None
+    if key is None and not is_loopback(options.host) and not options.allow_anyone:
+        raise RequestError(
+            f"--host {options.host} lets other machines in: give a key with --api-key or {_KEY_VARIABLE}, "
+            "or add --allow-anyone"
+        )
+    # The port is taken before the model loads, which may take minutes, so that a clash shows at once.
+    with _bound(options.host, options.port) as listener:
+        model = open_model()
+        name = options.served_model_name or Path(model.name).name
+        config = uvicorn.Config(
+            Service(model, name, options, key).app(),
+            http="h11",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=options.grace_time,  # type: ignore[arg-type]  # fractions work
+        )
+        print(f"lmflow: serving {name} at {_url(listener)}/v1; Ctrl-C ends", file=sys.stderr, flush=True)
+        with _signals_end_quietly():
+            uvicorn.Server(config).run([listener])
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise RequestError(f"--host {host} is no address: {error.strerror}") from error
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise RequestError(f"cannot listen on {host} port {port}: {error.strerror}; choose another --port") from error
+    return listener
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextlib.contextmanager
+def _signals_end_quietly() -> Iterator[None]:
+    """Make being told to end the normal end: uvicorn raises the signal again once it has shut down."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

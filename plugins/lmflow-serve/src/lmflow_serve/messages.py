@@ -1,0 +1,69 @@
+"""Messages of a chat: from JSON to those that a template renders."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from lmflow_core.api import Message, ToolCall
+from lmflow_serve.errors import invalid
+from lmflow_serve.fields import check_text
+
+_ROLES = {"developer": "system", "system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
+
+
+def read_message(value: object, where: str) -> Message:
+    """Read one message of a chat; ``where`` names it in errors.
+
+    Raises:
+        ApiError: it is no message, or holds what no template can render.
+    """
+    if not isinstance(value, dict):
+        raise invalid(f"{where} must be an object", "messages")
+    # Clients send back what they were given, with fields that are empty.
+    given = {name: part for name, part in value.items() if part not in (None, [], "")}
+    role = given.pop("role", None)
+    if not isinstance(role, str) or role not in _ROLES:
+        raise invalid(f"{where}.role must be one of {', '.join(_ROLES)}", "messages")
+    content = _content(given.pop("content", ""), f"{where}.content")
+    where_calls = f"{where}.tool_calls"
+    calls = tuple(_tool_call(call, where_calls) for call in _list(given.pop("tool_calls", []), where_calls))
+    if role == "tool":
+        given.pop("tool_call_id", None)
+    if value.get("content") is None and not calls:
+        raise invalid(f"{where}.content is missing", "messages")
+    for name in given:
+        raise invalid(f"{where}.{name} is not supported by this server", "messages", "unsupported_parameter")
+    return Message(_ROLES[role], content, tool_calls=calls)
+
+
+def _content(value: object, where: str) -> str:
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise invalid(f"{where} must be a string or an array", "messages")
+    return "\n".join(_part(part, f"{where}[{at}]") for at, part in enumerate(value))
+
+
+def _part(part: object, where: str) -> str:
+    if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+        raise invalid(f'{where} must be {{"type": "text", "text": "…"}}; nothing else is supported', "messages")
+    return str(part["text"])
+
+
+def _tool_call(value: object, where: str) -> ToolCall:
+    try:
+        function = value["function"]  # type: ignore[index]
+        arguments = json.loads(function["arguments"])
+        check_text(arguments)
+        if isinstance(arguments, dict) and isinstance(function["name"], str):
+            return ToolCall(function["name"], arguments)
+    except (TypeError, KeyError, ValueError, RecursionError):
+        pass
+    raise invalid(f'{where} must hold {{"function": {{"name": "…", "arguments": "{{…}}"}}}}', "messages")
+
+
+def _list(value: object, where: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise invalid(f"{where} must be an array", "messages")
+    return value

@@ -1,0 +1,187 @@
+"""Answers in the form of OpenAI's interface, whole and in pieces."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from lmflow_core.api import AnswerStream, DrawnToken, Tokenizer, ToolCall
+
+Document = dict[str, Any]
+ReadCalls = Callable[[str], tuple[str, tuple[ToolCall, ...]]]
+
+
+class Reply:
+    """One reply of either endpoint.
+
+    Args:
+        model: name of the model.
+        tokenizer: tells the texts of tokens.
+        tells: whether the request asked for probabilities.
+        read_calls: splits an answer into content and calls, where the request offered tools.
+    """
+
+    prefix = ""
+    whole_object = ""
+    piece_object = ""
+
+    def __init__(self, model: str, tokenizer: Tokenizer, tells: bool, read_calls: ReadCalls | None = None) -> None:
+        self._tokenizer = tokenizer
+        self._tells = tells
+        self._read_calls = read_calls
+        self._head = {"id": f"{self.prefix}{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
+
+    def whole(self, answer: AnswerStream, tokens: Sequence[DrawnToken]) -> Document:
+        """Return the reply of a finished answer."""
+        choice = self._choice(self._content(answer.text, whole=True), tokens, answer.finish_reason)
+        return {**self._head, "object": self.whole_object, "choices": [choice], "usage": usage(answer)}
+
+    def opening(self) -> Iterable[Document]:
+        """Return what a stream begins with."""
+        return ()
+
+    def piece(self, text: str, tokens: Sequence[DrawnToken]) -> Iterable[Document]:
+        """Return a piece of a stream."""
+        yield self._chunk([self._choice(self._content(text), tokens, None)])
+
+    def ending(self, answer: AnswerStream, include_usage: bool) -> Iterable[Document]:
+        """Return what a stream ends with."""
+        yield self._chunk([self._choice(self._content(""), (), answer.finish_reason)])
+        if include_usage:
+            yield {**self._chunk([]), "usage": usage(answer)}
+
+    def _chunk(self, choices: list[Document]) -> Document:
+        return {**self._head, "object": self.piece_object, "choices": choices}
+
+    def _choice(self, content: Document, tokens: Sequence[DrawnToken], reason: str | None) -> Document:
+        told = self._logprobs(tokens) if self._tells and tokens else None
+        return {"index": 0, **content, "logprobs": told, "finish_reason": reason}
+
+    def _content(self, text: str, *, whole: bool = False) -> Document:
+        raise NotImplementedError
+
+    def _logprobs(self, tokens: Sequence[DrawnToken]) -> Document:
+        raise NotImplementedError
+
+    def _alternatives(self, token: DrawnToken) -> list[tuple[str, float]]:
+        assert token.logprob is not None
+        return [(token_text(self._tokenizer, number), value) for number, value in token.logprob.alternatives]
+
+
+class ChatReply(Reply):
+    """A reply of ``/v1/chat/completions``."""
+
+    prefix = "chatcmpl-"
+    whole_object = "chat.completion"
+    piece_object = "chat.completion.chunk"
+
+    def __init__(self, model: str, tokenizer: Tokenizer, tells: bool, read_calls: ReadCalls | None = None) -> None:
+        super().__init__(model, tokenizer, tells, read_calls)
+        self._held: list[DrawnToken] = []
+
+    def whole(self, answer: AnswerStream, tokens: Sequence[DrawnToken]) -> Document:
+        """Return the reply of a finished answer, its calls apart from its content."""
+        document = super().whole(answer, tokens)
+        content, calls = self._split(answer.text)
+        if calls:
+            (choice,) = document["choices"]
+            choice["message"] |= {"content": content or None, "tool_calls": calls}
+            choice["finish_reason"] = "tool_calls"
+        return document
+
+    def piece(self, text: str, tokens: Sequence[DrawnToken]) -> Iterable[Document]:
+        """Return a piece of a stream; where tools are offered, an answer is held back until its calls are known."""
+        if self._read_calls is None:
+            yield from super().piece(text, tokens)
+        else:
+            self._held += tokens
+
+    def ending(self, answer: AnswerStream, include_usage: bool) -> Iterable[Document]:
+        """Return what a stream ends with: before the reason, what was held back."""
+        if self._read_calls is None:
+            yield from super().ending(answer, include_usage)
+            return
+        content, calls = self._split(answer.text)
+        if content:
+            yield self._chunk([self._choice({"delta": {"content": content}}, self._held, None)])
+        if calls:
+            listed = [{"index": at, **call} for at, call in enumerate(calls)]
+            yield self._chunk([self._choice({"delta": {"tool_calls": listed}}, (), None)])
+        first, *rest = super().ending(answer, include_usage)
+        if calls:
+            first["choices"][0]["finish_reason"] = "tool_calls"
+        yield from (first, *rest)
+
+    def _split(self, text: str) -> tuple[str, list[Document]]:
+        """Return the content and the calls of an answer."""
+        if self._read_calls is None:
+            return text, []
+        content, calls = self._read_calls(text)
+        return content, [_call(call) for call in calls]
+
+    def opening(self) -> Iterable[Document]:
+        """Return the piece that says who speaks."""
+        yield self._chunk(
+            [{"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}]
+        )
+
+    def _content(self, text: str, *, whole: bool = False) -> Document:
+        if whole:
+            return {"message": {"role": "assistant", "content": text, "refusal": None}}
+        return {"delta": {"content": text} if text else {}}
+
+    def _logprobs(self, tokens: Sequence[DrawnToken]) -> Document:
+        return {"content": [self._token(token) for token in tokens], "refusal": None}
+
+    def _token(self, token: DrawnToken) -> Document:
+        assert token.logprob is not None
+        alternatives = [_with_bytes(text, value) for text, value in self._alternatives(token)]
+        return {**_with_bytes(token.text, token.logprob.logprob), "top_logprobs": alternatives}
+
+
+class CompletionReply(Reply):
+    """A reply of ``/v1/completions``."""
+
+    prefix = "cmpl-"
+    whole_object = "text_completion"
+    piece_object = "text_completion"
+
+    def _content(self, text: str, *, whole: bool = False) -> Document:
+        return {"text": text}
+
+    def _logprobs(self, tokens: Sequence[DrawnToken]) -> Document:
+        return {
+            "tokens": [token.text for token in tokens],
+            "token_logprobs": [token.logprob.logprob for token in tokens if token.logprob],
+            "top_logprobs": [dict(self._alternatives(token)) for token in tokens],
+            "text_offset": [token.offset for token in tokens],
+        }
+
+
+def usage(answer: AnswerStream) -> Document:
+    """Return how many tokens a finished answer took."""
+    return {
+        "prompt_tokens": answer.prompt_tokens,
+        "completion_tokens": answer.tokens,
+        "total_tokens": answer.prompt_tokens + answer.tokens,
+    }
+
+
+def token_text(tokenizer: Tokenizer, number: int) -> str:
+    """Return the text of a token as it stands behind others: some tokenizers drop the space before a first one."""
+    return tokenizer.decode([number, number])[len(tokenizer.decode([number])) :]
+
+
+def _call(call: ToolCall) -> Document:
+    arguments = json.dumps(call.arguments, ensure_ascii=False)
+    function = {"name": call.name, "arguments": arguments}
+    return {"id": f"call_{uuid.uuid4().hex}", "type": "function", "function": function}
+
+
+def _with_bytes(text: str, logprob: float) -> Document:
+    """Return a token in the form of the chat endpoint; part of a character has no bytes that could be told."""
+    whole = bool(text) and "\ufffd" not in text
+    return {"token": text, "logprob": logprob, "bytes": list(text.encode()) if whole else None}

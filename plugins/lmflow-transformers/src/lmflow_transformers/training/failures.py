@@ -1,0 +1,53 @@
+"""What ends a run from outside, told in one message: memory that ran out, a disk that refuses, a loss that is none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from lmflow_core.api import LmflowError
+
+_CPU_MEMORY = "can't allocate memory"
+
+
+@contextmanager
+def explained_failures(folder: Path) -> Iterator[None]:
+    """Turn the errors of the machine into one message each. ``folder`` is where checkpoints go.
+
+    Raises:
+        LmflowError: memory ran out, or the folder cannot be used.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+            raise
+        raise LmflowError(
+            "memory ran out: lower --batch-size or --max-length, add --gradient-checkpointing, "
+            "or train less with --tuner lora"
+        ) from error
+    except OSError as error:
+        raise LmflowError(f"{error.filename or folder} cannot be used: {error.strerror or error}") from error
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether memory ran out; on a CPU torch says so in words alone."""
+    return isinstance(error, torch.OutOfMemoryError) or _CPU_MEMORY in str(error)
+
+
+class StopAtNan(TrainerCallback):
+    """Ends a run whose loss is no longer a number."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """Check the newest loss."""
+        if logs and not math.isfinite(logs.get("loss", 0.0)):
+            raise LmflowError(
+                f"the loss is {logs['loss']} at step {state.global_step}: lower --lr, raise --warmup-ratio, "
+                "or use --dtype float32"
+            )

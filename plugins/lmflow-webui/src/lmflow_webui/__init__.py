@@ -1,0 +1,3 @@
+"""A web page to talk with LMFlow models."""
+
+__version__ = "0.1.0"

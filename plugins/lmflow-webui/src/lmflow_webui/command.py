@@ -1,0 +1,56 @@
+"""``lmflow webui``: the page behind an address of this machine."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from typing import Any
+
+import gradio as gr
+import uvicorn
+from fastapi import FastAPI, Request
+
+from lmflow_core.api import ModelOpener, RequestError
+from lmflow_webui.options import WebuiOptions
+from lmflow_webui.page import make_page, theme
+from lmflow_webui.talks import Desk
+
+_LOCAL = ("127.0.0.1", "::1", "localhost")
+# Whatever the page or a text in it names, the browser asks no other machine for it.
+_POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
+
+
+def webui(open_model: ModelOpener, options: WebuiOptions) -> None:
+    """Serve the page until the process is told to end.
+
+    Raises:
+        RequestError: the address is taken, or it is open to other machines and that was not asked for.
+    """
+    if options.host not in _LOCAL and not options.allow_anyone:
+        raise RequestError(f"--host {options.host} lets other machines in: add --allow-anyone if they may")
+    with _bound(options.host, options.port) as listener:
+        app = make_app(Desk(open_model))
+        port = listener.getsockname()[1]
+        print(f"lmflow: the page is at http://{options.host}:{port}; Ctrl-C ends", file=sys.stderr, flush=True)
+        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
+        uvicorn.Server(config).run([listener])
+
+
+def make_app(desk: Desk) -> FastAPI:
+    """Return the application that serves the page and keeps it from asking other machines for anything."""
+    app = FastAPI(openapi_url=None)
+
+    @app.middleware("http")
+    async def restrict(request: Request, call_next: Any) -> Any:
+        response = await call_next(request)
+        response.headers["Content-Security-Policy"] = _POLICY
+        return response
+
+    return gr.mount_gradio_app(app, make_page(desk), path="/", theme=theme(), footer_links=[], ssr_mode=False)
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise RequestError(f"cannot listen on {host} port {port}: {error.strerror}; choose another --port") from error

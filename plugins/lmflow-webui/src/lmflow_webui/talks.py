@@ -1,0 +1,124 @@
+"""What the page does, without the page: a model that may be changed, and a conversation for each visitor."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from lmflow_core.api import AnswerStream, Dialogue, ModelOpener, OptionField, TalkingModel, messages_row
+
+_ENDS = {"stop": "complete", "length": "cut at the longest answer", "cancelled": "stopped"}
+
+
+@dataclass(frozen=True)
+class View:
+    """What a visitor sees: the turns as (role, text), and a line about the last answer."""
+
+    turns: tuple[tuple[str, str], ...]
+    status: str
+
+
+class Talk:
+    """The conversation of one visitor."""
+
+    def __init__(self, model: TalkingModel) -> None:
+        self._dialogue = Dialogue(model)
+        self._answer: AnswerStream | None = None
+
+    def ask(self, text: str, model: TalkingModel, parameters: Mapping[str, object]) -> Iterator[View]:
+        """Ask and yield what is to be seen, piece by piece.
+
+        Raises:
+            LmflowError: a parameter is wrong, or the message does not fit the model's context.
+        """
+        self._dialogue.model = model.changed(**parameters)
+        yield from self._written(self._dialogue.ask(text))
+
+    def ask_again(self, model: TalkingModel, parameters: Mapping[str, object]) -> Iterator[View]:
+        """Answer the last message anew; yields and raises as :meth:`ask` does."""
+        self._dialogue.model = model.changed(**parameters)
+        yield from self._written(self._dialogue.ask_again())
+
+    def _written(self, answer: AnswerStream) -> Iterator[View]:
+        self._answer = answer
+        asked = self._turns()
+        began = time.perf_counter()
+        try:
+            for _ in answer:
+                status = f"{len(answer.drawn)} tokens …"
+                yield View((*asked, ("assistant", answer.text)), status)
+        finally:
+            # A visitor who leaves closes this generator between two pieces; what was written is kept.
+            self._answer = None
+            self._dialogue.keep(answer)
+        yield View(self._turns(), self._summary(answer, time.perf_counter() - began))
+
+    def _summary(self, answer: AnswerStream, seconds: float) -> str:
+        told = [f"{answer.tokens} tokens, {answer.tokens / seconds:.1f} tokens/s"]
+        if drafted := getattr(answer, "drafted", 0):
+            told.append(f"{getattr(answer, 'accepted', 0) / drafted:.0%} of the drafts accepted")
+        told.append(
+            {"cancelled": "stopped", "length": "cut at the longest answer"}.get(answer.finish_reason, "complete")
+        )
+        if not answer.text.strip():
+            told.append("the model gave no answer")
+        if self._dialogue.dropped:
+            told.append(f"{self._dialogue.dropped} oldest turns left out: the model's context is full")
+        return " · ".join(told)
+
+    def stop(self) -> None:
+        """End the answer that is being written, before its next token."""
+        if self._answer is not None:
+            self._answer.cancel()
+
+    def reset(self, model: TalkingModel) -> View:
+        """Forget the conversation."""
+        self.stop()
+        self._dialogue = Dialogue(model)
+        return View(self._turns(), "")
+
+    def history(self) -> str:
+        """Return the conversation as a row of JSONL, which ``lmflow finetune`` can train on."""
+        return messages_row(self._dialogue.messages)
+
+    def _turns(self) -> tuple[tuple[str, str], ...]:
+        return tuple((message.role, message.content) for message in self._dialogue.messages)
+
+
+class Desk:
+    """The model that all visitors talk with, and their conversations."""
+
+    def __init__(self, open_model: ModelOpener) -> None:
+        self._open_model = open_model
+        self.model = open_model()
+        self.chosen = {"model": self.model.name, "decoder": self.model.settings.decoder}
+        self._talks: dict[str, Talk] = {}
+
+    def choices(self, kind: str) -> list[str]:
+        """Return the names to choose from: those of the plugins, and the one in use."""
+        return list(dict.fromkeys([self.chosen[kind], *self._open_model.names(kind)]))
+
+    def choose(self, **names: str) -> None:
+        """Use another ``model`` or ``decoder``, for every visitor.
+
+        Raises:
+            LmflowError: it cannot be used; the one in use stays.
+        """
+        wanted = self.chosen | names
+        if wanted != self.chosen:
+            self.model = self._open_model(**wanted)
+            self.chosen = wanted
+
+    def parameters(self) -> list[tuple[OptionField, object]]:
+        """Return what an answer may be drawn with, and the values of the command line."""
+        return [(field, value) for field, value in self.model.parameters() if not field.many]
+
+    def talk(self, visitor: str) -> Talk:
+        """Return the conversation of a visitor."""
+        return self._talks.setdefault(visitor, Talk(self.model))
+
+    def leave(self, visitor: str) -> None:
+        """Stop and forget the conversation of a visitor."""
+        if talk := self._talks.pop(visitor, None):
+            talk.stop()
