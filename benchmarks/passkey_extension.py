@@ -51,14 +51,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1600, help="of training from nothing")
     parser.add_argument("--tuning-steps", type=int, default=60, help="of fine-tuning at the new lengths")
     parser.add_argument("--trials", type=int, default=8, help="keys at each length and depth")
+    parser.add_argument("--only", help="extend with schemes whose name holds this text")
+    parser.add_argument("--keep", type=Path, help="folder for the trained model, used again when it is there")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        path = _make_model(Path(folder) / "small")
-        _train_from_nothing(path, arguments.steps)
+        path = arguments.keep or Path(folder) / "small"
+        if not path.is_dir():
+            _make_model(path)
+            _train_from_nothing(path, arguments.steps)
         results = []
-        for scheme in SCHEMES:
+        for scheme in (scheme for scheme in SCHEMES if (arguments.only or "") in (scheme or "none")):
             model = _opened(path, scheme)
             before = _measure(model, arguments.trials)
             _fine_tune(model, arguments.tuning_steps)
@@ -67,7 +71,7 @@ def main() -> None:
     print(json.dumps(results, indent=2) if arguments.json else _table(results))
 
 
-def _make_model(folder: Path) -> Path:
+def _make_model(folder: Path) -> None:
     """Write a random model whose vocabulary is the words of the benchmark's prompt."""
     splitter = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation(), pre_tokenizers.Digits(individual_digits=True)]
@@ -84,7 +88,6 @@ def _make_model(folder: Path) -> Path:
         bos_token_id=None, eos_token_id=None, rope_parameters={"rope_type": "default", "rope_theta": THETA},
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
 
 
 def _opened(folder: Path, scheme: str | None) -> Any:
