@@ -203,7 +203,7 @@ def test_chat_and_generate_ask_as_training_did(
     typed: str,
 ) -> None:
     type_lines('"""' + typed, '"""', "/save " + str(tmp_path / "said.jsonl"), '"""again: ' + typed, '"""')
-    common = ("--model", tiny_model, "--max-new-tokens", "8", "--system", "be <|im_start|> kind")
+    common = ("--model", tiny_model, "--max-new-tokens", "8", "--temperature", "1", "--system", "be <|im_start|> kind")
     lmflow_cli("chat", *common)
     assert len(decoded) == 2
     (saved,) = _rows(tmp_path / "said.jsonl")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -35,7 +36,7 @@ def make_page(desk: Desk) -> gr.Blocks:
                 desk.choices("decoder"), value=desk.chosen["decoder"], label="Decoder", elem_id="decoder"
             )
         # Text is shown as it is: what a visitor types or a model answers never becomes HTML, a picture or a link.
-        chat = gr.Chatbot(render_markdown=False, label="Conversation", elem_id="chat", buttons=["copy"])
+        chat = gr.Chatbot(render_markdown=False, label="Conversation", elem_id="chat", buttons=[], latex_delimiters=[])
         status = gr.Textbox(label="Last answer", interactive=False, elem_id="status")
         message = gr.Textbox(label="Message", placeholder="Shift-Enter begins a line", lines=2, elem_id="message")
         with gr.Row():
@@ -91,7 +92,8 @@ def _setter(name: str) -> Callable[..., dict[str, Any]]:
 
 
 def _shown(view: View) -> tuple[list[dict[str, str]], str]:
-    return [{"role": role, "content": text} for role, text in view.turns], view.status
+    # Without Markdown, gradio still takes a text for HTML.
+    return [{"role": role, "content": html.escape(text, quote=False)} for role, text in view.turns], view.status
 
 
 def _talk(desk: Desk, request: gr.Request) -> Talk:
