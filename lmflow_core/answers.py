@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from lmflow_core.contracts import (
     Decoder,
@@ -172,11 +173,16 @@ def _until_stop(pieces: _Decoded, stops: Sequence[str]) -> Iterator[str]:
         yield held
 
 
-def prompt_ids(tokenizer: Tokenizer, template: Template | None, messages: Sequence[Message]) -> list[int]:
+def prompt_ids(
+    tokenizer: Tokenizer,
+    template: Template | None,
+    messages: Sequence[Message],
+    tools: Sequence[Mapping[str, Any]] = (),
+) -> list[int]:
     """Return the ids of a prompt: a conversation up to the assistant's header, or plain text without a template."""
     encoder = Encoder(tokenizer, template)
     if template is not None:
-        segments: Sequence[Segment] = template.render(messages, add_generation_prompt=True)
+        segments: Sequence[Segment] = template.render(messages, add_generation_prompt=True, tools=tools)
     else:
         segments = encoder.opened(Segment(messages[-1].content))
     return list(encoder.encode_segments([segments])[0].input_ids)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from lmflow_core.conversations import Example, Message, Segment
+from lmflow_core.conversations import Example, Message, Segment, ToolCall
 from lmflow_core.settings import DecodingSettings, ModelSettings, TrainingSettings
 
 IGNORE = -100
@@ -284,6 +284,9 @@ class Template(Protocol):
             ValueError: the template has no place for one of the messages, or for tools.
         """
 
+    def read_calls(self, text: str) -> tuple[str, tuple[ToolCall, ...]] | None:
+        """Split an answer into its content and its calls of tools; None when the form of calls is not known."""
+
     def to_jinja(self) -> str:
         """Return a Jinja chat template that renders the same text."""
 
@@ -407,12 +410,15 @@ class TalkingModel(Protocol):
     def opening(self) -> list[Message]:
         """Return the messages a conversation starts with: the system prompt of the command line, if any."""
 
-    def answer(self, messages: Sequence[Message]) -> AnswerStream:
-        """Return the answer to a conversation that ends with the user.
+    def answer(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> AnswerStream:
+        """Return the answer to a conversation that ends with the user or the result of a tool.
 
         Raises:
-            ValueError: the template has no place for one of the messages.
+            ValueError: the template has no place for one of the messages, or for tools.
         """
+
+    def read_calls(self, text: str) -> tuple[str, tuple[ToolCall, ...]] | None:
+        """Split an answer into its content and its calls of tools, as the template does."""
 
     def complete(self, prompt: str) -> AnswerStream:
         """Return what follows a plain text, without a template."""

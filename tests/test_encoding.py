@@ -121,6 +121,22 @@ def test_control_tokens_are_found_in_the_template_alone_and_the_longest_wins() -
     assert list(encoded.labels) == [IGNORE] * 8 + [-1]
 
 
+def test_white_space_that_a_control_token_takes_is_left_out() -> None:
+    tokenizer = Letters()
+    tokenizer.swallows_space = {"<e>": (True, True), "<b>": (False, True)}
+    segments = [
+        Segment("x \n", trainable=True),
+        Segment("<e>", True, control=True),
+        Segment(" \n", control=True),
+        Segment(" y "),
+        Segment("<b>", control=True),
+        Segment("  "),
+    ]
+    [encoded] = Encoder(tokenizer, None).encode_segments([segments])
+    assert list(encoded.input_ids) == [*_codes("x"), -1, *_codes("y "), -2]
+    assert list(encoded.labels) == [*_codes("x"), -1, *[IGNORE] * 3]
+
+
 def test_examples_of_a_batch_do_not_touch_each_other() -> None:
     encoder = Encoder(Letters(), TURNS)
     examples: list[Example] = [

@@ -315,6 +315,9 @@ class _Template:
     def render(self, messages: Any, add_generation_prompt: bool, tools: Any = ()) -> tuple[Any, ...]:
         return ()
 
+    def read_calls(self, text: str) -> None:
+        return None
+
     def to_jinja(self) -> str:
         return ""
 

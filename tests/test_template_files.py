@@ -92,7 +92,7 @@ def test_a_jinja_file(tmp_path: Path) -> None:
     assert template.stop == ("<|im_end|>",)
     segments = template.render((Message("user", "u"), Message("assistant", "a")), False)
     assert [segment.text for segment in segments if segment.trainable] == ["a", "<|im_end|>"]
-    with pytest.raises(RequestError, match=r"mine\.jinja is a Jinja template, which can be shown only together with a"):
+    with pytest.raises(RequestError, match=r"^what a Jinja template trains on shows only with a model: lmflow data"):
         load_template_file(str(file), None)
     file.write_text("{{ messages[0].content }}")
     with pytest.raises(RequestError, match=r"mine\.jinja: the chat template ends an answer with no control token: "):

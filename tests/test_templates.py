@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import pytest
@@ -11,8 +13,8 @@ from hypothesis import strategies as st
 from jinja2.exceptions import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from lmflow_core.conversations import Message, Segment
-from lmflow_core.templates import ChatTemplate
+from lmflow_core.conversations import Message, Segment, ToolCall
+from lmflow_core.templates import ChatTemplate, Thoughts, Tools
 
 SYSTEM, USER, ASSISTANT = Message("system", "s"), Message("user", "u"), Message("assistant", "a")
 PLAIN = ChatTemplate(user="U:{content};", assistant="{content}.", assistant_header="A:", stop=(".",))
@@ -22,12 +24,26 @@ def _raise_exception(message: str) -> NoReturn:
     raise TemplateError(message)
 
 
-def _jinja(template: ChatTemplate, messages: Sequence[Message], add_generation_prompt: bool) -> str:
+def _jinja(
+    template: ChatTemplate,
+    messages: Sequence[Message],
+    add_generation_prompt: bool,
+    tools: Sequence[Mapping[str, Any]] = (),
+) -> str:
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     environment.globals["raise_exception"] = _raise_exception
-    turns = [{"role": message.role, "content": message.content} for message in messages]
+    environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
+    turns = [
+        {
+            "role": message.role,
+            "content": message.content,
+            "reasoning_content": message.reasoning,
+            "tool_calls": [{"function": {"name": c.name, "arguments": c.arguments}} for c in message.tool_calls],
+        }
+        for message in messages
+    ]
     compiled = environment.from_string(template.to_jinja())
-    return compiled.render(messages=turns, add_generation_prompt=add_generation_prompt)
+    return compiled.render(messages=turns, add_generation_prompt=add_generation_prompt, tools=tools)
 
 
 @pytest.mark.parametrize("turn", ["no slot", "{content}{content}", "{ content }", ""])
@@ -103,6 +119,89 @@ def test_binding_fills_in_the_tokens_of_a_tokenizer_and_nothing_else() -> None:
     assert (bare.begin, bare.user, bare.assistant, bare.stop) == ("", "{content}", "{content}", ("STOP",))
 
 
+ASK, CALL = Message("user", "u"), Message("assistant", "", tool_calls=(ToolCall("f", {"x": "é"}), ToolCall("g", {})))
+RESULTS = (Message("tool", "1"), Message("tool", '"2"'))
+TOOLS = ({"type": "function", "function": {"name": "f"}}, {"type": "function", "function": {"name": "g"}})
+CALLING = Tools(
+    system="S:{content}[{tools}]|", system_alone="[{tools}]|", tool="<{tool}>", call="!{name}({arguments})#{id}",
+    between_calls=",", calls="({calls})", before_calls=" ", result="{id}={json};", results="R{results}/",
+)  # fmt: skip
+WITH_TOOLS = replace(PLAIN, system="S:{content}|", tools=CALLING)
+
+
+def _marked(segments: Sequence[Segment]) -> str:
+    return "".join(f"⟦{segment.text}⟧" if segment.trainable else segment.text for segment in segments).replace("⟧⟦", "")
+
+
+def test_tools_calls_and_results() -> None:
+    offered = '<{"type": "function", "function": {"name": "f"}}><{"type": "function", "function": {"name": "g"}}>'
+    messages = (ASK, CALL, *RESULTS, replace(CALL, content="c"), RESULTS[0], ASSISTANT)
+    assert _marked(WITH_TOOLS.render(messages, False, TOOLS)) == (
+        f'[{offered}]|U:u;A:⟦(!f({{"x": "é"}})#000000001,!g({{}})#000000002).⟧R000000001="1";000000002="\\"2\\"";/'
+        'A:⟦c (!f({"x": "é"})#000000003,!g({})#000000004).⟧R000000003="1";/A:⟦a.⟧'
+    )
+    assert _marked(WITH_TOOLS.render((SYSTEM, ASK), True, TOOLS)) == f"S:s[{offered}]|U:u;A:"
+    assert _marked(WITH_TOOLS.render((SYSTEM, ASK), True)) == "S:s|U:u;A:"
+
+
+def test_what_tools_have_no_place_for() -> None:
+    one = replace(WITH_TOOLS, tools=replace(CALLING, several_calls=False, content_beside_calls=False))
+    with pytest.raises(ValueError, match=r"^the template has no place for several calls in one turn$"):
+        one.render((ASK, CALL), False)
+    with pytest.raises(ValueError, match=r"^the template has no place for a text beside a call of a tool$"):
+        one.render((ASK, replace(CALL, content="c")), False)
+    for messages in ((ASK, CALL), (ASK, replace(CALL, content="c"))):
+        with pytest.raises(TemplateError, match=r"^no place for "):
+            _jinja(one, messages, False)
+    with pytest.raises(TemplateError, match=r"^no place for tools$"):
+        _jinja(PLAIN, (ASK,), True, TOOLS)
+    with pytest.raises(TemplateError, match=r"^no place for calls of tools$"):
+        _jinja(PLAIN, (ASK, CALL), False)
+
+
+THINKING = replace(PLAIN, thoughts=Thoughts(text="({content}) "))
+THOUGHT = Message("assistant", "a", reasoning="t")
+THINKS = {
+    "where there are any": (THINKING, "U:u;A:a.U:u;A:⟦(t) a.⟧", "U:u;A:⟦a.⟧"),
+    "always": (replace(THINKING, thoughts=Thoughts(text="({content}) ", always=True)),
+               "U:u;A:a.U:u;A:⟦(t) a.⟧", "U:u;A:⟦() a.⟧"),
+    "opened by the prompt": (replace(THINKING, thoughts=Thoughts(text="({content}) ", opening="(")),
+                             "U:u;A:a.U:u;A:(⟦t) a.⟧", "U:u;A:(⟦) a.⟧"),
+    "kept": (replace(THINKING, thoughts=Thoughts(text="({content}) ", keep=True)),
+             "U:u;A:⟦(t) a.⟧U:u;A:⟦(t) a.⟧", "U:u;A:⟦a.⟧"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", THINKS)
+def test_thoughts_and_what_is_trained_without_them(case: str) -> None:
+    template, several, none = THINKS[case]
+    assert _marked(template.render((ASK, THOUGHT, ASK, THOUGHT), False)) == several
+    assert _marked(template.render((ASK, ASSISTANT), False)) == none
+    single = template.render((ASK, THOUGHT), False)
+    assert _marked(single) == f"U:u;{several.split('U:u;')[2]}"
+    # A content that holds both, as a model writes it, is split.
+    assert template.render((ASK, Message("assistant", "(t)\na")), False) == single
+
+
+def test_an_answer_may_be_stopped_by_the_next_turn() -> None:
+    template = ChatTemplate(user="<u>{content}", assistant="-{content}", stop=("<u>",), end="<u>!")
+    assert _marked(template.render((ASK, ASSISTANT, ASK, ASSISTANT), False)) == "<u>u⟦-a<u>⟧u⟦-a<u>⟧!"
+    untrained = replace(ASSISTANT, train=False)
+    assert _marked(template.render((ASK, untrained, ASK, ASSISTANT), False)) == "<u>u-a<u>u⟦-a<u>⟧!"
+
+
+def test_earlier_answers_may_end_otherwise() -> None:
+    template = replace(PLAIN, assistant_earlier="{content},")
+    assert _marked(template.render((ASK, ASSISTANT, ASK, ASSISTANT), False)) == "U:u;A:⟦a⟧,U:u;A:⟦a.⟧"
+    assert _marked(template.render((ASK, ASSISTANT, ASK), True)) == "U:u;A:⟦a⟧,U:u;A:"
+
+
+def test_the_fingerprint_covers_every_field_and_what_is_bound() -> None:
+    templates = [PLAIN, WITH_TOOLS, THINKING, replace(PLAIN, end="{eos}"), replace(PLAIN, end="{eos}").bind(None, "e")]
+    assert len({template.fingerprint for template in templates}) == 5
+    assert replace(PLAIN, end="{eos}").bind("b", "e").fingerprint == templates[4].fingerprint
+
+
 _texts = st.text(max_size=8) | st.sampled_from(
     [
         "\n",
@@ -134,6 +233,37 @@ def _turns(draw: st.DrawFn) -> str:
     return pattern if pattern.count("{content}") == 1 else "{content}"
 
 
+def _filled(*slots: str) -> st.SearchStrategy[str]:
+    """Draw a text with each of the slots once, in order."""
+    around = _texts.filter(lambda text: "{" not in text)
+    return st.tuples(*(around for _ in range(len(slots) + 1))).map(
+        lambda texts: texts[0] + "".join(slot + text for slot, text in zip(slots, texts[1:], strict=True))
+    )
+
+
+_tools = st.builds(
+    Tools,
+    call=_filled("{name}", "{arguments}") | _filled("{name}", "{id}", "{arguments}"),
+    result=_filled("{content}") | _filled("{id}", "{json}"),
+    system=st.none() | _filled("{content}", "{tools}") | _filled("{content}"),
+    system_alone=st.none() | _filled("{tools}"),
+    default_system=st.none() | _texts,
+    user=st.none() | _filled("{tools}", "{content}"),
+    tool=st.none() | _filled("{tool}") | _filled("{function}"),
+    indent=st.none() | st.just(2),
+    between_calls=_texts,
+    calls=_filled("{calls}"),
+    before_calls=_texts,
+    turn=st.none() | _filled("{calls}"),
+    results=_filled("{results}"),
+)
+_thoughts = st.builds(
+    Thoughts,
+    text=_filled("{content}").map(lambda text: f"<think>{text}</think>"),
+    opening=st.sampled_from(["", "<think>"]),
+    always=st.booleans(),
+    keep=st.booleans(),
+)
 _templates = st.builds(
     ChatTemplate,
     begin=_texts,
@@ -141,7 +271,11 @@ _templates = st.builds(
     user=_turns(),
     assistant=_turns(),
     assistant_header=_texts,
+    assistant_earlier=st.none() | _turns(),
     assistant_end=_texts,
+    end=_texts,
+    thoughts=st.none() | _thoughts,
+    tools=st.none() | _tools,
     stop=st.just(("x",)),
     default_system=st.none() | _texts,
     system_in_user=st.booleans(),
@@ -149,15 +283,28 @@ _templates = st.builds(
 )
 
 
-@settings(max_examples=200, deadline=None)
-@given(
-    template=_templates, contents=st.lists(_texts, min_size=2, max_size=6), system=st.none() | _texts, data=st.data()
-)
-def test_any_template_renders_alike_in_jinja(
-    template: ChatTemplate, contents: list[str], system: str | None, data: Any
-) -> None:
-    turns = [Message(("user", "assistant")[at % 2], content) for at, content in enumerate(contents)]
-    messages = ([] if system is None else [Message("system", system)]) + turns
+_calls = st.lists(st.builds(ToolCall, _texts, st.dictionaries(_texts, _texts, max_size=2)), min_size=1, max_size=2)
+
+
+@st.composite
+def _conversations(draw: st.DrawFn, tools: bool) -> list[Message]:
+    messages = [Message("system", draw(_texts))] if draw(st.booleans()) else []
+    for _ in range(draw(st.integers(1, 3))):
+        messages.append(Message("user", draw(_texts)))
+        if tools and draw(st.booleans()):
+            calls = draw(_calls)
+            messages.append(Message("assistant", draw(_texts), draw(st.none() | _texts), tuple(calls)))
+            messages += [Message("tool", draw(_texts)) for _ in calls]
+        answer = st.sampled_from(["", "<think>t</think>\n\na", "t</think>"]) | _texts
+        messages.append(Message("assistant", draw(answer), draw(st.none() | _texts)))
+    return messages[: len(messages) - draw(st.booleans())]
+
+
+@settings(max_examples=300, deadline=None)
+@given(template=_templates, data=st.data())
+def test_any_template_renders_alike_in_jinja(template: ChatTemplate, data: Any) -> None:
+    messages = data.draw(_conversations(template.tools is not None))
+    tools = TOOLS if template.tools is not None and data.draw(st.booleans()) else ()
     prompt = data.draw(st.booleans())
-    segments = template.render(messages, prompt)
-    assert _jinja(template, messages, prompt) == "".join(segment.text for segment in segments)
+    segments = template.render(messages, prompt, tools)
+    assert _jinja(template, messages, prompt, tools) == "".join(segment.text for segment in segments)

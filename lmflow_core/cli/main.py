@@ -84,12 +84,13 @@ def cli(no_plugin: tuple[str, ...], debug: bool) -> None:
 def _command_of_plugin(catalogue: Catalogue, name: str) -> click.Command:
     command = catalogue.commands.load(name)
     spec = catalogue.commands.spec(name)
-    if spec.talks:
+    if spec.talks and callable(command):
         from lmflow_core.cli.talking import talking_command
 
         return talking_command(spec, command)
     if not isinstance(command, click.Command):
-        raise PluginLoadError(f"command {name!r}: its target {spec.target} is no click command")
+        wanted = "function" if spec.talks else "click command"
+        raise PluginLoadError(f"command {name!r}: its target {spec.target} is no {wanted}")
     return command
 
 

@@ -12,7 +12,6 @@ from lmflow_core.answers import Answer
 from lmflow_core.cli.flags import Arguments
 from lmflow_core.cli.shaped import ShapedCommand, print_json
 from lmflow_core.contracts import TalkingCommand
-from lmflow_core.conversations import Message
 from lmflow_core.errors import RequestError
 from lmflow_core.job import CHAT, GENERATE, Request, Shape
 from lmflow_core.registry import Catalogue
@@ -27,7 +26,7 @@ def _generate(request: Request, catalogue: Catalogue, arguments: Arguments) -> N
     if not prompt:
         raise RequestError("the prompt is empty")
     talker = open_talker(request, catalogue, raw=asked.raw)
-    answer = talker.answer([*talker.opening(), Message("user", prompt)])
+    answer = talker.ask(prompt)
     if "json" in arguments.switches:
         print_json({"prompt": prompt, **_statistics(answer.finish())})
     else:

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from lmflow_core.conversations import Message, Segment
+from lmflow_core.conversations import Message, Segment, ToolCall
+from lmflow_core.templates.calls import read_calls
 from lmflow_core.templates.description import Description
 from lmflow_core.templates.jinja import compiled
 from lmflow_core.templates.rendering import rendered
@@ -38,6 +39,10 @@ class ChatTemplate(Description):
             ValueError: the roles are out of order, or there is no place for a system message, a call or tools.
         """
         return rendered(self, messages, add_generation_prompt, tools)
+
+    def read_calls(self, text: str) -> tuple[str, tuple[ToolCall, ...]] | None:
+        """Split an answer into its content and its calls of tools; None where the template has no place for any."""
+        return None if self.tools is None else read_calls(self.tools, text)
 
     def to_jinja(self) -> str:
         """Return a Jinja chat template that renders the same text for every conversation :meth:`render` takes."""

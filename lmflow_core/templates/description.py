@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lmflow_core.templates.patterns import slots
+from lmflow_core.templates.patterns import around, slots
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +125,12 @@ class Description:
         for name in ("user", "assistant", "system", "assistant_earlier"):
             text = getattr(self, name)
             _check_slots(name, "{content}" if text is None else text, ["content"])
+
+
+def thought_marks(template: Description, thoughts: Thoughts) -> tuple[str, str]:
+    """Return what opens and what closes the thoughts in a content that holds both them and the answer."""
+    before, after = around(thoughts.text)
+    return before.strip(), (after + around(template.assistant)[0]).strip()
 
 
 def _check_slots(name: str, text: str, needed: list[str], allowed: tuple[str, ...] = ()) -> None:

@@ -38,7 +38,9 @@ def load_template_file(name: str, tokenizer: Tokenizer | None) -> Template:
     if path.suffix in _YAML:
         return described(text, str(path))
     if tokenizer is None:
-        raise RequestError(f"{path} is a Jinja template, which can be shown only together with a model: add --model")
+        raise RequestError(
+            f"what a Jinja template trains on shows only with a model: lmflow data preview --template {path} --model …"
+        )
     try:
         return JinjaTemplate(tokenizer, text)
     except ValueError as error:

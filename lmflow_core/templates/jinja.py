@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 
-from lmflow_core.templates.description import Description, Thoughts, Tools
+from lmflow_core.templates.description import Description, Thoughts, Tools, thought_marks
 from lmflow_core.templates.patterns import around, split_pattern
-from lmflow_core.templates.rendering import thought_marks
 
 
 def compiled(template: Description) -> str:

@@ -54,6 +54,9 @@ class JinjaTemplate:
         """Return the template itself: it has its tokenizer."""
         return self
 
+    def read_calls(self, text: str) -> None:
+        """Return None: Jinja does not say how calls are written."""
+
     def to_jinja(self) -> str:
         """Return the Jinja text."""
         return self._jinja

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lmflow_core.conversations import Message, Segment, ToolCall, call_id, check_turns, is_trained
-from lmflow_core.templates.description import Description, Thoughts, Tools
+from lmflow_core.templates.description import Description, Thoughts, Tools, thought_marks
 from lmflow_core.templates.patterns import around, split_pattern
 
 
@@ -226,12 +226,6 @@ def _default_system(template: Description, tools: bool) -> str | None:
     if template.tools.system_alone is not None:
         return None
     return template.default_system if template.tools.default_system is None else template.tools.default_system
-
-
-def thought_marks(template: Description, thoughts: Thoughts) -> tuple[str, str]:
-    """Return what opens and what closes the thoughts in a content that holds both them and the answer."""
-    before, after = around(thoughts.text)
-    return before.strip(), (after + around(template.assistant)[0]).strip()
 
 
 def _json(value: Any, indent: int | None = None) -> str:

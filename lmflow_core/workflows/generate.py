@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from lmflow_core.answers import Answer, all_stops, prompt_ids
 from lmflow_core.contracts import Decoder, LanguageModel, Template
-from lmflow_core.conversations import Message
+from lmflow_core.conversations import Message, ToolCall
+from lmflow_core.errors import RequestError
 from lmflow_core.job import Component, Request
 from lmflow_core.opening import choose_template, open_model
 from lmflow_core.options import changed
@@ -35,21 +37,27 @@ class Talker:
     catalogue: Catalogue
     history: list[Message] = field(default_factory=list)
 
-    def answer(self, messages: Sequence[Message]) -> Answer:
-        """Return the answer to a conversation that ends with the user; iterate over it to have it written.
+    def answer(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> Answer:
+        """Return the answer to a conversation; iterate over it to have it written.
 
         Raises:
-            ValueError: the template has no place for one of the messages.
+            ValueError: the template has no place for one of the messages, or for tools.
         """
-        return self._answer(messages, self.template)
+        return self._answer(messages, self.template, tools)
+
+    def read_calls(self, text: str) -> tuple[str, tuple[ToolCall, ...]] | None:
+        """Split an answer into its content and its calls of tools; None when their form is not known."""
+        return None if self.template is None else self.template.read_calls(text)
 
     def complete(self, prompt: str) -> Answer:
         """Return what follows a plain text, without a template."""
         return self._answer([Message("user", prompt)], None)
 
-    def _answer(self, messages: Sequence[Message], template: Template | None) -> Answer:
+    def _answer(
+        self, messages: Sequence[Message], template: Template | None, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> Answer:
         tokenizer = self.model.tokenizer
-        prompt = prompt_ids(tokenizer, template, messages)
+        prompt = prompt_ids(tokenizer, template, messages, tools)
         return Answer(self.decoder, self.model, prompt, self.settings, all_stops(self.settings, template, tokenizer))
 
     def changed(self, **values: object) -> Talker:
@@ -74,10 +82,17 @@ class Talker:
         return [Message("system", self.settings.system)] if self.settings.system is not None else []
 
     def ask(self, prompt: str) -> Answer:
-        """Return the answer to the next turn of the conversation; :meth:`keep` it once it is written."""
+        """Return the answer to the next turn of the conversation; :meth:`keep` it once it is written.
+
+        Raises:
+            RequestError: the template has no place for the system prompt.
+        """
         self.history = self.history or self.opening()
         self.history.append(Message("user", prompt))
-        return self.answer(self.history)
+        try:
+            return self.answer(self.history)
+        except ValueError as error:
+            raise RequestError(str(error)) from error
 
     def keep(self, answer: Answer) -> None:
         """Put a written answer into the conversation."""

@@ -211,6 +211,17 @@ def test_generate_answers_and_tells_its_statistics(lmflow_cli: Cli, tiny_model: 
     assert lmflow_cli(*line).stdout == told["text"] + "\n"
 
 
+def test_generate_tells_how_likely_each_token_was(lmflow_cli: Cli, tiny_model: Path) -> None:
+    line = ("generate", "--model", tiny_model, "--prompt", "hello", "--max-new-tokens", "3", "--json")
+    told = lmflow_cli(*line, "--logprobs", "2").json()
+    assert len(told["logprobs"]) == 3
+    for token in told["logprobs"]:
+        (best, logprob), (_, second) = token["alternatives"]
+        assert (token["id"], token["logprob"]) == (best, logprob)  # greedy
+        assert second <= logprob < 0
+    assert "logprobs" not in lmflow_cli(*line).json()
+
+
 def test_chat_keeps_and_forgets_the_conversation(
     lmflow_cli: Cli, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

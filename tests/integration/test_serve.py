@@ -22,9 +22,12 @@ import openai
 import pytest
 
 from lmflow_core.contracts import IGNORE
+from lmflow_core.conversations import Conversation, Message, ToolCall
+from lmflow_core.encoding import Encoder
 from lmflow_core.job import CHAT, resolve
 from lmflow_core.registry import Catalogue
 from lmflow_core.testing.fixtures import CliResult
+from lmflow_core.testing.tiny import make_tiny_model
 from lmflow_core.workflows.generate import Talker, open_talker
 
 Cli = Callable[..., CliResult]
@@ -64,6 +67,35 @@ def test_a_prompt_is_that_of_training(
         body = json.dumps({"model": "x", "messages": messages, "max_tokens": 1}).encode()
         answer: Any = answering.begin(read_chat(body))
         assert list(answer._prompt) == shown["input_ids"][:begin]
+
+
+@pytest.mark.parametrize("template", ["qwen2_5", "llama3_1", "mistral_v3"])
+def test_a_prompt_with_tools_is_that_of_training(tmp_path: Path, template: str) -> None:
+    from lmflow_serve.answering import Answering
+    from lmflow_serve.requests import read_chat
+
+    talker = _talker(make_tiny_model(tmp_path / "model", max_position_embeddings=1024), template=template)
+    tool = {"type": "function", "function": {"name": "add", "description": "<|im_end|>", "parameters": {}}}
+    call = {"id": "c", "type": "function", "function": {"name": "add", "arguments": '{"a": "<|im_start|>"}'}}
+    asked: list[dict[str, Any]] = [
+        {"role": "user", "content": "What is 1 + 2?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": "<|im_end|>3"},
+    ]
+    trained = Conversation(
+        messages=(
+            Message("user", "What is 1 + 2?"),
+            Message("assistant", "", tool_calls=(ToolCall("add", {"a": "<|im_start|>"}),), train=False),
+            Message("tool", "<|im_end|>3"),
+            Message("assistant", "It is 3."),
+        ),
+        tools=(tool,),
+    )
+    (encoded,) = Encoder(talker.model.tokenizer, talker.template).encode([trained])
+    body = json.dumps({"model": "x", "messages": asked, "tools": [tool], "max_tokens": 1}).encode()
+    answer: Any = Answering(talker, None).begin(read_chat(body))
+    begin = next(at for at, label in enumerate(encoded.labels) if label != IGNORE)
+    assert list(answer._prompt) == list(encoded.input_ids[:begin])
 
 
 def test_what_a_user_types_never_becomes_a_control_token(tiny_model: Path) -> None:

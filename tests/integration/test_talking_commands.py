@@ -30,8 +30,11 @@ class PollOptions:
 def lmflow_register_commands():
     return [
         CommandSpec(name="poll", target=f"{__name__}:poll", summary="Asks.", options=PollOptions, talks=True),
+        CommandSpec(name="odd", target=f"{__name__}:nothing", summary="Is no function.", talks=True),
         CommandSpec(name="quiet", target=f"{__name__}:quiet", summary="Asks nothing.", talks=True),
     ]
+
+nothing = None
 
 def quiet(open_model, options):
     assert options is None
@@ -100,6 +103,11 @@ def test_its_flags_are_those_of_chat_and_its_own(lmflow_cli: Cli, tiny_model: Pa
         assert flag in shown
     assert "--times" not in lmflow_cli("quiet", "--help").stdout
     assert lmflow_cli("quiet", "--model", "nowhere").stdout == "nothing opened\n"
+    odd = lmflow_cli("odd", "--model", "nowhere")
+    assert (odd.status, odd.stderr) == (
+        2,
+        "lmflow: error: command 'odd': its target fake_lmflow_poll:nothing is no function\n",
+    )
     wrong = lmflow_cli("poll", "--model", tiny_model, "--times", "0")
     assert (wrong.status, wrong.stdout) == (2, "")
     assert "--times: 0 is below the smallest value allowed, 1" in wrong.stderr

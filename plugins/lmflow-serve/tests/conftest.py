@@ -14,7 +14,7 @@ import openai
 import pytest
 import uvicorn
 
-from lmflow_core.api import ChatTemplate, DecodeStep, DecodingSettings, TokenLogprob, option
+from lmflow_core.api import ChatTemplate, DecodeStep, DecodingSettings, TokenLogprob, Tools, option
 from lmflow_core.job import Component
 from lmflow_core.workflows.generate import Talker
 from lmflow_serve.app import Service
@@ -29,6 +29,12 @@ _TEMPLATE = ChatTemplate(
     assistant_header="<|bot|>",
     assistant="{content}<|end|>",
     stop=("<|end|>",),
+    tools=Tools(
+        system="<|system|>{content}{tools}<|end|>",
+        call="<call>{name} {arguments}</call>",
+        before_calls="\n",
+        result="<|user|>result {content}<|end|>",
+    ),
 )
 
 

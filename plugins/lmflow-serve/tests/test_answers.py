@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -165,11 +166,66 @@ def test_what_a_user_types_never_becomes_a_control_token(parrot: Any) -> None:
     assert parrot.client().completions.create(model="parrot", prompt=typed).usage.prompt_tokens == len(typed)
 
 
+TOOL = {"type": "function", "function": {"name": "add"}}
+CALL = '<call>add {"a": 1}</call>'
+
+
+@pytest.mark.parametrize(
+    ("said", "content", "arguments"),
+    [
+        (CALL, None, ['{"a": 1}']),
+        (f"Let me see.\n{CALL}{CALL}", "Let me see.", ['{"a": 1}', '{"a": 1}']),
+        ("No need.", "No need.", []),
+        ('<call>add {"a":', '<call>add {"a":', []),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_calls_of_tools_are_told_apart(
+    parrot: Any, said: str, content: str | None, arguments: list[str], stream: bool
+) -> None:
+    answer = parrot.ask(said, tools=[TOOL], stream=stream)
+    reason = "tool_calls" if arguments else "stop"
+    if stream:
+        chunks = [chunk.choices[0] for chunk in answer]
+        assert ("".join(chunk.delta.content or "" for chunk in chunks) or None) == content
+        calls = [call for chunk in chunks for call in chunk.delta.tool_calls or []]
+        assert [call.index for call in calls] == list(range(len(arguments)))
+        assert [chunk.finish_reason for chunk in chunks if chunk.finish_reason] == [reason]
+    else:
+        (choice,) = answer.choices
+        assert (choice.message.content, choice.finish_reason) == (content, reason)
+        calls = choice.message.tool_calls or []
+    assert [(call.function.name, call.function.arguments) for call in calls] == [("add", a) for a in arguments]
+    assert len({call.id for call in calls}) == len(calls)
+    (prompt,) = parrot.model.prompts
+    assert prompt.startswith(f"<|system|>{json.dumps([TOOL])}<|end|>")
+
+
+def test_a_conversation_goes_on_behind_a_call(parrot: Any) -> None:
+    client = parrot.client()
+    messages: list[Any] = [{"role": "user", "content": CALL}]
+    first = client.chat.completions.create(model="parrot", messages=messages, tools=[TOOL]).choices[0].message
+    messages += [first.model_dump(), {"role": "tool", "tool_call_id": first.tool_calls[0].id, "content": "3"}]
+    answer = client.chat.completions.create(model="parrot", messages=messages, tools=[TOOL])
+    assert parrot.model.prompts[-1].endswith(f"<|bot|>{CALL}<|end|><|user|>result 3<|end|><|bot|>")
+    assert answer.choices[0].message.content == "result 3"
+
+
+def test_without_tools_an_answer_is_content(parrot: Any) -> None:
+    assert parrot.ask(CALL).choices[0].message.content == CALL
+
+
 @pytest.mark.parametrize(
     "fields",
     [
         {"n": 1, "presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "user": "me"},
-        {"tools": [], "response_format": {"type": "text"}, "store": False, "metadata": {"a": "b"}},
+        {
+            "tools": [],
+            "tool_choice": "auto",
+            "response_format": {"type": "text"},
+            "store": False,
+            "metadata": {"a": "b"},
+        },
     ],
 )
 def test_fields_that_ask_for_nothing_are_taken(parrot: Any, fields: dict[str, Any]) -> None:

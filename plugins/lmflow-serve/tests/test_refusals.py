@@ -99,7 +99,8 @@ def test_a_body_that_is_no_json_object(parrot: Any, body: bytes | str) -> None:
         ({"frequency_penalty": 1}, "frequency_penalty", "unsupported_parameter", "is not supported"),
         ({"logit_bias": {"5": 1}}, "logit_bias", "unsupported_parameter", "is not supported"),
         ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_parameter", "is not supp"),
-        ({"tools": [{"type": "function"}]}, "tools", "unsupported_parameter", "'tools' is not supported"),
+        ({"tools": [{"type": "function"}]}, "tools", None, "tools[0] must be"),
+        ({"tool_choice": "required"}, "tool_choice", "unsupported_parameter", "is not supported"),
         ({"warmth": 3}, "warmth", "unknown_parameter", "unknown parameter: 'warmth'"),
     ],
 )

@@ -2,43 +2,128 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from template_golden import CALLS, CHATS, THOUGHTS, WITHOUT_SYSTEM
-from template_shapes import (
-    ANSWER,
-    ANSWER_MORE,
-    ASK,
-    ASK_MORE,
-    BOS,
-    CALL,
-    EOS,
-    NOON,
-    RESULT,
-    SHAPES,
-    SYSTEM,
-    TEMPLATES,
-    THOUGHT,
-    THOUGHT_MORE,
-    TOOLS,
-    TWO_CALLS,
-    marked,
-    rendered,
-    text_of,
-    with_tools_written,
-)
 
 from lmflow_core.api import ChatTemplate, Conversation, Message, Segment, ToolCall, is_trained
 from lmflow_core.encoding import Encoder
 from lmflow_core.testing.tiny import make_tokenizer
 from lmflow_templates import others, plugin
+
+GOLDEN: dict[str, dict[str, str]] = yaml.safe_load(Path(__file__).with_name("golden.yaml").read_text(encoding="utf-8"))
+CHATS, CALLS, THOUGHTS = GOLDEN["chats"], GOLDEN["calls"], GOLDEN["thoughts"]
+WITHOUT_SYSTEM = frozenset(("mistral", "gemma", "orion"))
+
+BOS, EOS = "<s>", "</s>"
+
+
+def load(target: str) -> ChatTemplate:
+    module, _, attribute = target.partition(":")
+    template = getattr(importlib.import_module(module), attribute)
+    assert isinstance(template, ChatTemplate)
+    return template.bind(BOS, EOS)
+
+
+TEMPLATES = {spec.name: load(spec.target) for spec in plugin.lmflow_register_templates()}
+
+ADD = {
+    "type": "function",
+    "function": {
+        "name": "add",
+        "description": "Add two numbers",
+        "parameters": {
+            "type": "object",
+            "properties": {"a": {"type": "number"}, "b": {"type": "number"}},
+            "required": ["a", "b"],
+        },
+    },
+}
+NOW = {
+    "type": "function",
+    "function": {"name": "now", "description": "Té", "parameters": {"type": "object", "properties": {}}},
+}
+TOOLS: tuple[Mapping[str, Any], ...] = (ADD, NOW)
+
+SYSTEM = Message("system", "Be brief.")
+ASK, ANSWER = Message("user", "2 + 3?"), Message("assistant", "5")
+ASK_MORE, ANSWER_MORE = Message("user", "And 2 * 3?"), Message("assistant", "6")
+THOUGHT = Message("assistant", "5", reasoning="2, 3.")
+THOUGHT_MORE = Message("assistant", "6", reasoning="Twice 3.")
+_ADD_CALL, _NOW_CALL = ToolCall("add", {"a": 2, "b": 3}), ToolCall("now", {})
+CALL, TWO_CALLS = (Message("assistant", "", tool_calls=calls) for calls in ((_ADD_CALL,), (_ADD_CALL, _NOW_CALL)))
+SAY_AND_CALL = Message("assistant", "Let me see.", tool_calls=(_ADD_CALL,))
+THINK_AND_CALL = Message("assistant", "", reasoning="Call it.", tool_calls=(_ADD_CALL,))
+RESULT, NOON = Message("tool", "5"), Message("tool", '"noon"')
+
+Shape = tuple[tuple[Message, ...], bool, tuple[Mapping[str, Any], ...]]
+SHAPES: dict[str, Shape] = {
+    "single": ((ASK, ANSWER), False, ()),
+    "several": ((ASK, ANSWER, ASK_MORE, ANSWER_MORE), False, ()),
+    "system": ((SYSTEM, ASK, ANSWER), False, ()),
+    "system, several": ((SYSTEM, ASK, ANSWER, ASK_MORE, ANSWER_MORE), False, ()),
+    "prompt": ((ASK,), True, ()),
+    "system, prompt": ((SYSTEM, ASK), True, ()),
+    "second prompt": ((ASK, ANSWER, ASK_MORE), True, ()),
+    "system, second prompt": ((SYSTEM, ASK, ANSWER, ASK_MORE), True, ()),
+    "thoughts": ((ASK, THOUGHT), False, ()),
+    "thoughts, several": ((ASK, THOUGHT, ASK_MORE, THOUGHT_MORE), False, ()),
+    "thoughts, second prompt": ((ASK, THOUGHT, ASK_MORE), True, ()),
+    "thoughts at first": ((ASK, THOUGHT, ASK_MORE, ANSWER_MORE), False, ()),
+    "tools": ((ASK,), True, TOOLS),
+    "tools, system": ((SYSTEM, ASK), True, TOOLS),
+    "call": ((ASK, CALL), False, TOOLS),
+    "result": ((SYSTEM, ASK, CALL, RESULT), True, TOOLS),
+    "result, answer": ((SYSTEM, ASK, CALL, RESULT, ANSWER), False, TOOLS),
+    "two calls": ((ASK, TWO_CALLS, RESULT, NOON, ANSWER), False, TOOLS),
+    "call after call": ((ASK, CALL, RESULT, CALL, RESULT, ANSWER), False, TOOLS),
+    "text and call": ((ASK, SAY_AND_CALL, RESULT, ANSWER), False, TOOLS),
+    "result, several": ((ASK, CALL, RESULT, ANSWER, ASK_MORE, ANSWER_MORE), False, TOOLS),
+    "thoughts and call": ((ASK, THINK_AND_CALL, RESULT, THOUGHT), False, TOOLS),
+    "thoughts and call, prompt": ((ASK, THINK_AND_CALL, RESULT), True, TOOLS),
+}
+
+
+def text_of(segments: Sequence[Segment]) -> str:
+    return "".join(segment.text for segment in segments)
+
+
+def marked(segments: Sequence[Segment]) -> str:
+    """Return the text with ``⟦…⟧`` around what is trained on."""
+    written = "".join(f"⟦{segment.text}⟧" if segment.trainable else segment.text for segment in segments)
+    return written.replace("⟧⟦", "")
+
+
+def rendered(template: ChatTemplate, shape: Shape) -> str | None:
+    """Return the text of a conversation, or None when the template has no place for something in it."""
+    try:
+        return text_of(template.render(*shape))
+    except ValueError as error:
+        if "no place for" not in str(error):
+            raise
+        return None
+
+
+def with_tools_written(golden: str) -> str:
+    """Put the JSON of the tools in place of their names."""
+    both, each = json.dumps([ADD, NOW], indent=4, ensure_ascii=False), {"ADD": ADD, "NOW": NOW}
+    golden = golden.replace("BOTH4", both)
+    for name, tool in each.items():
+        golden = golden.replace(f"{name}4", json.dumps(tool, indent=4, ensure_ascii=False))
+        golden = golden.replace(f"{name}_FUNCTION", json.dumps(tool["function"], ensure_ascii=False))
+        golden = golden.replace(name, json.dumps(tool, ensure_ascii=False))
+    return golden
+
 
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("lmflow_transformers.tokenizers")
@@ -326,3 +411,59 @@ def _trained_spans(segments: Sequence[Segment]) -> list[tuple[int, int]]:
             spans.append((start, end))
         position = end
     return spans
+
+
+# TRL brings the chat templates of the models it supports, as published, to tell them by their text.
+_TRL = importlib.util.find_spec("trl")
+FOLDER = Path(_TRL.origin).parent / "chat_templates" if _TRL and _TRL.origin else Path("absent")
+
+OFFICIAL = {
+    "llama3.jinja": "llama3",
+    "llama3_1.jinja": "llama3_1",
+    "llama3_2.jinja": "llama3_1",
+    "qwen2_5.jinja": "qwen2_5",
+    "qwen3.jinja": "qwen3",
+    "qwen3_instruct_2507.jinja": "qwen3-instruct",
+    "gemma.jinja": "gemma",
+    "gemma3.jinja": "gemma3",
+    "phi3.jinja": "phi3",
+    "phi3_5.jinja": "phi3",
+    "cohere.jinja": "command_r",
+    "gptoss.jinja": "gpt_oss",
+    "deepseekv3.jinja": "deepseek_r1",
+    "deepseek_r1_distill.jinja": "deepseek_r1",
+    "lfm2.jinja": "internlm2",
+}
+# R1's own template writes no thoughts, not even of the last answer, though its prompt has opened them.
+_WITHOUT_THOUGHTS = frozenset(
+    name for name, (messages, prompt, _) in SHAPES.items() if not prompt and messages[-1].role == "assistant"
+)
+EXPLAINED = {"deepseek_r1": _WITHOUT_THOUGHTS}
+
+
+@pytest.mark.parametrize("file", OFFICIAL)
+def test_it_renders_as_the_models_own_does(file: str) -> None:
+    if not (FOLDER / file).is_file():
+        pytest.skip(f"TRL with {file} is not installed")
+    name = OFFICIAL[file]
+    official = (FOLDER / file).read_text(encoding="utf-8")
+    compared = 0
+    for shape, (messages, prompt, tools) in SHAPES.items():
+        ours = rendered(TEMPLATES[name], SHAPES[shape])
+        own = TOKENIZER.render_chat(messages, prompt, tools, official)
+        if ours is None or own is None or shape in EXPLAINED.get(name, ()):
+            continue
+        assert ours == own, shape
+        compared += 1
+    assert compared >= 4
+
+
+def test_what_is_explained_does_differ() -> None:
+    file = FOLDER / "deepseekv3.jinja"
+    if not file.is_file():
+        pytest.skip("TRL is not installed")
+    for shape in EXPLAINED["deepseek_r1"]:
+        messages, prompt, tools = SHAPES[shape]
+        ours = rendered(TEMPLATES["deepseek_r1"], SHAPES[shape])
+        own = TOKENIZER.render_chat(messages, prompt, tools, file.read_text(encoding="utf-8"))
+        assert ours is None or own is None or ours != own

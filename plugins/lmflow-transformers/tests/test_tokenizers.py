@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from lmflow_core.api import ChatTemplate, Conversation, Message, ModelError, Text
+from lmflow_core.api import ChatTemplate, Conversation, Message, ModelError, Text, ToolCall
 from lmflow_core.encoding import Encoder
 from lmflow_core.testing.tiny import make_tokenizer
 from lmflow_transformers.tokenizers import TransformersTokenizer
@@ -251,6 +252,66 @@ def test_rendering_by_the_tokenizers_own_template() -> None:
     assert tokenizer.render_chat((Message("user", "a"),), True) is None
     tokenizer.inner.chat_template = None
     assert tokenizer.render_chat((Message("user", "a"),), True) is None
+
+
+PHI3 = ChatTemplate(
+    system="<|system|>\n{content}<|end|>\n",
+    user="<|user|>\n{content}<|end|>\n",
+    assistant_header="<|assistant|>\n",
+    assistant="{content}<|end|>",
+    assistant_end="\n",
+    stop=("<|end|>",),
+)
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("build", ["legacy", "first", "byte level", "tiny"])
+def test_marks_that_take_the_white_space_beside_them(build: str, before: bool) -> None:
+    """As Phi 3's do: the ids are those of the whole text."""
+    makers = {"byte level": lambda: byte_level(add_prefix_space=False).inner, "tiny": make_tokenizer}
+    inner = makers[build]() if build in makers else sentence_piece(build).inner
+    marks = ("<|user|>", "<|assistant|>", "<|system|>", "<|end|>")
+    inner.add_tokens([AddedToken(mark, rstrip=True, lstrip=before, normalized=False, special=True) for mark in marks])
+    tokenizer = TransformersTokenizer(inner)
+    assert tokenizer.swallows_space == dict.fromkeys(marks, (before, True))
+    messages = (Message("system", "a "), Message("user", " \n ab a\n"), Message("assistant", " b "))
+    [encoded] = Encoder(tokenizer, PHI3).encode([Conversation(messages)])
+    text = "".join(segment.text for segment in PHI3.render(messages, False))
+    assert list(encoded.input_ids) == inner(text, add_special_tokens=False).input_ids
+
+
+def test_the_opening_token_of_templates_needs_not_open_plain_texts() -> None:
+    tiny = TransformersTokenizer(make_tokenizer())
+    assert (tiny.bos, tiny.bos_token) == (None, "<|im_start|>")
+    assert sentence_piece("legacy").bos_token == "<s>"
+
+
+CALLS = (
+    Message("user", "a"),
+    Message("assistant", "", "r", tool_calls=(ToolCall("f", {"x": 1}), ToolCall("g", {}))),
+    Message("tool", "t"),
+    Message("tool", "u"),
+)
+
+
+def test_calls_thoughts_and_the_date_reach_the_tokenizers_own_template() -> None:
+    tokenizer = TransformersTokenizer(make_tokenizer())
+    jinja = "{{ strftime_now('%d %B %Y, %b, %Y-%m-%d') }} {{ tools|tojson }} {{ messages|tojson }}"
+    text = tokenizer.render_chat(CALLS, True, ({"type": "function"},), jinja)
+    assert text is not None
+    assert text.startswith('26 July 2024, Jul, 2024-07-26 [{"type": "function"}] ')
+    turns = json.loads(text.split("] ", 1)[1])
+    assert [call["id"] for call in turns[1]["tool_calls"]] == ["000000001", "000000002"]
+    assert turns[1]["tool_calls"][0]["function"] == {"name": "f", "arguments": {"x": 1}}
+    assert turns[1]["reasoning_content"] == "r"
+    assert [turn.get("tool_call_id") for turn in turns] == [None, None, "000000001", "000000002"]
+    assert tokenizer.inner.chat_template == tokenizer.chat_template
+
+
+def test_of_several_own_templates_the_default_one() -> None:
+    tokenizer = TransformersTokenizer(make_tokenizer())
+    tokenizer.inner.chat_template = {"default": "{{ messages[0].content }}", "tool_use": "no"}
+    assert tokenizer.render_chat((Message("user", "a"),), True) == "a"
 
 
 def _with_tools(tokenizer: TransformersTokenizer) -> TransformersTokenizer:

@@ -29,6 +29,8 @@ class Answering:
         Raises:
             ApiError: the model, its template or its decoder cannot do what is asked.
         """
+        if asked.tools and self._model.read_calls("") is None:
+            raise invalid("the model's template has no known form for calls of tools", "tools", "unsupported_parameter")
         wanted = self._wanted(asked)
         model = self._configured(asked).changed(max_new_tokens=wanted)
         answer = _prompted(model, asked)
@@ -79,6 +81,6 @@ def _prompted(model: TalkingModel, asked: Asked) -> AnswerStream:
         return model.complete(asked.prompt)
     opening = [] if asked.messages[0].role == "system" else model.opening()
     try:
-        return model.answer([*opening, *asked.messages])
+        return model.answer([*opening, *asked.messages], asked.tools)
     except ValueError as error:
         raise invalid(str(error), "messages") from error

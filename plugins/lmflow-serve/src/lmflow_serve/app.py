@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from lmflow_core.api import TalkingModel
+from lmflow_core.api import TalkingModel, ToolCall
 from lmflow_serve.access import Access
 from lmflow_serve.answering import Answering
 from lmflow_serve.clients import EventStream, Impatient, read_body, until_left
@@ -119,7 +119,8 @@ class Service:
         asked = read(body)
         self._check_model(asked.model)
         job = await self._queued(asked)
-        reply = reply_class(self._name, self._model.model.tokenizer, asked.logprobs is not None)
+        read_calls = self._read_calls if asked.tools else None
+        reply = reply_class(self._name, self._model.model.tokenizer, asked.logprobs is not None, read_calls)
 
         def leave() -> None:
             self._writers.cancel(job)
@@ -128,6 +129,9 @@ class Service:
             return EventStream(_documents(job, reply, asked.include_usage), leave)
         async with until_left(request.receive, leave):
             return await _whole(job, reply)
+
+    def _read_calls(self, text: str) -> tuple[str, tuple[ToolCall, ...]]:
+        return self._model.read_calls(text) or (text, ())
 
     async def _queued(self, asked: Asked) -> Job:
         """Put the answer to a request into the queue, once its prompt is known to fit."""
@@ -155,7 +159,8 @@ async def _documents(job: Job, reply: Reply, include_usage: bool) -> AsyncIterat
         yield document
     try:
         async for piece in job.pieces():
-            yield reply.piece(piece.text, piece.tokens)
+            for document in reply.piece(piece.text, piece.tokens):
+                yield document
     except WritingFailedError:
         yield failed().body
         return

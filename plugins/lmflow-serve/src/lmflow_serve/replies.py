@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from lmflow_core.api import AnswerStream, DrawnToken, Tokenizer
+from lmflow_core.api import AnswerStream, DrawnToken, Tokenizer, ToolCall
 
 Document = dict[str, Any]
+ReadCalls = Callable[[str], tuple[str, tuple[ToolCall, ...]]]
 
 
 class Reply:
-    """One reply of either endpoint. ``tells`` is whether the request asked for probabilities."""
+    """One reply of either endpoint.
+
+    Args:
+        model: name of the model.
+        tokenizer: tells the texts of tokens.
+        tells: whether the request asked for probabilities.
+        read_calls: splits an answer into content and calls, where the request offered tools.
+    """
 
     prefix = ""
     whole_object = ""
     piece_object = ""
 
-    def __init__(self, model: str, tokenizer: Tokenizer, tells: bool) -> None:
+    def __init__(self, model: str, tokenizer: Tokenizer, tells: bool, read_calls: ReadCalls | None = None) -> None:
         self._tokenizer = tokenizer
         self._tells = tells
+        self._read_calls = read_calls
         self._head = {"id": f"{self.prefix}{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
 
     def whole(self, answer: AnswerStream, tokens: Sequence[DrawnToken]) -> Document:
@@ -33,9 +43,9 @@ class Reply:
         """Return what a stream begins with."""
         return ()
 
-    def piece(self, text: str, tokens: Sequence[DrawnToken]) -> Document:
+    def piece(self, text: str, tokens: Sequence[DrawnToken]) -> Iterable[Document]:
         """Return a piece of a stream."""
-        return self._chunk([self._choice(self._content(text), tokens, None)])
+        yield self._chunk([self._choice(self._content(text), tokens, None)])
 
     def ending(self, answer: AnswerStream, include_usage: bool) -> Iterable[Document]:
         """Return what a stream ends with."""
@@ -67,6 +77,50 @@ class ChatReply(Reply):
     prefix = "chatcmpl-"
     whole_object = "chat.completion"
     piece_object = "chat.completion.chunk"
+
+    def __init__(self, model: str, tokenizer: Tokenizer, tells: bool, read_calls: ReadCalls | None = None) -> None:
+        super().__init__(model, tokenizer, tells, read_calls)
+        self._held: list[DrawnToken] = []
+
+    def whole(self, answer: AnswerStream, tokens: Sequence[DrawnToken]) -> Document:
+        """Return the reply of a finished answer, its calls apart from its content."""
+        document = super().whole(answer, tokens)
+        content, calls = self._split(answer.text)
+        if calls:
+            (choice,) = document["choices"]
+            choice["message"] |= {"content": content or None, "tool_calls": calls}
+            choice["finish_reason"] = "tool_calls"
+        return document
+
+    def piece(self, text: str, tokens: Sequence[DrawnToken]) -> Iterable[Document]:
+        """Return a piece of a stream; where tools are offered, an answer is held back until its calls are known."""
+        if self._read_calls is None:
+            yield from super().piece(text, tokens)
+        else:
+            self._held += tokens
+
+    def ending(self, answer: AnswerStream, include_usage: bool) -> Iterable[Document]:
+        """Return what a stream ends with: before the reason, what was held back."""
+        if self._read_calls is None:
+            yield from super().ending(answer, include_usage)
+            return
+        content, calls = self._split(answer.text)
+        if content:
+            yield self._chunk([self._choice({"delta": {"content": content}}, self._held, None)])
+        if calls:
+            listed = [{"index": at, **call} for at, call in enumerate(calls)]
+            yield self._chunk([self._choice({"delta": {"tool_calls": listed}}, (), None)])
+        first, *rest = super().ending(answer, include_usage)
+        if calls:
+            first["choices"][0]["finish_reason"] = "tool_calls"
+        yield from (first, *rest)
+
+    def _split(self, text: str) -> tuple[str, list[Document]]:
+        """Return the content and the calls of an answer."""
+        if self._read_calls is None:
+            return text, []
+        content, calls = self._read_calls(text)
+        return content, [_call(call) for call in calls]
 
     def opening(self) -> Iterable[Document]:
         """Return the piece that says who speaks."""
@@ -119,6 +173,12 @@ def usage(answer: AnswerStream) -> Document:
 def token_text(tokenizer: Tokenizer, number: int) -> str:
     """Return the text of a token as it stands behind others: some tokenizers drop the space before a first one."""
     return tokenizer.decode([number, number])[len(tokenizer.decode([number])) :]
+
+
+def _call(call: ToolCall) -> Document:
+    arguments = json.dumps(call.arguments, ensure_ascii=False)
+    function = {"name": call.name, "arguments": arguments}
+    return {"id": f"call_{uuid.uuid4().hex}", "type": "function", "function": function}
 
 
 def _with_bytes(text: str, logprob: float) -> Document:

@@ -27,9 +27,8 @@ _NOTHING: Mapping[str, tuple[object, ...]] = {
     "modalities": (["text"],),
     "echo": (False,),
     "suffix": ("",),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "parallel_tool_calls": (True, False),
+    "tool_choice": ("auto",),
+    "parallel_tool_calls": (True,),
 }
 # Fields that are about the account of the one who asks, not about the answer.
 _WITHOUT_EFFECT = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key")
@@ -44,6 +43,7 @@ class Asked:
 
     Attributes:
         model: name of the model.
+        tools: the tools that the answer may call.
         options: values of the decoder's options by name.
         max_tokens: longest answer; None leaves it to the server. ``max_tokens_param`` is the field that gave it.
         stop: texts that end the answer, beside those of the server.
@@ -56,6 +56,7 @@ class Asked:
     model: str
     messages: tuple[Message, ...] = ()
     prompt: str | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
     options: Mapping[str, object] = field(default_factory=dict)
     max_tokens: int | None = None
     max_tokens_param: str = "max_tokens"
@@ -82,8 +83,10 @@ def read_chat(body: bytes) -> Asked:
     top = fields.take("top_logprobs", int)
     if top and not tells:
         raise invalid("'top_logprobs' needs 'logprobs' to be true", "top_logprobs")
+    tools = fields.take("tools", list) or []
     fields.end()
     return Asked(
+        tools=tuple(_tool(value, f"tools[{at}]") for at, value in enumerate(tools)),
         messages=tuple(read_message(value, f"messages[{at}]") for at, value in enumerate(messages)),
         max_tokens=_positive(newer if newer is not None else older, "max_tokens"),
         max_tokens_param="max_completion_tokens" if newer is not None else "max_tokens",
@@ -111,6 +114,13 @@ def read_completion(body: bytes) -> Asked:
     logprobs = _logprobs(fields.take("logprobs", int), "logprobs", "completion")
     fields.end()
     return Asked(prompt=prompt, max_tokens=max_tokens, logprobs=logprobs, **common)
+
+
+def _tool(value: object, where: str) -> Mapping[str, Any]:
+    function = value.get("function") if isinstance(value, dict) and value.get("type") == "function" else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise invalid(f'{where} must be {{"type": "function", "function": {{"name": "…", …}}}}', "tools")
+    return {"type": "function", "function": function}
 
 
 def _common(fields: Fields) -> dict[str, Any]:

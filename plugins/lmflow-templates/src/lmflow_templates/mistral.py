@@ -3,7 +3,8 @@
 Before v7 the system prompt stands in a question. The model's own templates put it into the last one, and tools too,
 so that the text of a prompt changes with each turn; and with the answer, they drop the system prompt of v3 altogether.
 Here both stay with the first question, as a prompt must be the beginning of what is trained on. Conversations with
-one question are the same up to the answer.
+one question are the same up to the answer. Those of v3 also leave quotes in a tool's description as they are, which
+is no JSON; here they are escaped.
 """
 
 from __future__ import annotations

@@ -1,0 +1,68 @@
+"""Calls that a template writes are read back as they were, for every template that has a place for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lmflow_core.conversations import Message, ToolCall, is_trained
+from lmflow_core.registry import Catalogue
+from lmflow_core.templates import ChatTemplate
+
+CATALOGUE = Catalogue.discover()
+TOOL = {"type": "function", "function": {"name": "add", "description": "Adds.", "parameters": {"type": "object"}}}
+CALLS = (
+    ToolCall("add", {"a": 1, "b": [2.5, None], "c": {"d": 'ü"} </tool_call>'}}),
+    ToolCall("my.tool-2", {}),
+    ToolCall("add", {"text": "one, two\n{}"}),
+)
+
+
+def _with_tools() -> dict[str, ChatTemplate]:
+    loaded = {
+        name: CATALOGUE.templates.load(name) for name in map(CATALOGUE.templates.unambiguous, CATALOGUE.templates)
+    }
+    return {n: t.bind("<s>", "</s>") for n, t in loaded.items() if isinstance(t, ChatTemplate) and t.tools}
+
+
+TEMPLATES = _with_tools()
+
+
+def _written(template: ChatTemplate, content: str, calls: tuple[ToolCall, ...]) -> str:
+    """Return what a model has to write for an answer, up to its stop."""
+    answer = Message("assistant", content, tool_calls=calls)
+    assert is_trained(answer)
+    segments: Any = template.render([Message("user", "hi"), answer], add_generation_prompt=False, tools=[TOOL])
+    text = "".join(segment.text for segment in segments if segment.trainable)
+    return min((text.split(stop)[0] for stop in template.stop), key=len)
+
+
+def _no_thoughts(template: ChatTemplate) -> str:
+    """Return what a template writes behind a prompt where nothing was thought."""
+    thoughts = template.thoughts
+    return thoughts.text.replace("{content}", "").removeprefix(thoughts.opening) if thoughts else ""
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_calls_are_read_back(name: str) -> None:
+    template = TEMPLATES[name]
+    tools: Any = template.tools
+    for calls in (CALLS[:1], CALLS[1:2], *([CALLS] if tools.several_calls else [])):
+        for content in ("", *(["Let me see."] if tools.content_beside_calls else [])):
+            text = _written(template, content, calls)
+            assert template.read_calls(text.removeprefix(_no_thoughts(template))) == (content, calls)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_what_is_no_call_is_content(name: str) -> None:
+    template = TEMPLATES[name]
+    text = _written(template, "", CALLS[:1])
+    for said in ("", "No need.", text[: len(text) // 2], f"{text} and more", text.replace('"a"', "a")):
+        assert template.read_calls(said) == (said, ())
+
+
+def test_a_template_without_a_place_for_calls_reads_none() -> None:
+    plain: ChatTemplate = CATALOGUE.templates.load("chatml")
+    assert plain.read_calls("hello") is None
+    assert len(TEMPLATES) >= 10
