@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lmflow_core.conversations import Message
-from lmflow_core.data.rows import SUFFIXES, Row, read_rows
+from lmflow_core.data.files import suffix
+from lmflow_core.data.rows import Row, read_rows
 from lmflow_core.dialogue import read_messages
 from lmflow_core.errors import DataError
 
@@ -31,7 +32,7 @@ def read_prompts(file: Path, opening: Sequence[Message] = (), *, raw: bool = Fal
 
 
 def _read(file: Path) -> Iterator[list[Message]]:
-    if file.suffix.lower() not in SUFFIXES:
+    if suffix(file) not in (".json", ".jsonl"):
         yield from ([Message("user", line)] for line in _lines(file) if line.strip())
         return
     for row in read_rows(file):

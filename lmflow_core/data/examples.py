@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,6 +141,9 @@ def _texts(example: Example) -> Iterator[str]:
             for message in part.messages:
                 yield message.content
                 yield message.reasoning or ""
+                for call in message.tool_calls:
+                    yield call.name + json.dumps(dict(call.arguments), ensure_ascii=False, default=str)
+            yield from (json.dumps(dict(tool), ensure_ascii=False, default=str) for tool in part.tools)
         else:
             yield from (value for value in vars(part).values() if isinstance(value, str))
             yield from part.texts if isinstance(part, Candidates) else ()

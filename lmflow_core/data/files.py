@@ -10,7 +10,7 @@ import lzma
 import re
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -19,6 +19,7 @@ from lmflow_core.errors import DataError
 TEXT_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".txt")
 _COMPRESSIONS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w./-]+)?")
+_BROKEN = (gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError)
 _CHUNK = 1 << 18
 
 
@@ -77,8 +78,8 @@ def opened_text(file: Path) -> Iterator[IO[str]]:
         with _opened_bytes(file) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as text:
             yield text
     except UnicodeDecodeError as error:
-        raise DataError(f"not UTF-8 ({_bad_byte(file)}); convert it to UTF-8", file=file) from error
-    except (gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
+        raise DataError(f"not UTF-8 ({_bad_byte(file) or error.reason}); convert it to UTF-8", file=file) from error
+    except _BROKEN as error:
         raise DataError(f"the compressed file is broken: {error}", file=file) from error
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}", file=file) from error
@@ -89,11 +90,14 @@ def _opened_bytes(file: Path) -> IO[bytes]:
     return cast(IO[bytes], opener(file, "rb") if opener else file.open("rb"))
 
 
-def _bad_byte(file: Path) -> str:
-    """Tell where a file stops being UTF-8. The error of a stream only knows the place in its own buffer."""
+def _bad_byte(file: Path) -> str | None:
+    """Tell where a file stops being UTF-8, or None where it cannot be read that far.
+
+    The error of a stream only knows the place in its own buffer.
+    """
     decoder = codecs.getincrementaldecoder("utf-8")()
     offset, line = 0, 1
-    with _opened_bytes(file) as stream:
+    with suppress(*_BROKEN, OSError), _opened_bytes(file) as stream:
         while True:
             chunk = stream.read(_CHUNK)
             pending, _ = decoder.getstate()
@@ -104,3 +108,4 @@ def _bad_byte(file: Path) -> str:
                 return f"{error.reason} at byte {offset - len(pending) + error.start}, line {line}"
             offset += len(chunk)
             line += chunk.count(b"\n")
+    return None

@@ -72,7 +72,7 @@ def _read_lines(file: Path, stream: IO[str], on_error: OnError) -> Iterator[_Num
         number += 1
         try:
             value = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             on_error(DataError(f"broken JSON: {_reason(error)}", file=file, row=number))
         else:
             yield number, value, None
@@ -81,7 +81,7 @@ def _read_lines(file: Path, stream: IO[str], on_error: OnError) -> Iterator[_Num
 def _reason(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return error.msg.removesuffix(" at").removesuffix(" starting")
-    return "nested too deeply"
+    return "nested too deeply" if isinstance(error, RecursionError) else "a number has too many digits"
 
 
 def _json_type(value: object) -> str:
@@ -168,7 +168,7 @@ class _Scanner:
         while True:
             try:
                 value, end = self._decoder.raw_decode(self._buffer, self._position)
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:
                 if self._final(error) or not self._fill():
                     raise self._broken(_reason(error)) from error
                 continue
@@ -178,9 +178,9 @@ class _Scanner:
             self._position = end
             return value
 
-    def _final(self, error: json.JSONDecodeError | RecursionError) -> bool:
+    def _final(self, error: ValueError | RecursionError) -> bool:
         """Whether no text that may still come can mend an error."""
-        if isinstance(error, RecursionError):
+        if not isinstance(error, json.JSONDecodeError):
             return True
         return not error.msg.startswith("Unterminated") and error.pos < len(self._buffer) - _LONGEST_CUT
 

@@ -38,7 +38,7 @@ class EncodedRows:
         rows = cls()
         try:
             rows._input_ids, rows._labels, rows._ends = (_mapped(folder / name, code) for name, code in _FIELDS.items())
-        except OSError:
+        except (OSError, TypeError):  # a file that ends within an integer cannot be cast
             return None
         rows._digest = meta["fingerprint"]
         whole = len(rows) == meta["rows"] and len(rows._input_ids) == len(rows._labels) == meta["tokens"]

@@ -173,6 +173,7 @@ def test_a_prompt_that_begins_like_the_last_one_is_not_evaluated_again(
     answer = _answer(LlamaCppDecoder(), model, prompt, 8)
     longer = [*prompt, *answer, 90, 91]
     session = model.session(64)
+    model.give_back(session)
     sizes: list[int] = []
     evaluate = session.evaluate
     monkeypatch.setattr(session, "evaluate", lambda ids, **more: (sizes.append(len(ids)), evaluate(ids, **more))[1])
@@ -180,6 +181,17 @@ def test_a_prompt_that_begins_like_the_last_one_is_not_evaluated_again(
     assert sizes[0] <= 3
     monkeypatch.undo()
     assert again == _answer(LlamaCppDecoder(), _opened(exported("qwen3")), longer, 8)
+
+
+def test_answers_written_at_once_do_not_disturb_each_other(exported: Exported) -> None:
+    model = _opened(exported("qwen3"))
+    prompts = [list(range(start, start + 20)) for start in (40, 90, 140)]
+    expected = [_answer(LlamaCppDecoder(), _opened(exported("qwen3")), prompt, 16) for prompt in prompts]
+    running = [
+        LlamaCppDecoder().decode(model, prompt, max_new_tokens=16, stop_ids=frozenset(), seed=1) for prompt in prompts
+    ]
+    interleaved = list(zip(*running, strict=True))
+    assert [[token for step in steps for token in step.ids] for steps in zip(*interleaved, strict=True)] == expected
 
 
 def test_a_prompt_cache_on_the_disk_is_used_by_the_next_run(exported: Exported, tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def test_text_and_mask_of_a_chat(name: str) -> None:
     assert marked(TEMPLATES[name].render(messages, False)) == CHATS[name]
 
 
-@pytest.mark.parametrize("name", WITHOUT_SYSTEM)
+@pytest.mark.parametrize("name", sorted(WITHOUT_SYSTEM))
 def test_a_system_prompt_has_no_place_everywhere(name: str) -> None:
     with pytest.raises(ValueError, match=r"^the template has no place for a system message$"):
         TEMPLATES[name].render((SYSTEM, ASK), True)

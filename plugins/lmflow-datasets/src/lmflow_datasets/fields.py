@@ -41,12 +41,15 @@ def number(row: Mapping[str, Any], name: str) -> float:
     """Return a numeric field.
 
     Raises:
-        ValueError: it is missing or not a number.
+        ValueError: it is missing, not a number, or beyond what a float holds.
     """
     value = field(row, name)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"the field {name!r} must be a number, not {type_name(value)}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ValueError(f"the field {name!r} is a number too large") from error
 
 
 def truth(row: Mapping[str, Any], name: str) -> bool:

@@ -42,7 +42,23 @@ class LlamaCppDecoder:
             ModelError: the prompt and the answer do not fit into memory.
         """
         options = self._options
-        session = model.session(len(prompt) + max_new_tokens + options.prompt_lookup, options.threads)
+        room = len(prompt) + max_new_tokens + options.prompt_lookup
+        session = model.session(room, options.threads, prompt)
+        try:
+            yield from self._decoded(model, session, prompt, max_new_tokens, stop_ids, seed)
+        finally:
+            model.give_back(session)
+
+    def _decoded(
+        self,
+        model: LlamaCppModel,
+        session: Session,
+        prompt: Sequence[int],
+        max_new_tokens: int,
+        stop_ids: frozenset[int],
+        seed: int,
+    ) -> Iterator[DecodeStep]:
+        options = self._options
         cache = _PromptCache(options.prompt_cache, model, session)
         cache.load()
         cached = session.reuse(prompt)

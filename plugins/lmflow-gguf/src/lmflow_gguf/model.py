@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -16,8 +17,7 @@ from lmflow_gguf.tokenizer import GgufTokenizer
 class LlamaCppModel:
     """A model that llama.cpp runs on the processor.
 
-    ``session`` is the context that decoders use; it stays between answers, so that a prompt that begins like the last
-    one is not evaluated again.
+    Contexts stay between answers, so that a prompt that begins like an earlier one is not evaluated again.
     """
 
     folder: Path | None = None
@@ -28,7 +28,8 @@ class LlamaCppModel:
         self.adapter = adapter
         self.tokenizer = GgufTokenizer(file)
         self._weights: Weights | None = None
-        self._session: Session | None = None
+        self._lock = threading.Lock()
+        self._idle: list[Session] = []
 
     @cached_property
     def context_length(self) -> int | None:
@@ -53,12 +54,24 @@ class LlamaCppModel:
         if self._weights is None:
             self._weights = Weights(self.file)
 
-    def session(self, length: int, threads: int | None = None) -> Session:
-        """Return a context with room for some tokens: the last one, cache and all, while it is long enough."""
-        if self._session is None or self._session.length < length:
-            self._session = None
-            self._session = Session(self.weights, length, threads=threads, adapter=self.adapter)
-        return self._session
+    def session(self, length: int, threads: int | None = None, prompt: Sequence[int] = ()) -> Session:
+        """Return a context with room for some tokens, for one user at a time: :meth:`give_back` it afterwards.
+
+        It is the one given back whose cache begins most like the prompt, or a new one.
+        """
+        with self._lock:
+            fitting = [session for session in self._idle if session.length >= length]
+            if fitting:
+                best = max(fitting, key=lambda session: session.in_common(prompt))
+                self._idle.remove(best)
+                return best
+            self._idle.clear()  # too short for what is asked today
+        return Session(self.weights, length, threads=threads, adapter=self.adapter)
+
+    def give_back(self, session: Session) -> None:
+        """Let another answer use a context, and what is in its cache."""
+        with self._lock:
+            self._idle.append(session)
 
     def score(self, examples: Iterable[Encoded]) -> Iterator[Score]:
         """Yield each example's summed NLL, computed with the cache in float32."""

@@ -183,20 +183,20 @@ class Session:
 
     def keep(self, count: int) -> None:
         """Forget all but the first tokens of the cache."""
-        if count < len(self.tokens):
-            if not self._lib.llama_memory_seq_rm(self._memory, 0, count, -1):
-                self._lib.llama_memory_clear(self._memory, True)  # a model that cannot forget a part
-                count = 0
-            del self.tokens[count:]
+        # Asked for even when nothing is left over: an evaluation that failed may have left what is not in the list.
+        if not self._lib.llama_memory_seq_rm(self._memory, 0, count, -1):
+            self._lib.llama_memory_clear(self._memory, True)  # a model that cannot forget a part
+            count = 0
+        del self.tokens[count:]
+
+    def in_common(self, ids: Sequence[int]) -> int:
+        """Return how many tokens of the cache begin some ids, at most all but the last."""
+        pairs = enumerate(zip(self.tokens, ids[:-1], strict=False))
+        return next((at for at, (cached, wanted) in pairs if cached != wanted), min(len(self.tokens), len(ids[:-1])))
 
     def reuse(self, ids: Sequence[int]) -> int:
         """Keep of the cache what begins some ids, at most all but the last; return how many tokens that is."""
-        same = 0
-        for cached, wanted in zip(self.tokens, ids[:-1], strict=False):
-            if cached != wanted:
-                break
-            same += 1
-        self.keep(same)
+        self.keep(self.in_common(ids))
         return len(self.tokens)
 
     def evaluate(self, ids: Sequence[int], *, outputs: bool = False) -> None:

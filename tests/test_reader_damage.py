@@ -1,0 +1,94 @@
+"""Whatever a file holds, reading it gives examples or errors that name the file: never anything else."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from lmflow_core.contracts import Encoded
+from lmflow_core.data.examples import ExampleReader
+from lmflow_core.data.store import EncodedRows, RowWriter
+from lmflow_core.errors import DataError
+from lmflow_core.registry import Catalogue
+
+_CALL = {"function": {"name": "f", "arguments": {"x": "\ud800"}}}
+_TURNS = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
+_ROWS: list[object] = [
+    {"instruction": "Say", "input": "it", "output": "said", "history": [["a", "b"]]},
+    {"messages": _TURNS},
+    {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}], "tools": "[]"},
+    {"prompt": "p", "chosen": "c", "rejected": "r"},
+    {"value": 1.5},
+]
+
+
+@pytest.fixture(scope="module")
+def catalogue() -> Catalogue:
+    return Catalogue.discover()
+
+
+def _errors(file: Path, catalogue: Catalogue) -> list[DataError]:
+    found: list[DataError] = []
+    for _ in ExampleReader(catalogue, on_error=found.append).read([file]):
+        pass
+    assert all(error.file == file and error.problem for error in found)
+    return found
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+def test_a_number_too_long_to_read_is_one_error(tmp_path: Path, catalogue: Catalogue, suffix: str) -> None:
+    file = tmp_path / f"rows{suffix}"
+    row = '{"value": ' + "9" * 5000 + "}"
+    file.write_text(row if suffix == ".jsonl" else f"[{row}]")
+    assert [error.row for error in _errors(file, catalogue)] == [1]
+
+
+def test_a_number_beyond_floats_is_one_error(tmp_path: Path, catalogue: Catalogue) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"value": ' + "9" * 400 + '}\n{"value": 1}\n')
+    assert [error.row for error in _errors(file, catalogue)] == [1]
+
+
+def test_half_a_character_in_a_tool_call_is_one_error(tmp_path: Path, catalogue: Catalogue) -> None:
+    file = tmp_path / "rows.jsonl"
+    turns = [_TURNS[0], {"role": "assistant", "content": None, "tool_calls": [_CALL]}]
+    file.write_text(json.dumps({"messages": turns}))
+    assert [error.row for error in _errors(file, catalogue)] == [1]
+
+
+def test_a_packed_file_that_is_broken_and_not_utf8_is_one_error(tmp_path: Path, catalogue: Catalogue) -> None:
+    file = tmp_path / "rows.jsonl.gz"
+    file.write_bytes(gzip.compress(b'{"text": "\xff"}\n' + random.Random(0).randbytes(50_000))[:-9])
+    assert len(_errors(file, catalogue)) == 1
+
+
+def test_cached_rows_cut_within_an_integer_are_not_whole(tmp_path: Path) -> None:
+    writer = RowWriter(tmp_path)
+    writer.append(Encoded([1, 2], [1, 2]))
+    writer.close({})
+    labels = tmp_path / "labels"
+    labels.write_bytes(labels.read_bytes()[:-1])
+    assert EncodedRows.mapped(tmp_path) is None
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv", ".tsv", ".txt", ".jsonl.gz"])
+def test_mutated_files_give_examples_or_errors(tmp_path: Path, catalogue: Catalogue, suffix: str) -> None:
+    generator = random.Random(suffix)
+    lines = [json.dumps(row) for row in _ROWS]
+    for number in range(60):
+        whole = f"[{','.join(lines)}]" if suffix == ".json" else "\n".join(generator.sample(lines, len(lines)))
+        content = bytearray(gzip.compress(whole.encode()) if suffix.endswith(".gz") else whole.encode())
+        for _ in range(generator.randint(1, 6)):
+            at = generator.randrange(len(content))
+            if generator.random() < 0.5:
+                content[at] = generator.randrange(256)
+            else:
+                del content[at : at + generator.randint(1, 20)]
+            content = content or bytearray(b"[")
+        file = tmp_path / f"{number}{suffix}"
+        file.write_bytes(content)
+        _errors(file, catalogue)
