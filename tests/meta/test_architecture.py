@@ -31,6 +31,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "finding",
         "opening",
         "answers",
+        "dialogue",
+        "prompts",
     ),
     ("workflows",),
     ("cli", "__main__"),
