@@ -48,7 +48,9 @@ class SamplingDecoder:
             fresh = self._draw(processors(ids, logits), generator)
             ids = torch.cat([ids, fresh], dim=1)
             token = int(fresh)
-            yield DecodeStep((token,), logprobs=self._logprobs(logits[0], token))
+            asked = self._options.logprobs
+            logprobs = () if asked is None else (token_logprob(logits[0], token, asked),)
+            yield DecodeStep((token,), logprobs=logprobs)
             if token in stop_ids:
                 return
 
@@ -57,13 +59,13 @@ class SamplingDecoder:
             return scores.argmax(-1, keepdim=True)
         return torch.multinomial(scores.softmax(-1), 1, generator=generator)
 
-    def _logprobs(self, logits: torch.Tensor, token: int) -> tuple[TokenLogprob, ...]:
-        if self._options.logprobs is None:
-            return ()
-        logprobs = logits.log_softmax(-1)
-        best = logprobs.topk(min(self._options.logprobs, len(logprobs)))
-        alternatives = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        return (TokenLogprob(float(logprobs[token]), tuple(alternatives)),)
+
+def token_logprob(logits: torch.Tensor, token: int, alternatives: int) -> TokenLogprob:
+    """Return how likely a model found a token, by its logits (vocabulary,), with the likeliest alternatives."""
+    logprobs = logits.log_softmax(-1)
+    best = logprobs.topk(min(alternatives, len(logprobs)))
+    told = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return TokenLogprob(float(logprobs[token]), tuple(told))
 
 
 def logits_processors(options: SamplingOptions) -> LogitsProcessorList:
