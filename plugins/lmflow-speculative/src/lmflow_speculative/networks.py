@@ -64,7 +64,19 @@ def first_layers(base: Any, count: int | None) -> Any:
     count = max(len(layers) // 3, 1) if count is None else count
     if count >= len(layers):
         raise RequestError(f"--draft-layers {count}: the model has {len(layers)} layers; draft with fewer")
-    return _with(base, name, _with(decoder, "layers", layers[:count]))
+    short = _with(base, name, _with(decoder, "layers", layers[:count]))
+    short.config = _of_layers(base.config, count)
+    return short
+
+
+def _of_layers(config: Any, count: int) -> Any:
+    """Return a configuration of fewer layers: a cache is made by it."""
+    shorter = copy.deepcopy(config)
+    text = shorter.get_text_config()
+    text.num_hidden_layers = count
+    if getattr(text, "layer_types", None):
+        text.layer_types = text.layer_types[:count]
+    return shorter
 
 
 def _with(module: Any, name: str, child: Any) -> Any:
