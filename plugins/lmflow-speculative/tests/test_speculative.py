@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, MambaConfig, MambaForCausalLM, MistralConfig, MistralForCausalLM
 
 from lmflow_core.api import DecodeStep, ModelError, ModelSettings, RequestError
 from lmflow_core.testing.tiny import make_tiny_model
@@ -124,7 +124,7 @@ class _Scripted:
 def _scripted(model: CausalModel, prompt: list[int], text: Sequence[int], count: int, stop: frozenset[int]) -> Any:
     options = SamplingOptions()
     drawing = Drawing(options, torch.Generator())
-    network = CachedNetwork(model.network, model.base.config, model.device)
+    network = CachedNetwork(model.network, model.device)
     with torch.inference_mode():
         return list(
             checked(
@@ -301,7 +301,7 @@ def _drawn(
         drawing = Drawing(options, torch.Generator().manual_seed(seed))
         with torch.inference_mode():
             steps = checked(
-                CachedNetwork(LARGE, LARGE.config, CPU) if cached else TARGET,
+                CachedNetwork(LARGE, CPU) if cached else TARGET,
                 make_drafter(drawing),
                 drawing,
                 Pace(4, 0.0),
@@ -357,7 +357,7 @@ def test_tokens_follow_the_processed_distribution(name: str, values: dict[str, A
 def test_so_do_tokens_of_networks_with_caches() -> None:
     def cached(drawing: Drawing) -> Any:
         short = first_layers(LARGE, 2)
-        return NetworkDrafter(CachedNetwork(short, short.config, CPU), drawing, VOCABULARY, 0.0)
+        return NetworkDrafter(CachedNetwork(short, CPU), drawing, VOCABULARY, 0.0)
 
     options = SamplingOptions(temperature=1.0, top_k=3)
     answers = _drawn(cached, options, 2, draws=300, cached=True)
@@ -446,6 +446,14 @@ def test_as_many_layers_as_the_model_has_are_refused(model: CausalModel) -> None
     decoder = SelfSpeculativeDecoder(SelfSpeculativeOptions(draft_layers=3))
     with pytest.raises(RequestError, match="the model has 3 layers; draft with fewer"):
         _steps(decoder, model, [5, 6], 3)
+
+
+def test_a_model_with_a_running_state_is_refused() -> None:
+    torch.manual_seed(0)
+    network = MambaForCausalLM(MambaConfig(vocab_size=20, hidden_size=16, num_hidden_layers=2, state_size=4))
+    model: Any = SimpleNamespace(network=network, base=network, device=CPU, reference="mamba")
+    with pytest.raises(ModelError, match="mamba keeps a running state"):
+        _steps(PromptLookupDecoder(), model, [5, 6], 3)
 
 
 def test_first_layers_share_every_weight_and_leave_the_model_as_it_is() -> None:

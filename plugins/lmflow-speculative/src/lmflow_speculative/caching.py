@@ -14,16 +14,15 @@ class CachedNetwork:
 
     Args:
         network: what is called, perhaps wrapped by an adapter.
-        config: the configuration of the model inside.
         device: where it is.
     """
 
-    def __init__(self, network: Any, config: Any, device: torch.device) -> None:
+    def __init__(self, network: Any, device: torch.device) -> None:
         self._network = network
         self._device = device
-        self._cache = DynamicCache(config=config)
-        # Layers with a sliding window keep what they may have to go back to only when they are told.
-        self._cache.activate_past_recording()
+        # Without a configuration every layer keeps all it saw. One with a sliding window masks what it cannot see,
+        # and so it can go back as far as a draft was wrong.
+        self._cache = DynamicCache()
         self._seen: list[int] = []
 
     def logits(self, ids: Sequence[int], count: int) -> torch.Tensor:
@@ -32,8 +31,7 @@ class CachedNetwork:
         What the text shares with the one before is not evaluated again.
         """
         kept = min(self._shared(ids), len(ids) - count)
-        if self._seen:
-            # Told also when nothing goes: a layer with a window drops then what no later token sees.
+        if kept < len(self._seen):
             self._cache.crop(kept - len(self._seen))
         fresh = torch.tensor([list(ids[kept:])], device=self._device)
         output = self._network(input_ids=fresh, past_key_values=self._cache, use_cache=True, logits_to_keep=count)

@@ -14,7 +14,7 @@ from lmflow_speculative.checking import checked
 from lmflow_speculative.drafters import LookupDrafter, NetworkDrafter
 from lmflow_speculative.drafts import Drafter
 from lmflow_speculative.drawing import Drawing
-from lmflow_speculative.networks import check_vocabulary, draft_model, first_layers, parameters
+from lmflow_speculative.networks import check_attention, check_vocabulary, draft_model, first_layers, parameters
 from lmflow_speculative.options import (
     DraftModelOptions,
     DrawingOptions,
@@ -60,11 +60,12 @@ class _DraftingDecoder(ABC):
                 f"the rotary positions of {model.reference} depend on the length of the text, so drafts would change "
                 "the answer: use --decoder sampling"
             )
+        check_attention(model.base, model.reference)
         options = _sampling_options(self._drawing_options)
         drawing = Drawing(options, torch.Generator(model.device).manual_seed(seed))
         drafter = self._drafter(model, drawing)
         yield from checked(
-            CachedNetwork(model.network, model.base.config, model.device),
+            CachedNetwork(model.network, model.device),
             drafter,
             drawing,
             Pace(self._drawing_options.draft_length, drafter.cost),
@@ -97,7 +98,8 @@ class DraftModelDecoder(_DraftingDecoder):
         dtype = str(model.dtype).removeprefix("torch.")
         draft = draft_model(self._options.draft_model, str(model.device), dtype)
         check_vocabulary(model, draft)
-        network = CachedNetwork(draft.network, draft.base.config, draft.device)
+        check_attention(draft.base, draft.reference)
+        network = CachedNetwork(draft.network, draft.device)
         cost = parameters(draft.base) / parameters(model.base)
         return NetworkDrafter(network, drawing, _vocabulary(model), cost)
 
@@ -111,7 +113,7 @@ class SelfSpeculativeDecoder(_DraftingDecoder):
 
     def _drafter(self, model: CausalModel, drawing: Drawing) -> Drafter:
         short = first_layers(model.base, self._options.draft_layers)
-        network = CachedNetwork(short, short.config, model.device)
+        network = CachedNetwork(short, model.device)
         cost = parameters(short) / parameters(model.base)
         return NetworkDrafter(network, drawing, _vocabulary(model), cost)
 

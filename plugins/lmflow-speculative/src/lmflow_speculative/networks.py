@@ -11,6 +11,8 @@ import torch
 from lmflow_core.api import ModelError, ModelSettings, RequestError
 from lmflow_transformers.api import CausalModel, CausalModelLoader
 
+_BY_POSITION = frozenset(("full_attention", "sliding_attention", "chunked_attention"))
+
 
 @lru_cache(maxsize=1)
 def draft_model(reference: str, device: str, dtype: str) -> CausalModel:
@@ -42,6 +44,20 @@ def check_vocabulary(model: CausalModel, draft: CausalModel) -> None:
     )
 
 
+def check_attention(base: Any, reference: str) -> None:
+    """Check that a model can forget the end of a text: that all it knows of one is keys and values by position.
+
+    Raises:
+        ModelError: some of its layers keep a running state.
+    """
+    kinds = getattr(base.config.get_text_config(), "layer_types", None) or ()
+    if getattr(base, "_is_stateful", False) or not _BY_POSITION.issuperset(kinds):
+        raise ModelError(
+            f"{reference} keeps a running state, from which a refused draft cannot be taken back: "
+            "use --decoder sampling"
+        )
+
+
 def first_layers(base: Any, count: int | None) -> Any:
     """Return a view of a model that ends behind its first layers: final norm and head follow at once.
 
@@ -64,19 +80,7 @@ def first_layers(base: Any, count: int | None) -> Any:
     count = max(len(layers) // 3, 1) if count is None else count
     if count >= len(layers):
         raise RequestError(f"--draft-layers {count}: the model has {len(layers)} layers; draft with fewer")
-    short = _with(base, name, _with(decoder, "layers", layers[:count]))
-    short.config = _of_layers(base.config, count)
-    return short
-
-
-def _of_layers(config: Any, count: int) -> Any:
-    """Return a configuration of fewer layers: a cache is made by it."""
-    shorter = copy.deepcopy(config)
-    text = shorter.get_text_config()
-    text.num_hidden_layers = count
-    if getattr(text, "layer_types", None):
-        text.layer_types = text.layer_types[:count]
-    return shorter
+    return _with(base, name, _with(decoder, "layers", layers[:count]))
 
 
 def _with(module: Any, name: str, child: Any) -> Any:
