@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, MambaConfig, MambaForCausalLM, MistralConfig, MistralForCausalLM
 
 from lmflow_core.api import DecodeStep, ModelError, ModelSettings, RequestError
@@ -189,6 +190,18 @@ def test_logprobs_are_those_of_the_model(name: str, model: CausalModel, make: Ma
     for logprob, token, row in zip(told, ids, rows, strict=True):
         assert logprob.logprob == pytest.approx(float(row[token]), abs=1e-4)
         assert [token for token, _ in logprob.alternatives] == row.topk(2).indices.tolist()
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_an_adapter_takes_part_in_drafts_and_checks(name: str, folder: Path, make: MakeDecoder) -> None:
+    model = _opened(folder)
+    before = _ids(_steps(SamplingDecoder(), model, [5, 6, 7], 20))
+    torch.manual_seed(0)
+    config = LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+    model.network = get_peft_model(model.network, config).eval()
+    expected = _ids(_steps(SamplingDecoder(), model, [5, 6, 7], 20))
+    assert expected != before
+    assert _ids(_steps(make(name), model, [5, 6, 7], 20)) == expected
 
 
 def test_windows_forget_what_was_refused() -> None:
