@@ -434,6 +434,12 @@ def test_the_pace_rises_falls_and_rests() -> None:
     assert pace.length() > 0
 
 
+def test_a_draft_model_that_is_not_named_is_asked_for(folder: Path, lmflow_cli: Callable[..., Any]) -> None:
+    result = lmflow_cli("generate", "--model", folder, "--prompt", "hello", "--decoder", "speculative")
+    assert result.status == 2
+    assert "--decoder speculative needs --draft-model REF" in result.stderr
+
+
 def test_another_vocabulary_is_refused(model: CausalModel, tmp_path: Path) -> None:
     other = make_tiny_model(tmp_path / "other")
     file = other / "tokenizer.json"

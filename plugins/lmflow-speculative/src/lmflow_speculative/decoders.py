@@ -88,15 +88,21 @@ class PromptLookupDecoder(_DraftingDecoder):
 
 
 class DraftModelDecoder(_DraftingDecoder):
-    """Drafts are drawn from a second, smaller model."""
+    """Drafts are drawn from a second, smaller model.
 
-    def __init__(self, options: DraftModelOptions) -> None:
-        self._options = options
+    Raises:
+        RequestError: no draft model is named.
+    """
+
+    def __init__(self, options: DraftModelOptions | None = None) -> None:
+        if options is None or options.draft_model is None:
+            raise RequestError("--decoder speculative needs --draft-model REF: a smaller model with the same tokenizer")
+        self._reference = options.draft_model
         super().__init__(options)
 
     def _drafter(self, model: CausalModel, drawing: Drawing) -> Drafter:
         dtype = str(model.dtype).removeprefix("torch.")
-        draft = draft_model(self._options.draft_model, str(model.device), dtype)
+        draft = draft_model(self._reference, str(model.device), dtype)
         check_vocabulary(model, draft)
         check_attention(draft.base, draft.reference)
         network = CachedNetwork(draft.network, draft.device)

@@ -33,7 +33,9 @@ class PromptLookupOptions(DrawingOptions):
 class DraftModelOptions(DrawingOptions):
     """Options of decoding with a draft model."""
 
-    draft_model: str = option(help="The model that drafts: a folder, a hub name or a GGUF file, same vocabulary.")
+    draft_model: str | None = option(
+        None, help="The model that drafts, needed: a folder, a hub name or a GGUF file; same vocabulary."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
