@@ -275,7 +275,7 @@ SMALL: Any = _Remembering(_small_network(1, 1))
 FIRST: Any = _Remembering(first_layers(LARGE, 2))
 CPU = torch.device("cpu")
 MakeDrafter = Callable[[Drawing], Any]
-DRAWS = 1500
+DRAWS = 1000
 
 
 def _lookup(drawing: Drawing) -> Any:
