@@ -132,7 +132,7 @@ def _scripted(model: CausalModel, prompt: list[int], text: Sequence[int], count:
                 network,
                 _Scripted(text),
                 drawing,
-                Pace(8, 0.0),
+                Pace(8, 0.0, "cuda"),
                 prompt,
                 options,
                 max_new_tokens=count,
@@ -317,7 +317,7 @@ def _drawn(
                 CachedNetwork(LARGE, CPU) if cached else TARGET,
                 make_drafter(drawing),
                 drawing,
-                Pace(4, 0.0),
+                Pace(4, 0.0, "cuda"),
                 PROMPT,
                 options,
                 max_new_tokens=length,
@@ -416,7 +416,7 @@ def test_a_lookup_that_grows_knows_what_a_new_one_would() -> None:
 
 
 def test_the_pace_rises_falls_and_rests() -> None:
-    pace = Pace(5, 0.2)
+    pace = Pace(5, 0.2, "cuda")
     lengths = []
     for _ in range(4):
         lengths.append(pace.length())
@@ -432,6 +432,16 @@ def test_the_pace_rises_falls_and_rests() -> None:
         pass
     pace.tell(length, length)
     assert pace.length() > 0
+
+
+@pytest.mark.parametrize(("device", "goes_on"), [("cuda", True), ("cpu", False)])
+def test_checking_costs_more_on_a_processor(device: str, goes_on: bool) -> None:
+    pace = Pace(8, 0.0, device)
+    drafted = []
+    for _ in range(300):
+        drafted.append(pace.length())
+        pace.tell(drafted[-1], len(drafted) % 2)  # half a token a draft
+    assert (sum(length > 0 for length in drafted) > 250) is goes_on
 
 
 def test_a_draft_model_that_is_not_named_is_asked_for(folder: Path, lmflow_cli: Callable[..., Any]) -> None:

@@ -68,7 +68,7 @@ class _DraftingDecoder(ABC):
             CachedNetwork(model.network, model.device),
             drafter,
             drawing,
-            Pace(self._drawing_options.draft_length, drafter.cost),
+            Pace(self._drawing_options.draft_length, drafter.cost, model.device.type),
             prompt,
             options,
             max_new_tokens=max_new_tokens,

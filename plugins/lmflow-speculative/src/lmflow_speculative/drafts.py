@@ -27,8 +27,8 @@ class Drafter(Protocol):
     """Proposes tokens for one answer; it may keep a cache of the text it has seen.
 
     Attributes:
-        cost: of one drafted token, in passes of the model that checks it. Where a smaller share is accepted, drafting
-            does not pay.
+        cost: of one drafted token, in passes of the model that checks it. Drafting rests where it costs more than it
+            gains.
     """
 
     cost: float

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-_FIRST = 3
+_SHORTEST = 3
 _MEMORY = 0.75
-_SHORTEST_REST, _LONGEST_REST = 8, 64
-# A pass over several tokens takes somewhat longer than one over a single token.
-_CHECKING = 0.1
+_CREDIT = 0.5
+_SHORTEST_REST, _LONGEST_REST = 4, 64
+# What a pass that checks a draft takes beyond a pass over one token, in such passes, whatever the draft's length. A
+# processor multiplies a matrix with few vectors much slower than with one; a GPU waits for the weights in both cases.
+_SURCHARGE = {"cpu": 0.7}
+_SURCHARGE_ELSEWHERE = 0.1
 
 
 class Pace:
     """The length of the next draft, from how the ones before fared.
 
-    The length rises by one with a draft that held whole and falls by one with any other. When the share of accepted
-    tokens, averaged over the last drafts, falls below the cost of a drafted token, drafting rests for some passes; if
-    the first draft behind a rest fails too, the next rest is twice as long.
+    The length rises by one with a draft that held whole and falls by one with any other. A draft gains the tokens that
+    were accepted, and costs what it took to draft and to check it. When the gain, averaged over the last drafts, is
+    less than the cost, drafting rests for some passes; if the first draft behind a rest does not pay either, the next
+    rest is twice as long.
+
+    Args:
+        longest: the most tokens to draft.
+        cost: of one drafted token, in passes of the model that checks it.
+        device: type of the device that checks, such as ``cpu``.
     """
 
-    def __init__(self, longest: int, cost: float) -> None:
-        self._longest = longest
-        self._least = min(cost + _CHECKING, 0.95)
-        self._length = min(_FIRST, longest)
-        self._share = 1.0
+    def __init__(self, longest: int, cost: float, device: str) -> None:
+        self._shortest, self._longest = min(_SHORTEST, longest), longest
+        self._cost = cost
+        self._surcharge = _SURCHARGE.get(device, _SURCHARGE_ELSEWHERE)
+        self._length = self._shortest
+        self._gain = _CREDIT
         self._rest = _SHORTEST_REST
         self._waiting = 0
 
@@ -36,12 +46,13 @@ class Pace:
         """Take note of a pass: how much was drafted for it, and how much of that was accepted."""
         if not drafted:
             return
-        held = accepted == drafted
-        self._length = min(self._length + 1, self._longest) if held else max(self._length - 1, 1)
-        self._share = _MEMORY * self._share + (1 - _MEMORY) * accepted / drafted
-        if self._share >= self._least:
+        change = 1 if accepted == drafted else -1
+        self._length = min(max(self._length + change, self._shortest), self._longest)
+        gain = accepted - self._surcharge - self._cost * drafted
+        self._gain = _MEMORY * self._gain + (1 - _MEMORY) * gain
+        if self._gain >= 0:
             self._rest = _SHORTEST_REST
             return
-        # Behind the rest a single draft decides: as it fares, the share rises above or stays below what pays.
+        # Behind the rest a single draft decides, by what it gains itself.
         self._waiting, self._rest = self._rest, min(2 * self._rest, _LONGEST_REST)
-        self._share = self._least
+        self._gain = 0.0
