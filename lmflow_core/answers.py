@@ -30,6 +30,9 @@ class Answer:
         text: the text so far.
         drawn: the tokens so far, without the stop token; the last ones may belong to a stop text.
         tokens: number of tokens drawn, the stop token included.
+        drafted: tokens that were drafted for the answer.
+        accepted: how many of them were kept.
+        passes: passes of the model that the tokens took.
         seconds: time since the first token was asked for.
         finish_reason: ``stop``, ``length`` or ``cancelled``, once finished.
     """
@@ -51,6 +54,7 @@ class Answer:
         self.text = ""
         self.drawn: list[DrawnToken] = []
         self.tokens = 0
+        self.drafted = self.accepted = self.passes = 0
         self.seconds = 0.0
         self.finish_reason = "length"
         self._cancelled = False
@@ -59,6 +63,16 @@ class Answer:
     def tokens_per_second(self) -> float:
         """Tokens drawn per second."""
         return self.tokens / self.seconds if self.seconds else 0.0
+
+    @property
+    def acceptance_rate(self) -> float:
+        """Share of the drafted tokens that were kept; 0 when none was drafted."""
+        return self.accepted / self.drafted if self.drafted else 0.0
+
+    @property
+    def tokens_per_pass(self) -> float:
+        """Tokens drawn per pass of the model."""
+        return self.tokens / self.passes if self.passes else 0.0
 
     def __iter__(self) -> Iterator[str]:
         started = time.perf_counter()
@@ -104,6 +118,9 @@ class Answer:
 
     def _tokens_of(self, steps: Iterator[DecodeStep]) -> Iterator[tuple[int, TokenLogprob | None]]:
         while not self._cancelled and (step := next(steps, None)) is not None:
+            self.drafted += step.drafted
+            self.accepted += step.accepted
+            self.passes += step.passes
             yield from zip(step.ids, step.logprobs or [None] * len(step.ids), strict=True)
 
 

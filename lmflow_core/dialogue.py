@@ -27,6 +27,7 @@ class Dialogue:
         self.model = model
         self.messages: list[Message] = model.opening()
         self.dropped = 0
+        self._before: list[Message] = self.messages
         self._attempts = 0
 
     def ask(self, text: str) -> AnswerStream:
@@ -37,7 +38,7 @@ class Dialogue:
         """
         asked = [*self.messages, Message("user", text)]
         answer = self._answer(self.model, asked)
-        self.messages, self._attempts = asked, 0
+        self._before, self.messages, self._attempts = self.messages, asked, 0
         return answer
 
     def ask_again(self) -> AnswerStream:
@@ -52,16 +53,16 @@ class Dialogue:
         asked = self.messages[: starts[-1] + 1]
         seed = (self.model.settings.seed + self._attempts + 1) % 2**32
         answer = self._answer(self.model.changed(seed=seed), asked)
-        self.messages = asked
+        self._before, self.messages = self.messages, asked
         self._attempts += 1
         return answer
 
     def keep(self, answer: AnswerStream) -> None:
-        """Put a written answer into the conversation; where none came, the question goes too."""
+        """Put a written answer into the conversation, which is as it was before where none came."""
         if answer.text.strip():
-            self.messages.append(Message("assistant", answer.text))
+            self.messages = [*self.messages, Message("assistant", answer.text)]
         else:
-            self.messages.pop()
+            self.messages = self._before
 
     def reset(self) -> None:
         """Forget everything but the system prompt."""

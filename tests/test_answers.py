@@ -208,3 +208,17 @@ def test_all_stops_without_repetition(tokenizer: TransformersTokenizer) -> None:
     asked = DecodingSettings(stop=("User:", "", "<|endoftext|>"))
     assert all_stops(asked, CHATML, tokenizer) == ["<|im_end|>", "<|endoftext|>", "User:"]
     assert all_stops(asked, None, tokenizer) == ["<|im_end|>", "User:", "<|endoftext|>"]
+
+
+def test_what_was_drafted_is_summed(tokenizer: TransformersTokenizer) -> None:
+    class Drafting(Script):
+        def decode(self, *_: Any, **__: Any) -> Iterator[DecodeStep]:
+            yield DecodeStep((70, 71, 72), drafted=4, accepted=2)
+            yield DecodeStep((73,), drafted=1, accepted=0)
+            yield DecodeStep((74, 75), drafted=3, accepted=2, passes=2)
+
+    answer = _answer(tokenizer, Drafting()).finish()
+    assert (answer.tokens, answer.drafted, answer.accepted, answer.passes) == (6, 8, 4, 4)
+    assert (answer.acceptance_rate, answer.tokens_per_pass) == (0.5, 1.5)
+    plain = _answer(tokenizer, Script([70], [71])).finish()
+    assert (plain.drafted, plain.acceptance_rate, plain.passes, plain.tokens_per_pass) == (0, 0.0, 2, 1.0)

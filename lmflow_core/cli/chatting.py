@@ -83,7 +83,7 @@ class ChatSession:
         if answer.finish_reason == "cancelled":
             console.note("the answer is cut short")
         elif not answer.text.strip():
-            console.note("the model gave no answer; the message is not kept")
+            console.note("the model gave no answer; the conversation is as it was before")
 
     def _tell_dropped(self) -> None:
         if dropped := self._dialogue.dropped:

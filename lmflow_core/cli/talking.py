@@ -44,6 +44,16 @@ def _answer_prompt(asked: PromptSettings, request: Request, catalogue: Catalogue
         print_json({"prompt": prompt, **_statistics(answer.finish())})
     else:
         stream(answer)
+        _note_drafts(answer)
+
+
+def _note_drafts(answer: Answer) -> None:
+    if answer.drafted:
+        console.note(
+            f"{answer.tokens} tokens in {answer.seconds:.1f} s, {answer.tokens_per_second:.1f} tokens/s; "
+            f"{answer.acceptance_rate:.0%} of {answer.drafted} drafted tokens accepted, "
+            f"{answer.tokens_per_pass:.2f} tokens per pass"
+        )
 
 
 def _answer_file(prompts: Path, output: Path, request: Request, catalogue: Catalogue, arguments: Arguments) -> None:
@@ -73,7 +83,21 @@ def _statistics(answer: Answer) -> dict[str, object]:
         "seconds": round(answer.seconds, 3),
         "tokens_per_second": round(answer.tokens_per_second, 2),
         "finish_reason": answer.finish_reason,
+        **_drafts(answer),
         **_logprobs(answer),
+    }
+
+
+def _drafts(answer: Answer) -> dict[str, object]:
+    """Return how drafts fared, where the decoder made any."""
+    if not answer.drafted:
+        return {}
+    return {
+        "drafted": answer.drafted,
+        "accepted": answer.accepted,
+        "passes": answer.passes,
+        "acceptance_rate": round(answer.acceptance_rate, 4),
+        "tokens_per_pass": round(answer.tokens_per_pass, 3),
     }
 
 

@@ -235,7 +235,7 @@ def test_chat_keeps_and_forgets_the_conversation(
     monkeypatch.setattr(Talker, "answer", watched)
     lines = iter(["hello", "", "/nonsense", "hello", "/reset", "hello", "/exit", "never read"])
     monkeypatch.setattr("builtins.input", lambda: next(lines))
-    result = lmflow_cli("chat", "--model", tiny_model, "--max-new-tokens", "8")
+    result = lmflow_cli("chat", "--model", tiny_model, "--max-new-tokens", "8", "--temperature", "1")
     assert result.status == 0
     assert [len(messages) for messages in seen] == [1, 3, 1]
     assert [messages[-1] for messages in seen] == [("user", "hello")] * 3

@@ -66,7 +66,7 @@ def test_a_prompt_is_that_of_training(
         begin = next(at for at in reversed(learned) if at - 1 not in learned)
         body = json.dumps({"model": "x", "messages": messages, "max_tokens": 1}).encode()
         answer: Any = answering.begin(read_chat(body))
-        assert list(answer._prompt) == shown["input_ids"][:begin]
+        assert list(answer.prompt) == shown["input_ids"][:begin]
 
 
 @pytest.mark.parametrize("template", ["qwen2_5", "llama3_1", "mistral_v3"])
@@ -95,7 +95,7 @@ def test_a_prompt_with_tools_is_that_of_training(tmp_path: Path, template: str) 
     body = json.dumps({"model": "x", "messages": asked, "tools": [tool], "max_tokens": 1}).encode()
     answer: Any = Answering(talker, None).begin(read_chat(body))
     begin = next(at for at, label in enumerate(encoded.labels) if label != IGNORE)
-    assert list(answer._prompt) == list(encoded.input_ids[:begin])
+    assert list(answer.prompt) == list(encoded.input_ids[:begin])
 
 
 def test_what_a_user_types_never_becomes_a_control_token(tiny_model: Path) -> None:
@@ -110,11 +110,11 @@ def test_what_a_user_types_never_becomes_a_control_token(tiny_model: Path) -> No
         answering.begin(read_chat(json.dumps({"model": "x", "messages": [{"role": "user", "content": text}]}).encode()))
         for text in ("", typed)
     )
-    counted = [sum(token in control.values() for token in answer._prompt) for answer in (plain, marked)]  # type: ignore[attr-defined]
+    counted = [sum(token in control.values() for token in answer.prompt) for answer in (plain, marked)]  # type: ignore[attr-defined]
     assert counted[0] == counted[1] > 0
     raw: Any = answering.begin(read_completion(json.dumps({"model": "x", "prompt": typed}).encode()))
     opening = 1 if talker.model.tokenizer.bos else 0
-    assert sum(token in control.values() for token in raw._prompt) == opening
+    assert sum(token in control.values() for token in raw.prompt) == opening
 
 
 @dataclass

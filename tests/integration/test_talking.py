@@ -238,9 +238,11 @@ def test_the_oldest_turns_make_room_and_it_is_told(
     lmflow_cli: Cli, tiny_model: Path, type_lines: Callable[..., None], decoded: list[list[int]]
 ) -> None:
     type_lines(*(f"{number}: the quick brown fox and the lazy dog" for number in range(6)), "word " * 300, "end")
-    result = lmflow_cli("chat", "--model", tiny_model, "--max-new-tokens", "40", "--system", "be kind")
+    result = lmflow_cli(
+        "chat", "--model", tiny_model, "--max-new-tokens", "40", "--temperature", "1", "--system", "be kind"
+    )
     assert result.status == 0
-    assert "the oldest turn is left out" in result.stderr
+    assert "the oldest 2 turns are left out" in result.stderr
     assert "the message is too long" in result.stderr
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     assert len(decoded) == 7
@@ -266,8 +268,9 @@ def test_parameters_are_checked_as_flags_are(
 def test_regenerating_draws_another_answer_in_the_place_of_the_first(
     lmflow_cli: Cli, tiny_model: Path, type_lines: Callable[..., None], decoded: list[list[int]]
 ) -> None:
-    line = ("chat", "--model", tiny_model, "--max-new-tokens", "12")
-    type_lines("hello", "/regenerate", "/params temperature=1", "/regenerate", "/regenerate")
+    # The penalty keeps the random model from repeating a space for ever.
+    line = ("chat", "--model", tiny_model, "--max-new-tokens", "12", "--repetition-penalty", "5")
+    type_lines("what is the capital of France?", "/regenerate", "/params temperature=1", "/regenerate", "/regenerate")
     result = lmflow_cli(*line)
     answers = result.stdout.splitlines()
     assert all(ids == decoded[0] for ids in decoded)

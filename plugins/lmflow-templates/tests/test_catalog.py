@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import json
@@ -125,25 +126,26 @@ def with_tools_written(golden: str) -> str:
     return golden
 
 
-transformers = pytest.importorskip("transformers")
-tokenizers = pytest.importorskip("lmflow_transformers.tokenizers")
+def _runtime() -> Any:
+    """Return the module whose tokenizer renders Jinja; where the plugin is tested alone, what needs it is left out."""
+    return pytest.importorskip("lmflow_transformers.tokenizers", reason="Jinja is rendered by lmflow-transformers")
 
 
+@functools.cache
 def _tokenizer() -> Any:
+    runtime = _runtime()
     from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
 
-    inner = transformers.PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), bos_token=BOS, eos_token=EOS)
-    return tokenizers.TransformersTokenizer(inner)
-
-
-TOKENIZER = _tokenizer()
+    inner = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), bos_token=BOS, eos_token=EOS)
+    return runtime.TransformersTokenizer(inner)
 
 
 def _jinja(
     template: ChatTemplate, messages: Sequence[Message], prompt: bool, tools: Sequence[Mapping[str, Any]] = ()
 ) -> str | None:
     """Render the saved Jinja text with ``apply_chat_template``; None when it refuses."""
-    text: str | None = TOKENIZER.render_chat(messages, prompt, tools, template.to_jinja())
+    text: str | None = _tokenizer().render_chat(messages, prompt, tools, template.to_jinja())
     return text
 
 
@@ -307,11 +309,12 @@ def test_special_characters_survive(name: str, nasty: str) -> None:
 @pytest.fixture(scope="module")
 def knows_all() -> Any:
     """Return a tokenizer whose control tokens are those of every template, some special and some merely added."""
+    runtime = _runtime()
     from tokenizers import AddedToken
 
     inner = make_tokenizer()
     inner.add_tokens([AddedToken(mark, special=at % 3 != 0, normalized=False) for at, mark in enumerate(CONTROLS)])
-    return tokenizers.TransformersTokenizer(inner)
+    return runtime.TransformersTokenizer(inner)
 
 
 def _controls(tokenizer: Any, template: ChatTemplate, messages: tuple[Message, ...]) -> list[int]:
@@ -450,7 +453,7 @@ def test_it_renders_as_the_models_own_does(file: str) -> None:
     compared = 0
     for shape, (messages, prompt, tools) in SHAPES.items():
         ours = rendered(TEMPLATES[name], SHAPES[shape])
-        own = TOKENIZER.render_chat(messages, prompt, tools, official)
+        own = _tokenizer().render_chat(messages, prompt, tools, official)
         if ours is None or own is None or shape in EXPLAINED.get(name, ()):
             continue
         assert ours == own, shape
@@ -465,5 +468,5 @@ def test_what_is_explained_does_differ() -> None:
     for shape in EXPLAINED["deepseek_r1"]:
         messages, prompt, tools = SHAPES[shape]
         ours = rendered(TEMPLATES["deepseek_r1"], SHAPES[shape])
-        own = TOKENIZER.render_chat(messages, prompt, tools, file.read_text(encoding="utf-8"))
+        own = _tokenizer().render_chat(messages, prompt, tools, file.read_text(encoding="utf-8"))
         assert ours is None or own is None or ours != own

@@ -115,3 +115,30 @@ def test_logprobs_are_given_only_when_asked_for(model: CausalModel) -> None:
     (step,) = without.decode(model, _PROMPT, max_new_tokens=1, stop_ids=frozenset(), seed=0)
     assert step.logprobs[0].alternatives == ()
     assert step.logprobs[0].logprob < 0
+
+
+@pytest.mark.parametrize("values", [{}, {"temperature": 1.0, "top_p": 0.9, "repetition_penalty": 1.3}], ids=str)
+def test_prompts_answered_together_get_the_answers_they_get_alone(model: CausalModel, values: dict[str, Any]) -> None:
+    decoder = SamplingDecoder(SamplingOptions(logprobs=1, **values))
+    prompts = [[10, 20, 30, 40], [7], list(range(50, 70)), [10, 20]]
+    alone = []
+    for seed, prompt in enumerate(prompts):
+        alone.append(list(decoder.decode(model, prompt, max_new_tokens=25, stop_ids=frozenset(), seed=seed)))
+    # Stops at different places: one answer ends early, so that the batch grows narrower.
+    stops = frozenset([alone[0][4].ids[0], alone[2][11].ids[0]])
+    expected = [_until(steps, stops) for steps in alone]
+    assert len({len(ids) for ids in expected}) > 1
+    together: list[list[Any]] = [[] for _ in prompts]
+    for place, step in decoder.decode_many(
+        model, prompts, max_new_tokens=25, stop_ids=stops, seeds=range(len(prompts))
+    ):
+        together[place].append(step)
+    assert [[token for step in steps for token in step.ids] for steps in together] == expected
+    for mine, theirs in zip(together, alone, strict=True):
+        for step, other in zip(mine, theirs, strict=False):
+            assert step.logprobs[0].logprob == pytest.approx(other.logprobs[0].logprob, abs=1e-4)
+
+
+def _until(steps: list[Any], stops: frozenset[int]) -> list[int]:
+    ids = [step.ids[0] for step in steps]
+    return ids[: next((place + 1 for place, token in enumerate(ids) if token in stops), len(ids))]

@@ -47,9 +47,10 @@ def serve(open_model: Callable[[], TalkingModel], options: ServeOptions) -> None
             server_header=False,
             timeout_graceful_shutdown=options.grace_time,  # type: ignore[arg-type]  # fractions work
         )
-        print(f"lmflow: serving {name} at {_url(listener)}/v1; Ctrl-C ends", file=sys.stderr, flush=True)
-        with _signals_end_quietly():
-            uvicorn.Server(config).run([listener])
+        server = uvicorn.Server(config)
+        with _signals_end(server):
+            print(f"lmflow: serving {name} at {_url(listener)}/v1; Ctrl-C ends", file=sys.stderr, flush=True)
+            server.run([listener])
 
 
 def _bound(host: str, port: int) -> socket.socket:
@@ -73,12 +74,16 @@ def _url(listener: socket.socket) -> str:
 
 
 @contextlib.contextmanager
-def _signals_end_quietly() -> Iterator[None]:
-    """Make being told to end the normal end: uvicorn raises the signal again once it has shut down."""
+def _signals_end(server: uvicorn.Server) -> Iterator[None]:
+    """Make being told to end the normal end, also before uvicorn listens to signals and when it raises them again."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def end(*_: object) -> None:
+        server.should_exit = True
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:

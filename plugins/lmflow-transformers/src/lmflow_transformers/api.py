@@ -10,7 +10,10 @@ from lmflow_transformers.models import (
     forget_quantisation,
     save_network,
 )
+from lmflow_transformers.options import SamplingOptions
 from lmflow_transformers.packing import lay_out
+from lmflow_transformers.rotary import follows_length
+from lmflow_transformers.sampling import logits_processors, token_logprob
 from lmflow_transformers.training.optimizers import adamw
 from lmflow_transformers.training.trainer import train_with_trainer
 from lmflow_transformers.tuners import FullTuner
@@ -20,13 +23,17 @@ __all__ = [
     "CausalModelLoader",
     "FullTuner",
     "HuggingFaceExporter",
+    "SamplingOptions",
     "adamw",
     "apart",
     "check_folder",
+    "follows_length",
     "forget_quantisation",
     "lay_out",
+    "logits_processors",
     "peak_memory_bytes",
     "register_attention",
     "save_network",
+    "token_logprob",
     "train_with_trainer",
 ]

@@ -1,0 +1,78 @@
+"""Three drafters: one looks the text up, two ask a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from lmflow_speculative.caching import CachedNetwork
+from lmflow_speculative.drafts import Draft
+from lmflow_speculative.drawing import Drawing
+
+_SHORTEST_NGRAM = 2
+
+
+class LookupDrafter:
+    """Proposes what followed the last tokens where they occurred before, the longest and latest such place.
+
+    Prompt lookup decoding, after Saxena's of 2023. A text that repeats itself is continued round and round.
+    """
+
+    cost = 0.0
+
+    def __init__(self, longest: int) -> None:
+        self._sizes = range(longest, _SHORTEST_NGRAM - 1, -1)
+        self._behind: dict[tuple[int, ...], int] = {}
+        self._indexed = 0
+
+    def draft(self, ids: Sequence[int], length: int) -> Draft:
+        """Return what followed, or no token."""
+        self._index(ids)
+        for size in self._sizes:
+            start = self._behind.get(tuple(ids[-size:]))
+            if start is not None:
+                text = ids[start:]
+                return Draft([text[place % len(text)] for place in range(length)])
+        return Draft([])
+
+    def _index(self, ids: Sequence[int]) -> None:
+        """Note for each run of tokens where its continuation begins; the last run has none yet."""
+        for end in range(self._indexed + 1, len(ids)):
+            for size in self._sizes:
+                if size <= end:
+                    self._behind[tuple(ids[end - size : end])] = end
+        self._indexed = len(ids) - 1
+
+
+class NetworkDrafter:
+    """Draws a draft token by token from a network, by the options of the answer itself.
+
+    Args:
+        network: the network that drafts.
+        drawing: how tokens are drawn.
+        vocabulary: number of tokens of the model that checks; logits of the network are cut or filled up to it.
+        cost: see :class:`~lmflow_speculative.drafts.Drafter`.
+    """
+
+    def __init__(self, network: CachedNetwork, drawing: Drawing, vocabulary: int, cost: float) -> None:
+        self.cost = cost
+        self._network = network
+        self._drawing = drawing
+        self._vocabulary = vocabulary
+
+    def draft(self, ids: Sequence[int], length: int) -> Draft:
+        """Return exactly ``length`` tokens with their distributions."""
+        text = list(ids)
+        rows = []
+        for _ in range(length):
+            logits = _fitted(self._network.logits(text, 1)[0], self._vocabulary)
+            rows.append(self._drawing.distribution(torch.tensor(text, device=logits.device), logits))
+            text.append(self._drawing.draw(rows[-1]))
+        return Draft(text[len(ids) :], torch.stack(rows))
+
+
+def _fitted(logits: torch.Tensor, size: int) -> torch.Tensor:
+    """Return logits for exactly ``size`` tokens: many models have rows that stand for no token."""
+    missing = max(size - len(logits), 0)
+    return torch.nn.functional.pad(logits[:size].float(), (0, missing), value=float("-inf"))

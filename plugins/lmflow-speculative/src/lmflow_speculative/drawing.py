@@ -1,0 +1,65 @@
+"""The distribution that tokens are drawn from, and the rule by which a drafted one is kept.
+
+The rule is that of Leviathan, Kalman and Matias, "Fast Inference from Transformers via Speculative Decoding" (ICML
+2023): what it gives is distributed as if the model had drawn it itself, whatever the draft.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from lmflow_transformers.api import SamplingOptions, logits_processors
+
+
+class Drawing:
+    """Draws tokens by some options with a random generator of its own."""
+
+    def __init__(self, options: SamplingOptions, generator: torch.Generator) -> None:
+        self._greedy = options.temperature == 0
+        self._processors = logits_processors(options)
+        self._generator = generator
+
+    def distribution(self, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """Return the probabilities (vocabulary,), float32, of the token behind some ids.
+
+        Args:
+            ids: (length,), all that precedes the token: what a repetition penalty counts.
+            logits: (vocabulary,), the model's own.
+        """
+        scores = self._processors(ids[None], logits.float()[None])[0]
+        if self._greedy:
+            return torch.zeros_like(scores).index_fill_(0, scores.argmax(), 1.0)
+        return scores.softmax(-1)
+
+    def draw(self, probabilities: torch.Tensor) -> int:
+        """Draw a token; the probabilities need not add up to one."""
+        if self._greedy:
+            return int(probabilities.argmax())
+        return int(torch.multinomial(probabilities, 1, generator=self._generator))
+
+    def keeps(self, token: int, target: torch.Tensor, draft: torch.Tensor | None) -> bool:
+        """Whether a drafted token is kept: with the probability min(1, target / draft).
+
+        Args:
+            token: the drafted token.
+            target: (vocabulary,), the model's probabilities.
+            draft: (vocabulary,), the probabilities it was drawn from; None when it was certain.
+        """
+        wanted = float(target[token])
+        offered = 1.0 if draft is None else float(draft[token])
+        if wanted >= offered:
+            return True
+        if wanted == 0:
+            return False
+        drawn = torch.rand((), generator=self._generator, device=target.device)
+        return float(drawn) * offered < wanted
+
+    def redraw(self, token: int, target: torch.Tensor, draft: torch.Tensor | None) -> int:
+        """Draw what takes the place of a refused token: from what the model has more of than the draft."""
+        if draft is None:
+            rest = target.clone()
+            rest[token] = 0
+        else:
+            rest = (target - draft).clamp(min=0)
+        # Nothing is left only where rounding made two equal distributions differ.
+        return self.draw(rest if float(rest.sum()) > 0 else target)

@@ -1,0 +1,95 @@
+"""The networks that draft: a second model, or the first layers of the model itself."""
+
+from __future__ import annotations
+
+import copy
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from lmflow_core.api import ModelError, ModelSettings, RequestError
+from lmflow_transformers.api import CausalModel, CausalModelLoader
+
+_BY_POSITION = frozenset(("full_attention", "sliding_attention", "chunked_attention"))
+
+
+@lru_cache(maxsize=1)
+def draft_model(reference: str, device: str, dtype: str) -> CausalModel:
+    """Open and load a draft model. The last one is kept, as a server makes a decoder for each request.
+
+    Raises:
+        ModelError: it cannot be opened.
+    """
+    model = CausalModelLoader().open(reference, ModelSettings(model=reference, device=device, dtype=dtype))
+    model.load()
+    return model
+
+
+def check_vocabulary(model: CausalModel, draft: CausalModel) -> None:
+    """Check that two models mean the same by each id.
+
+    Raises:
+        ModelError: they do not.
+    """
+    if model.tokenizer.fingerprint == draft.tokenizer.fingerprint:
+        return
+    mine, other = (each.tokenizer.inner.get_vocab() for each in (model, draft))
+    if mine == other:
+        return
+    differing = sorted(text for text in mine.keys() | other.keys() if mine.get(text) != other.get(text))
+    raise ModelError(
+        f"--draft-model {draft.reference} has {len(other)} tokens and {model.reference} {len(mine)}, and they differ "
+        f"in {len(differing)} of them, such as {differing[0]!r}: choose a draft model with the tokenizer of the model"
+    )
+
+
+def check_attention(base: Any, reference: str) -> None:
+    """Check that a model can forget the end of a text: that all it knows of one is keys and values by position.
+
+    Raises:
+        ModelError: some of its layers keep a running state.
+    """
+    kinds = getattr(base.config.get_text_config(), "layer_types", None) or ()
+    if getattr(base, "_is_stateful", False) or not _BY_POSITION.issuperset(kinds):
+        raise ModelError(
+            f"{reference} keeps a running state, from which a refused draft cannot be taken back: "
+            "use --decoder sampling"
+        )
+
+
+def first_layers(base: Any, count: int | None) -> Any:
+    """Return a view of a model that ends behind its first layers: final norm and head follow at once.
+
+    No weight is copied. Early exit without training, after Zhang et al., "Draft & Verify" (2023), and Elhoushi et al.,
+    "LayerSkip" (2024).
+
+    Args:
+        base: a transformers model.
+        count: how many layers; a third of them when None.
+
+    Raises:
+        ModelError: the model keeps no list of layers.
+        RequestError: the model has not more layers than that.
+    """
+    decoder = base.get_decoder()
+    layers = getattr(decoder, "layers", None)
+    name = next((name for name, child in base.named_children() if child is decoder), None)
+    if not isinstance(layers, torch.nn.ModuleList) or name is None:
+        raise ModelError(f"self-speculative: a {base.config.model_type} model has no list of layers to cut short")
+    count = max(len(layers) // 3, 1) if count is None else count
+    if count >= len(layers):
+        raise RequestError(f"--draft-layers {count}: the model has {len(layers)} layers; draft with fewer")
+    return _with(base, name, _with(decoder, "layers", layers[:count]))
+
+
+def _with(module: Any, name: str, child: Any) -> Any:
+    """Return a shallow copy of a module with another child."""
+    changed = copy.copy(module)
+    changed._modules = {**module._modules, name: child}
+    return changed
+
+
+def parameters(network: Any) -> int:
+    """Return how many parameters take part in a pass."""
+    return sum(parameter.numel() for parameter in network.parameters())

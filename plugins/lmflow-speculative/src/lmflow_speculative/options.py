@@ -1,0 +1,45 @@
+"""Options of the decoders. No torch here: flags are read before anything heavy loads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lmflow_core.api import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawingOptions:
+    """How the next token is drawn, as by the decoder ``sampling``. Temperature 0 takes the likeliest."""
+
+    temperature: float = option(0.0, help="Sharpness of the distribution; 0 is greedy.", minimum=0)
+    top_k: int = option(0, help="Draw among this many likeliest tokens; 0 is all.", minimum=0)
+    top_p: float = option(1.0, help="Draw among the likeliest tokens that hold this mass.", above=0, maximum=1)
+    min_p: float = option(0.0, help="Leave out tokens below this share of the likeliest one.", minimum=0, maximum=1)
+    repetition_penalty: float = option(1.0, help="Divides the logits of tokens that occurred; 1 is off.", above=0)
+    logprobs: int | None = option(
+        None, help="Give each token's log-probability and this many alternatives.", minimum=0, maximum=20
+    )
+    draft_length: int = option(8, help="The most tokens that are drafted at a time.", minimum=1, maximum=64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptLookupOptions(DrawingOptions):
+    """Options of prompt lookup."""
+
+    lookup_ngram: int = option(3, help="The most last tokens that are looked up in the text so far.", minimum=2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DraftModelOptions(DrawingOptions):
+    """Options of decoding with a draft model."""
+
+    draft_model: str | None = option(
+        None, help="The model that drafts, needed: a folder, a hub name or a GGUF file; same vocabulary."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfSpeculativeOptions(DrawingOptions):
+    """Options of decoding with drafts of the model's own first layers."""
+
+    draft_layers: int | None = option(None, help="Layers that draft, from the first; a third by default.", minimum=1)

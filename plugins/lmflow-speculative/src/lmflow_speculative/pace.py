@@ -1,0 +1,58 @@
+"""How much to draft: more while drafts hold, nothing while they do not pay."""
+
+from __future__ import annotations
+
+_SHORTEST = 3
+_MEMORY = 0.75
+_CREDIT = 0.5
+_SHORTEST_REST, _LONGEST_REST = 4, 64
+# What a pass that checks a draft takes beyond a pass over one token, in such passes, whatever the draft's length. A
+# processor multiplies a matrix with few vectors much slower than with one; a GPU waits for the weights in both cases.
+_SURCHARGE = {"cpu": 0.7}
+_SURCHARGE_ELSEWHERE = 0.1
+
+
+class Pace:
+    """The length of the next draft, from how the ones before fared.
+
+    The length rises by one with a draft that held whole and falls by one with any other. A draft gains the tokens that
+    were accepted, and costs what it took to draft and to check it. When the gain, averaged over the last drafts, is
+    less than the cost, drafting rests for some passes; if the first draft behind a rest does not pay either, the next
+    rest is twice as long.
+
+    Args:
+        longest: the most tokens to draft.
+        cost: of one drafted token, in passes of the model that checks it.
+        device: type of the device that checks, such as ``cpu``.
+    """
+
+    def __init__(self, longest: int, cost: float, device: str) -> None:
+        self._shortest, self._longest = min(_SHORTEST, longest), longest
+        self._cost = cost
+        self._surcharge = _SURCHARGE.get(device, _SURCHARGE_ELSEWHERE)
+        self._length = self._shortest
+        self._gain = _CREDIT
+        self._rest = _SHORTEST_REST
+        self._waiting = 0
+
+    def length(self) -> int:
+        """Return how many tokens to draft for the next pass."""
+        if self._waiting:
+            self._waiting -= 1
+            return 0
+        return self._length
+
+    def tell(self, drafted: int, accepted: int) -> None:
+        """Take note of a pass: how much was drafted for it, and how much of that was accepted."""
+        if not drafted:
+            return
+        change = 1 if accepted == drafted else -1
+        self._length = min(max(self._length + change, self._shortest), self._longest)
+        gain = accepted - self._surcharge - self._cost * drafted
+        self._gain = _MEMORY * self._gain + (1 - _MEMORY) * gain
+        if self._gain >= 0:
+            self._rest = _SHORTEST_REST
+            return
+        # Behind the rest a single draft decides, by what it gains itself.
+        self._waiting, self._rest = self._rest, min(2 * self._rest, _LONGEST_REST)
+        self._gain = 0.0

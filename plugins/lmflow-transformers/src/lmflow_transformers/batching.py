@@ -1,0 +1,80 @@
+"""Plain decoding of several prompts at once: padded on the left, each with a seed and an end of its own."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import DynamicCache
+
+from lmflow_transformers.models import CausalModel
+from lmflow_transformers.rotary import follows_length
+
+
+@dataclass
+class Row:
+    """One answer of a batch: the place of its prompt, its text so far (prompt included), and what draws for it."""
+
+    place: int
+    ids: list[int]
+    generator: torch.Generator
+
+
+def batches_apply(model: CausalModel) -> bool:
+    """Whether a prompt's answer does not depend on the others beside it: positions are told, and not by the longest."""
+    told = "position_ids" in inspect.signature(model.base.forward).parameters
+    return told and not follows_length(model.base.config) and not getattr(model.base, "_is_stateful", False)
+
+
+def rows_of(model: CausalModel, prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> list[Row]:
+    """Return a row for each prompt."""
+    generators = [torch.Generator(model.device).manual_seed(seed) for seed in seeds]
+    numbered = enumerate(zip(prompts, generators, strict=True))
+    return [Row(place, list(prompt), generator) for place, (prompt, generator) in numbered]
+
+
+class Batch:
+    """The rows that are being written, with their keys and values."""
+
+    def __init__(self, model: CausalModel, rows: Sequence[Row]) -> None:
+        self._model = model
+        self.rows = list(rows)
+        self._cache = DynamicCache(config=model.base.config)
+        longest = max(len(row.ids) for row in rows)
+        self._mask = torch.tensor([[0] * (longest - len(row.ids)) + [1] * len(row.ids) for row in rows])
+        self._mask = self._mask.to(model.device)
+        self._started = False
+
+    def logits(self) -> torch.Tensor:
+        """Return the logits (rows, vocabulary), float32, of the next token of each row."""
+        if self._started:
+            fresh = torch.tensor([row.ids[-1:] for row in self.rows], device=self._model.device)
+            self._mask = torch.nn.functional.pad(self._mask, (0, 1), value=1)
+        else:
+            width = self._mask.shape[1]
+            padded = [[0] * (width - len(row.ids)) + row.ids for row in self.rows]
+            fresh = torch.tensor(padded, device=self._model.device)
+        positions = (self._mask.cumsum(1) - 1).clamp(min=0)[:, -fresh.shape[1] :]
+        self._started = True
+        output = self._model.network(
+            input_ids=fresh,
+            attention_mask=self._mask,
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits: torch.Tensor = output.logits[:, -1].float()
+        return logits
+
+    def keep(self, unfinished: Sequence[bool]) -> None:
+        """Go on with the rows that are not finished."""
+        if all(unfinished):
+            return
+        kept = torch.tensor([place for place, goes_on in enumerate(unfinished) if goes_on], device=self._model.device)
+        self.rows = [row for row, goes_on in zip(self.rows, unfinished, strict=True) if goes_on]
+        self._mask = self._mask[kept]
+        if self.rows:
+            self._cache.batch_select_indices(kept)
