@@ -43,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="alpaca rows: a JSON list")
     parser.add_argument("--rows", type=int, default=24)
-    parser.add_argument("--only", help="run contenders whose name holds this text")
+    parser.add_argument("--only", help="run contenders whose name holds one of these texts, with commas between")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -68,7 +68,7 @@ def _run_all(rows: Path, folder: Path, only: str | None) -> list[dict[str, Any]]
         contenders["LLaMA-Factory full"] = lambda: _run_llama_factory(rows, folder)
     results = []
     for name, run in contenders.items():
-        if only is None or only in name:
+        if only is None or any(text in name for text in only.split(",")):
             print(f"running {name}", file=sys.stderr, flush=True)
             results.append({"name": name, **run()})
     return results
