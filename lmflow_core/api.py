@@ -4,6 +4,7 @@ Everything here is stable within a minor version; everything else is private. ``
 each addition.
 """
 
+from lmflow_core.cache import cache_root, made_aside
 from lmflow_core.contracts import (
     IGNORE,
     AnswerStream,
@@ -161,9 +162,11 @@ __all__ = [
     "Value",
     "World",
     "as_turns",
+    "cache_root",
     "call_id",
     "hookimpl",
     "is_trained",
+    "made_aside",
     "messages_row",
     "option",
 ]

@@ -14,7 +14,7 @@ _ROOT = Path(__file__).parents[2]
 _CORE = _ROOT / "lmflow_core"
 # From the ground up; a module may import what stands on its own floor or below.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("__init__", "errors", "options", "conversations", "specs", "settings", "contracts", "hookspecs"),
+    ("__init__", "errors", "cache", "options", "conversations", "specs", "settings", "contracts", "hookspecs"),
     ("versions", "plugins"),
     ("registry",),
     (
@@ -23,7 +23,6 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "console",
         "output",
         "pictures",
-        "cache",
         "data",
         "templates",
         "encoding",
@@ -40,7 +39,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 # The public interface shows things of several floors; the kit for tests stands outside.
 OUTSIDE = ("api", "testing")
 HEAVY = ("torch", "transformers", "peft", "datasets")
-GROUND = ("errors", "options", "conversations", "specs", "settings", "contracts", "hookspecs")
+GROUND = ("errors", "cache", "options", "conversations", "specs", "settings", "contracts", "hookspecs")
 
 
 def _sources(folder: Path) -> list[Path]:

