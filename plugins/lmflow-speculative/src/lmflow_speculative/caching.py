@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
+from lmflow_transformers.api import with_cache
+
 
 class CachedNetwork:
     """A transformers model with the keys and values of one text.
@@ -23,6 +25,7 @@ class CachedNetwork:
         # Without a configuration every layer keeps all it saw. One with a sliding window masks what it cannot see,
         # and so it can go back as far as a draft was wrong.
         self._cache = DynamicCache()
+        self._arguments = with_cache(network, self._cache)
         self._seen: list[int] = []
 
     def logits(self, ids: Sequence[int], count: int) -> torch.Tensor:
@@ -34,7 +37,7 @@ class CachedNetwork:
         if kept < len(self._seen):
             self._cache.crop(kept - len(self._seen))
         fresh = torch.tensor([list(ids[kept:])], device=self._device)
-        output = self._network(input_ids=fresh, past_key_values=self._cache, use_cache=True, logits_to_keep=count)
+        output = self._network(input_ids=fresh, logits_to_keep=count, **self._arguments)
         self._seen = list(ids)
         logits: torch.Tensor = output.logits[0]
         return logits

@@ -1,6 +1,7 @@
 """The public interface of the torch runtime, for plugins that build on it; everything else is private."""
 
 from lmflow_transformers.attention import apart, register_attention
+from lmflow_transformers.caching import with_cache
 from lmflow_transformers.devices import peak_memory_bytes
 from lmflow_transformers.export import HuggingFaceExporter
 from lmflow_transformers.models import (
@@ -36,4 +37,5 @@ __all__ = [
     "save_network",
     "token_logprob",
     "train_with_trainer",
+    "with_cache",
 ]

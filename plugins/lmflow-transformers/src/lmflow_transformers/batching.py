@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from transformers import DynamicCache
 
+from lmflow_transformers.caching import with_cache
 from lmflow_transformers.models import CausalModel
 from lmflow_transformers.rotary import follows_length
 
@@ -62,9 +63,8 @@ class Batch:
             input_ids=fresh,
             attention_mask=self._mask,
             position_ids=positions,
-            past_key_values=self._cache,
-            use_cache=True,
             logits_to_keep=1,
+            **with_cache(self._model.network, self._cache),
         )
         logits: torch.Tensor = output.logits[:, -1].float()
         return logits

@@ -17,6 +17,7 @@ from transformers import (
 
 from lmflow_core.api import DecodeStep, TokenLogprob
 from lmflow_transformers.batching import Batch, batches_apply, rows_of
+from lmflow_transformers.caching import with_cache
 from lmflow_transformers.models import CausalModel
 from lmflow_transformers.options import SamplingOptions
 
@@ -41,10 +42,10 @@ class SamplingDecoder:
         generator = torch.Generator(model.device).manual_seed(seed)
         processors = logits_processors(self._options)
         ids = torch.tensor([list(prompt)], device=model.device)
-        cache = DynamicCache(config=model.base.config)
+        kept = with_cache(model.network, DynamicCache(config=model.base.config))
         fresh = ids
         for _ in range(max_new_tokens):
-            output = model.network(input_ids=fresh, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            output = model.network(input_ids=fresh, logits_to_keep=1, **kept)
             logits = output.logits[:, -1].float()
             fresh = self._draw(processors(ids, logits), generator)
             ids = torch.cat([ids, fresh], dim=1)
