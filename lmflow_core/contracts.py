@@ -460,6 +460,8 @@ class AnswerStream(Protocol):
         drawn: the tokens so far, without the token that ends the answer. The last ones may belong to a stop text,
             which is not part of the answer: their offset is not below the length of the finished text.
         tokens: number of tokens drawn, the one that ends the answer included; known at the end.
+        drafted: tokens that were drafted for the answer, none by most decoders; known at the end.
+        accepted: how many of them were kept; known at the end.
         finish_reason: ``stop``, ``length`` or ``cancelled``; known at the end.
     """
 
@@ -467,6 +469,8 @@ class AnswerStream(Protocol):
     text: str
     drawn: list[DrawnToken]
     tokens: int
+    drafted: int
+    accepted: int
     finish_reason: str
 
     def __iter__(self) -> Iterator[str]: ...

@@ -11,10 +11,11 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import repeat
 
 from lmflow_core.contracts import IGNORE, Encoded, Template, Tokenizer
 from lmflow_core.conversations import Conversation, Example, Prompted, Segment, Text, with_training
+
+_UNLABELLED = array("i", (IGNORE,))
 
 
 class _Opening(Segment):
@@ -95,10 +96,11 @@ class Encoder:
     def _runs(self, segments: Sequence[Segment]) -> Iterator[_Run]:
         pending: _Run | None = None
         continues = swallowing = False
+        swallowers = self.tokenizer.swallows_space
         spaces = self.tokenizer.spaces_after_control or any(isinstance(segment, _Opening) for segment in segments)
         for piece, trainable, token in self._pieces(segments):
-            takes_before, takes_behind = self.tokenizer.swallows_space.get(piece, (False, False))
-            if pending and token is not None and takes_before:
+            takes_before, takes_behind = (False, False) if token is None else swallowers.get(piece, (False, False))
+            if pending and takes_before:
                 pending.text = pending.text.rstrip()
             if pending and (token is not None or trainable != pending.trainable):
                 yield pending
@@ -135,7 +137,7 @@ class Encoder:
 def _assembled(runs: Runs, encoded: Iterator[list[int]]) -> Encoded:
     input_ids, labels = array("i"), array("i")
     for run in runs:
-        ids = next(encoded) if run.token is None else [run.token]
-        input_ids.extend(ids)
-        labels.extend(ids if run.trainable else repeat(IGNORE, len(ids)))
+        ids = array("i", next(encoded) if run.token is None else (run.token,))
+        input_ids += ids
+        labels += ids if run.trainable else _UNLABELLED * len(ids)
     return Encoded(input_ids, labels)

@@ -39,7 +39,7 @@ def _frames(tools: Tools) -> Iterator[tuple[str, str]]:
 
 
 def _opening(tools: Tools) -> str:
-    return next(split_pattern(tools.call))[0]
+    return split_pattern(tools.call)[0][0]
 
 
 def _read_all(tools: Tools, text: str, start: int) -> tuple[list[ToolCall], int]:

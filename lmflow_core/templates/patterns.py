@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from functools import lru_cache
 
 _SLOT = re.compile(r"\{(content|json|tools|tool|function|calls|name|arguments|id|results)\}")
 
 
-def split_pattern(pattern: str) -> Iterator[tuple[str, str | None]]:
-    """Yield each text of a pattern with the name of the slot behind it; the last has none."""
+@lru_cache(maxsize=1024)
+def split_pattern(pattern: str) -> tuple[tuple[str, str | None], ...]:
+    """Return each text of a pattern with the name of the slot behind it; the last has none."""
     pieces = _SLOT.split(pattern)
-    yield from zip(pieces[::2], [*pieces[1::2], None], strict=True)
+    return tuple(zip(pieces[::2], [*pieces[1::2], None], strict=True))
 
 
 def around(pattern: str) -> tuple[str, str]:

@@ -8,6 +8,7 @@ arXiv:2410.10989).
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,8 +74,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             torch.zeros_like(tensor) if tensor is not None and wanted else None
             for tensor, wanted in zip((hidden, weight, bias), wants[:3], strict=True)
         ]
-        for start in range(0, len(targets), chunk):
-            part = slice(start, start + chunk)
+        for part in _parts(len(targets), chunk):
             total += _chunk_loss(hidden[part], targets[part], head, [None if g is None else g for g in grads], part)
         ctx.save_for_backward(*grads)
         return total
@@ -83,6 +83,13 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *outer: Any) -> Any:
         scaled = [None if grad is None else grad.mul_(outer[0].to(grad.dtype)) for grad in ctx.saved_tensors]
         return (*scaled, None, None, None)
+
+
+def _parts(count: int, most: int) -> Iterator[slice]:
+    """Yield slices of ``count`` positions, as few as can be of at most ``most``, and of one size."""
+    number = max(math.ceil(count / most), 1)
+    size = max(math.ceil(count / number), 1)
+    yield from (slice(start, start + size) for start in range(0, count, size))
 
 
 def _chunk_loss(
@@ -94,15 +101,18 @@ def _chunk_loss(
 ) -> torch.Tensor:
     """Return one chunk's summed loss and add its gradients to ``grads`` (of hidden, weight, bias)."""
     logits = head.logits(hidden)
-    normaliser = logits.logsumexp(-1)
     rows = torch.arange(len(targets), device=targets.device)
-    loss = (normaliser - logits[rows, targets]).sum()
+    aimed = logits[rows, targets]
+    highest = logits.amax(-1, keepdim=True)
+    # A cap's gradient needs the logits; else one buffer holds logits, then probabilities, then their gradient.
+    weights = logits.sub_(highest) if head.softcap is None else logits - highest
+    sums = weights.exp_().sum(-1, keepdim=True)
+    loss = (sums.log() + highest).sum() - aimed.sum()
     if all(grad is None for grad in grads):
         return loss
-    capped = logits if head.softcap is not None else None
-    gradient = logits.sub_(normaliser[:, None]).exp_() if capped is None else (logits - normaliser[:, None]).exp()
+    gradient = weights.div_(sums)
     gradient[rows, targets] -= 1.0
-    gradient = head.logits_gradient(gradient, logits if capped is None else capped).to(hidden.dtype)
+    gradient = head.logits_gradient(gradient, logits).to(hidden.dtype)
     grad_hidden, grad_weight, grad_bias = grads
     if grad_hidden is not None:
         torch.mm(gradient, head.weight, out=grad_hidden[part])

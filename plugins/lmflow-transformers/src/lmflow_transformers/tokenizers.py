@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import chain, islice
 from typing import Any
 
 from lmflow_core.api import Message, ModelError, as_turns
@@ -92,7 +93,7 @@ class TransformersTokenizer:
             for place, ids in zip(places, _encode_plain(backend, [pieces[place] for place in places]), strict=True):
                 encoded[place] = ids
         found = iter(encoded)
-        return [[token for _ in parts for token in next(found)] for parts in broken]
+        return [next(found) if len(parts) == 1 else _joined(islice(found, len(parts))) for parts in broken]
 
     @cached_property
     def _plain(self) -> Any:
@@ -161,6 +162,10 @@ class TransformersTokenizer:
         except Exception:  # a template may refuse a conversation with any error of its own
             return None
         return text
+
+
+def _joined(encoded: Iterable[list[int]]) -> list[int]:
+    return [*chain.from_iterable(encoded)]
 
 
 def _is_mark(text: str) -> bool:

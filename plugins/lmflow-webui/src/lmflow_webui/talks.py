@@ -56,8 +56,8 @@ class Talk:
 
     def _summary(self, answer: AnswerStream, seconds: float) -> str:
         told = [f"{answer.tokens} tokens, {answer.tokens / seconds:.1f} tokens/s"]
-        if drafted := getattr(answer, "drafted", 0):
-            told.append(f"{getattr(answer, 'accepted', 0) / drafted:.0%} of the drafts accepted")
+        if answer.drafted:
+            told.append(f"{answer.accepted / answer.drafted:.0%} of the drafts accepted")
         told.append(
             {"cancelled": "stopped", "length": "cut at the longest answer"}.get(answer.finish_reason, "complete")
         )
