@@ -6,7 +6,7 @@ rewritten, free ones for something new. Tokens per second of processor time (wit
 where other work has the cores. The last column tells whether all tokens were those of our plain sampling.
 
 ``--draft-model FOLDER`` adds the decoders ``speculative`` with that draft model and ``self-speculative``;
-``--prompts FILE`` asks other prompts, such as some that the draft model was not trained on (JSONL rows with ``prompt``).
+``--prompts FILE`` asks other prompts (JSONL rows with ``prompt``), such as some the draft model did not learn from.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from typing import Any
 from lmflow_core.api import ModelError, TrainingSettings, Tuner
 from lmflow_speculative.cutting import check_cut, chosen_layers, cut
 from lmflow_speculative.frequent import FrequentTokens
+from lmflow_speculative.networks import trunk
 from lmflow_speculative.options import DraftOptions
 from lmflow_transformers.api import CausalModel, FullTuner
 
@@ -40,10 +41,9 @@ class DraftTuner(FullTuner):
     def prepare(self, model: CausalModel, seed: int) -> None:
         """Put the draft in the place of the model; its layers and norms train."""
         self.whole = model.base
-        places = chosen_layers(model.config.get_text_config().num_hidden_layers, self._options)
+        places = chosen_layers(len(trunk(self.whole).layers), self._options)
         model.network, trained = cut(self.whole, places)
-        for parameter in model.network.parameters():
-            parameter.requires_grad_(False)
+        model.network.requires_grad_(False)
         for parameter in trained:
             parameter.requires_grad_(True)
 
