@@ -25,13 +25,14 @@ from transformers import (
 from lmflow_core.api import IGNORE, Encoded
 from lmflow_core.testing.tiny import make_tiny_model
 from lmflow_speculative.caching import CachedNetwork
-from lmflow_speculative.cutting import cut
+from lmflow_speculative.cutting import chosen_layers, cut
 from lmflow_speculative.distillation import distilled_forward
 from lmflow_speculative.divergence import chunked_divergence
 from lmflow_speculative.drafters import NetworkDrafter
 from lmflow_speculative.drawing import Drawing
 from lmflow_speculative.frequent import VOCABULARY_FILE, FrequentTokens, keep_rows
 from lmflow_speculative.networks import parameters
+from lmflow_speculative.options import DraftOptions
 from lmflow_transformers.api import Head, SamplingOptions, lay_out, using_attention
 from lmflow_transformers.attention import SdpaAttention
 
@@ -120,6 +121,13 @@ def test_only_labelled_positions_of_a_packed_batch_count(model: Path) -> None:
 
 
 # What is cut and kept.
+
+
+def test_layers_are_the_first_or_spread_from_end_to_end() -> None:
+    assert chosen_layers(30, DraftOptions()) == [0, 1, 2]
+    assert chosen_layers(5, DraftOptions()) == [0]
+    assert chosen_layers(30, DraftOptions(draft_layers=4, draft_layers_from="spread")) == [0, 10, 19, 29]
+    assert chosen_layers(30, DraftOptions(draft_layers=1, draft_layers_from="spread")) == [0]
 
 
 def test_a_cut_model_is_what_transformers_makes_of_its_files(model: Path, tmp_path: Path) -> None:
