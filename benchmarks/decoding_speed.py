@@ -1,9 +1,12 @@
-"""Tokens per second of decoding one answer at a time: plain sampling, prompt lookup, and transformers' own.
+"""Tokens per second of decoding one answer at a time: plain sampling, drafts of several kinds, and transformers' own.
 
 ``python benchmarks/decoding_speed.py --model smollm2-135m-instruct`` asks every contender for the same greedy answers
 in turn, round after round, and prints the medians over all prompts and rounds. Grounded prompts ask for a text to be
 rewritten, free ones for something new. Tokens per second of processor time (with ``OMP_NUM_THREADS=1``) hold also
 where other work has the cores. The last column tells whether all tokens were those of our plain sampling.
+
+``--draft-model FOLDER`` adds the decoders ``speculative`` with that draft model and ``self-speculative``;
+``--prompts FILE`` asks other prompts (JSONL rows with ``prompt``), such as some the draft model did not learn from.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -21,10 +26,11 @@ from lmflow_core.answers import all_stops, prompt_ids
 from lmflow_core.console import table
 from lmflow_core.conversations import Message
 from lmflow_core.opening import choose_template, open_model
+from lmflow_core.prompts import read_prompts
 from lmflow_core.registry import Catalogue
 from lmflow_core.settings import DecodingSettings, ModelSettings
-from lmflow_speculative.decoders import PromptLookupDecoder
-from lmflow_speculative.options import PromptLookupOptions
+from lmflow_speculative.decoders import DraftModelDecoder, PromptLookupDecoder, SelfSpeculativeDecoder
+from lmflow_speculative.options import DraftModelOptions, PromptLookupOptions, SelfSpeculativeOptions
 from lmflow_transformers.sampling import SamplingDecoder
 
 _STORY = (
@@ -49,61 +55,93 @@ PROMPTS = {
         "Give me ideas for a birthday party in winter.",
     ),
 }
-Contender = Callable[[Sequence[int], int], list[int]]
 
 
-def contenders(model: Any, stop_ids: frozenset[int], length: int) -> dict[str, Contender]:
+@dataclass(frozen=True)
+class Drawn:
+    """An answer: its tokens, how many of them were drafted and accepted, and the passes of the model; 0 is unknown."""
+
+    ids: list[int]
+    drafted: int = 0
+    accepted: int = 0
+    passes: int = 0
+
+
+Contender = Callable[[Sequence[int], int], Drawn]
+
+
+def contenders(model: Any, stop_ids: frozenset[int], length: int, draft_model: Path | None) -> dict[str, Contender]:
     """Return by name what answers a prompt greedily with up to a number of tokens."""
 
     def ours(decoder: Any) -> Contender:
-        def answer(prompt: Sequence[int], tokens: int) -> list[int]:
-            steps = decoder.decode(model, prompt, max_new_tokens=tokens, stop_ids=stop_ids, seed=0)
-            return [token for step in steps for token in step.ids]
+        def answer(prompt: Sequence[int], tokens: int) -> Drawn:
+            steps = list(decoder.decode(model, prompt, max_new_tokens=tokens, stop_ids=stop_ids, seed=0))
+            return Drawn(
+                [token for step in steps for token in step.ids],
+                sum(step.drafted for step in steps),
+                sum(step.accepted for step in steps),
+                sum(step.passes for step in steps),
+            )
 
         return answer
 
     def generate(**options: Any) -> Contender:
-        def answer(prompt: Sequence[int], tokens: int) -> list[int]:
+        def answer(prompt: Sequence[int], tokens: int) -> Drawn:
             ids = torch.tensor([list(prompt)])
             asked = {"max_new_tokens": tokens, "do_sample": False, "eos_token_id": list(stop_ids), **options}
             whole = model.base.generate(ids, attention_mask=torch.ones_like(ids), pad_token_id=0, **asked)
-            return list(whole[0, len(prompt) :].tolist())
+            return Drawn(list(whole[0, len(prompt) :].tolist()))
 
         return answer
 
     lookup = PromptLookupDecoder(PromptLookupOptions(draft_length=length))
+    asked = {"LMFlow sampling": ours(SamplingDecoder()), "LMFlow prompt-lookup": ours(lookup)}
+    if draft_model is not None:
+        options = DraftModelOptions(draft_model=str(draft_model), draft_length=length)
+        asked["LMFlow speculative"] = ours(DraftModelDecoder(options))
+        asked["LMFlow self-speculative"] = ours(SelfSpeculativeDecoder(SelfSpeculativeOptions(draft_length=length)))
     return {
-        "LMFlow sampling": ours(SamplingDecoder()),
-        "LMFlow prompt-lookup": ours(lookup),
+        **asked,
         "transformers generate": generate(),
         "transformers generate, prompt_lookup_num_tokens": generate(prompt_lookup_num_tokens=length),
     }
 
 
 def measure(prompts: Sequence[Sequence[int]], asked: dict[str, Contender], tokens: int, rounds: int) -> Any:
-    """Return by contender the tokens/s of every answer, and whether its tokens were always those of the first one."""
+    """Return by contender the tokens/s of every answer, how drafts fared, and whether the first one's tokens came."""
     speeds: dict[str, list[float]] = {name: [] for name in asked}
     busy: dict[str, list[float]] = {name: [] for name in asked}
-    same = dict.fromkeys(asked, True)
+    answers: dict[str, list[Drawn]] = {name: [] for name in asked}
     for answer in asked.values():
         answer(prompts[0], 4)  # warms up
     for _ in range(rounds):
         for prompt in prompts:
-            expected: list[int] | None = None
             for name, answer in asked.items():
                 started, worked = time.perf_counter(), time.process_time()
-                ids = answer(prompt, tokens)
-                speeds[name].append(len(ids) / (time.perf_counter() - started))
-                busy[name].append(len(ids) / (time.process_time() - worked))
-                expected = expected or ids
-                same[name] &= ids == expected
+                drawn = answer(prompt, tokens)
+                speeds[name].append(len(drawn.ids) / (time.perf_counter() - started))
+                busy[name].append(len(drawn.ids) / (time.process_time() - worked))
+                answers[name].append(drawn)
+    first = [drawn.ids for drawn in next(iter(answers.values()))]
     return {
         name: {
             "tokens_per_second": round(median(speeds[name]), 2),
             "tokens_per_processor_second": round(median(busy[name]), 2),
-            "same_tokens": same[name],
+            **_drafts(answers[name]),
+            "same_tokens": [drawn.ids for drawn in answers[name]] == first,
         }
         for name in asked
+    }
+
+
+def _drafts(answers: Sequence[Drawn]) -> dict[str, float]:
+    """Return how drafts fared over all answers, where that is known."""
+    drafted, passes = sum(drawn.drafted for drawn in answers), sum(drawn.passes for drawn in answers)
+    if not drafted:
+        return {}
+    return {
+        "acceptance_rate": round(sum(drawn.accepted for drawn in answers) / drafted, 4),
+        "tokens_per_pass": round(sum(len(drawn.ids) for drawn in answers) / passes, 3),
     }
 
 
@@ -114,6 +152,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=128, help="the longest answer")
     parser.add_argument("--draft-length", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--draft-model", type=Path, help="folder of a draft model")
+    parser.add_argument("--prompts", type=Path, help="file of prompts to ask instead")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     arguments = parser.parse_args()
     catalogue = Catalogue.discover()
@@ -124,26 +164,32 @@ def main() -> None:
     stop_ids = frozenset(
         model.tokenizer.control_tokens[stop] for stop in stops if stop in model.tokenizer.control_tokens
     )
-    asked = contenders(model, stop_ids, arguments.draft_length)
+    asked = contenders(model, stop_ids, arguments.draft_length, arguments.draft_model)
+    talks = {kind: [[Message("user", text)] for text in texts] for kind, texts in PROMPTS.items()}
+    if arguments.prompts is not None:
+        talks = {arguments.prompts.name: read_prompts(arguments.prompts)}
     measured = {}
-    for kind, texts in PROMPTS.items():
-        prompts = [prompt_ids(model.tokenizer, template, [Message("user", text)]) for text in texts]
+    for kind, conversations in talks.items():
+        prompts = [prompt_ids(model.tokenizer, template, messages) for messages in conversations]
         measured[kind] = measure(prompts, asked, arguments.tokens, arguments.rounds)
     if arguments.json:
         print(json.dumps(measured, indent=2))
         return
+    columns = ("PROMPTS", "CONTENDER", "TOKENS/S", "TOKENS/CPU-S", "ACCEPTED", "TOKENS/PASS", "SAME TOKENS")
     rows = [
         (
             kind,
             name,
             f"{told['tokens_per_second']:.1f}",
             f"{told['tokens_per_processor_second']:.1f}",
+            str(told.get("acceptance_rate", "")),
+            str(told.get("tokens_per_pass", "")),
             "yes" if told["same_tokens"] else "no",
         )
         for kind, found in measured.items()
         for name, told in found.items()
     ]
-    print(table(("PROMPTS", "CONTENDER", "TOKENS/S", "TOKENS/CPU-S", "SAME TOKENS"), rows))
+    print(table(columns, rows))
 
 
 if __name__ == "__main__":

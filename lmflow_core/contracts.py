@@ -251,6 +251,17 @@ class Tuner(Protocol):
         """Return the reference of the model an adapter was made for, when its folder tells."""
 
 
+class EarlyCheck(Protocol):
+    """What a tuner or an objective offers besides, to refuse what it cannot work with before anything heavy."""
+
+    def check(self, model: LanguageModel, tuner: Tuner) -> None:
+        """Check an open model, whose weights are not loaded, and the tuner of the run.
+
+        Raises:
+            LmflowError: they do not suit; the message names what would.
+        """
+
+
 @dataclass(frozen=True)
 class TrainingJob:
     """Everything an objective needs to train. ``checkpoints`` is a folder the trainer may write into."""

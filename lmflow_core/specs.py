@@ -231,13 +231,19 @@ class CommandSpec(Spec):
 
     With ``talks`` set the command works with a model that answers: it takes the flags of ``lmflow chat`` beside those
     of ``options``, and ``target`` is a function that satisfies ``TalkingCommand``.
+
+    With ``finetunes`` set the command is ``lmflow finetune`` with defaults of its own: ``target`` is a dictionary of
+    values by option name, which a run file and flags override.
     """
 
     kind: ClassVar[str] = "command"
     talks: bool = False
+    finetunes: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.talks and self.finetunes:
+            raise SpecError(f"the command {self.name!r} cannot be one that talks and one that finetunes")
         if self.options is not None and not self.talks:
             raise SpecError(f"the command {self.name!r} has options but does not talk; a click command has its own")
         for name in CORE_COMMANDS.intersection((self.name, *self.aliases)):

@@ -111,6 +111,13 @@ def test_the_cores_command_names_are_reserved(name: str) -> None:
         CommandSpec(name="fine", aliases=(name,), target="a:b", summary="x")
 
 
+def test_a_command_does_one_thing() -> None:
+    with pytest.raises(SpecError, match="cannot be one that talks and one that finetunes"):
+        CommandSpec(name="both", target="a:b", summary="x", talks=True, finetunes=True)
+    with pytest.raises(SpecError, match="has options but does not talk"):
+        CommandSpec(name="both", target="a:b", summary="x", finetunes=True, options=Options)
+
+
 def test_every_command_of_the_core_is_reserved() -> None:
     assert set(main.CORE_COMMANDS) == CORE_COMMANDS
 

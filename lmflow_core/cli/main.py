@@ -88,8 +88,12 @@ def _command_of_plugin(catalogue: Catalogue, name: str) -> click.Command:
         from lmflow_core.cli.talking import talking_command
 
         return talking_command(spec, command)
+    if spec.finetunes and isinstance(command, dict):
+        from lmflow_core.cli.training import finetuning_command
+
+        return finetuning_command(spec, command)
     if not isinstance(command, click.Command):
-        wanted = "function" if spec.talks else "click command"
+        wanted = "function" if spec.talks else "dictionary" if spec.finetunes else "click command"
         raise PluginLoadError(f"command {name!r}: its target {spec.target} is no {wanted}")
     return command
 

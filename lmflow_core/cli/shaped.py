@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -17,14 +17,24 @@ Run = Callable[[Request, Catalogue, Arguments], None]
 
 
 class ShapedCommand(click.Command):
-    """A command that hands its raw arguments to a :class:`FlagParser`."""
+    """A command that hands its raw arguments to a :class:`FlagParser`. ``preset`` holds defaults of its own."""
 
-    def __init__(self, shape: Shape, run: Run, *, summary: str, run_file: bool = False, switches: Sequence[str] = ()):
+    def __init__(
+        self,
+        shape: Shape,
+        run: Run,
+        *,
+        summary: str,
+        run_file: bool = False,
+        switches: Sequence[str] = (),
+        preset: Mapping[str, object] | None = None,
+    ):
         super().__init__(shape.name, add_help_option=False, help=summary)
         self._shape = shape
         self._run = run
         self._run_file = run_file
         self._switches = ("json", *switches)
+        self._preset = dict(preset or {})
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Keep the arguments as they are; :meth:`invoke` parses them."""
@@ -42,6 +52,7 @@ class ShapedCommand(click.Command):
             raise OptionError(f"unexpected argument {parsed.positional[0]!r} of 'lmflow {self._shape.name}'")
         else:
             values = parsed.values
+        values = {**self._preset, **values}
         if "help" in parsed.switches:
             click.echo(self._help_text(values, catalogue))
             return

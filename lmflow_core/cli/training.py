@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from lmflow_core import console
 from lmflow_core.cli.flags import Arguments
 from lmflow_core.cli.shaped import ShapedCommand, print_json
 from lmflow_core.job import FINETUNE, Request
 from lmflow_core.registry import Catalogue
+from lmflow_core.specs import CommandSpec
 
 
 def _run(request: Request, catalogue: Catalogue, arguments: Arguments) -> None:
@@ -35,3 +39,11 @@ finetune = ShapedCommand(
     summary="Fine-tune a model on data. Flags override the run file; the chosen tuner's options join in.",
     run_file=True,
 )
+
+
+def finetuning_command(spec: CommandSpec, preset: Mapping[str, object]) -> ShapedCommand:
+    """Return the command of a plugin that is ``lmflow finetune`` with defaults of its own."""
+    shape = replace(FINETUNE, name=spec.name)
+    chosen = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in preset.items())
+    summary = f"{spec.summary} Does what lmflow finetune does with {chosen}."
+    return ShapedCommand(shape, _run, summary=summary, run_file=True, preset=preset)

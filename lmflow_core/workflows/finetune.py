@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lmflow_core import console
-from lmflow_core.contracts import Engine, TrainingJob, TrainingReport, Tuner, World
+from lmflow_core.contracts import Engine, Objective, TrainingJob, TrainingReport, Tuner, World
 from lmflow_core.data.dataset import Dataset, DatasetMaker
 from lmflow_core.data.store import EncodedRows
 from lmflow_core.errors import OptionError, RequestError
@@ -54,12 +54,14 @@ def finetune(request: Request, catalogue: Catalogue) -> Finetuned | None:
         _check_alike(engine, "plugins", catalogue.plugins.digest())
         scaling = request.components.get("position_scaling")
         opened = open_model(request.get(ModelSettings), catalogue, scaling=scaling, runtime=TORCH)
+        tuner = _tuner(request, catalogue)
+        objective: Objective = request.components["objective"].make(catalogue)
+        _check_early(opened, tuner, objective)
         prepared = _prepare(request, opened, catalogue, world)
         _check_alike(engine, "data", prepared.data.rows.fingerprint())
-        tuner = _tuner(request, catalogue)
         opened.load()
         tuner.prepare(opened.model, request.get(TrainingSettings).seed)
-        report = _train(request, catalogue, opened, prepared, tuner, engine, world)
+        report = _train(request, catalogue, opened, prepared, tuner, objective, engine, world)
         if not world.leads:
             return None
         return _keep(request, catalogue, opened, prepared, tuner, report)
@@ -82,6 +84,14 @@ def _check_alike(engine: Engine, what: str, digest: str) -> None:
 def _tuner(request: Request, catalogue: Catalogue) -> Tuner:
     tuner: Tuner = request.components["tuner"].make(catalogue)
     return tuner
+
+
+def _check_early(opened: OpenModel, tuner: Tuner, objective: Objective) -> None:
+    """Let the tuner and the objective refuse the model, and each other, before data and weights are read."""
+    for part in (tuner, objective):
+        check = getattr(part, "check", None)
+        if check is not None:
+            check(opened.model, tuner)
 
 
 def _prepare(request: Request, opened: OpenModel, catalogue: Catalogue, world: World) -> _Prepared:
@@ -138,6 +148,7 @@ def _train(
     opened: OpenModel,
     prepared: _Prepared,
     tuner: Tuner,
+    objective: Objective,
     engine: Engine,
     world: World,
 ) -> TrainingReport:
@@ -159,8 +170,7 @@ def _train(
         resume=request.get(ResumeSettings).resume,
     )
     try:
-        report: TrainingReport = request.components["objective"].make(catalogue).train(job)
-        return report
+        return objective.train(job)
     finally:
         remove_if_empty(checkpoints)
         remove_if_empty(folder)

@@ -103,11 +103,11 @@ class DraftModelDecoder(_DraftingDecoder):
     def _drafter(self, model: CausalModel, drawing: Drawing) -> Drafter:
         dtype = str(model.dtype).removeprefix("torch.")
         draft = draft_model(self._reference, str(model.device), dtype)
-        check_vocabulary(model, draft)
-        check_attention(draft.base, draft.reference)
-        network = CachedNetwork(draft.network, draft.device)
-        cost = parameters(draft.base) / parameters(model.base)
-        return NetworkDrafter(network, drawing, _vocabulary(model), cost)
+        check_vocabulary(model, draft.model, "--draft-model")
+        check_attention(draft.model.base, draft.model.reference)
+        network = CachedNetwork(draft.model.network, draft.model.device)
+        cost = parameters(draft.model.base) / parameters(model.base)
+        return NetworkDrafter(network, drawing, _vocabulary(model), cost, draft.tokens)
 
 
 class SelfSpeculativeDecoder(_DraftingDecoder):

@@ -53,26 +53,37 @@ class NetworkDrafter:
         drawing: how tokens are drawn.
         vocabulary: number of tokens of the model that checks; logits of the network are cut or filled up to it.
         cost: see :class:`~lmflow_speculative.drafts.Drafter`.
+        tokens: the ids that the logits of the network are for, in their order; None when they are for all.
     """
 
-    def __init__(self, network: CachedNetwork, drawing: Drawing, vocabulary: int, cost: float) -> None:
+    def __init__(
+        self,
+        network: CachedNetwork,
+        drawing: Drawing,
+        vocabulary: int,
+        cost: float,
+        tokens: Sequence[int] | None = None,
+    ) -> None:
         self.cost = cost
         self._network = network
         self._drawing = drawing
         self._vocabulary = vocabulary
+        self._tokens = None if tokens is None else torch.tensor(tokens)
 
     def draft(self, ids: Sequence[int], length: int) -> Draft:
         """Return exactly ``length`` tokens with their distributions."""
         text = list(ids)
         rows = []
         for _ in range(length):
-            logits = _fitted(self._network.logits(text, 1)[0], self._vocabulary)
+            logits = self._fitted(self._network.logits(text, 1)[0].float())
             rows.append(self._drawing.distribution(torch.tensor(text, device=logits.device), logits))
             text.append(self._drawing.draw(rows[-1]))
         return Draft(text[len(ids) :], torch.stack(rows))
 
-
-def _fitted(logits: torch.Tensor, size: int) -> torch.Tensor:
-    """Return logits for exactly ``size`` tokens: many models have rows that stand for no token."""
-    missing = max(size - len(logits), 0)
-    return torch.nn.functional.pad(logits[:size].float(), (0, missing), value=float("-inf"))
+    def _fitted(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return logits for exactly the model's tokens: many models have rows that stand for no token."""
+        if self._tokens is not None:
+            all_tokens = logits.new_full((self._vocabulary,), float("-inf"))
+            return all_tokens.index_copy_(0, self._tokens.to(logits.device), logits)
+        missing = max(self._vocabulary - len(logits), 0)
+        return torch.nn.functional.pad(logits[: self._vocabulary], (0, missing), value=float("-inf"))

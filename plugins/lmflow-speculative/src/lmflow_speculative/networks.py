@@ -3,44 +3,67 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from lmflow_core.api import ModelError, ModelSettings, RequestError
+from lmflow_speculative.frequent import keep_rows, read_vocabulary
 from lmflow_transformers.api import CausalModel, CausalModelLoader
 
 _BY_POSITION = frozenset(("full_attention", "sliding_attention", "chunked_attention"))
 
 
+@dataclass(frozen=True)
+class DraftModel:
+    """A loaded draft model; ``tokens`` are those its head has rows for, None when all."""
+
+    model: CausalModel
+    tokens: list[int] | None
+
+
+def opened_model(reference: str, device: str, dtype: str) -> CausalModel:
+    """Open a second model, such as a draft model, without its weights.
+
+    Raises:
+        ModelError: it cannot be opened.
+    """
+    return CausalModelLoader().open(reference, ModelSettings(model=reference, device=device, dtype=dtype))
+
+
 @lru_cache(maxsize=1)
-def draft_model(reference: str, device: str, dtype: str) -> CausalModel:
+def draft_model(reference: str, device: str, dtype: str) -> DraftModel:
     """Open and load a draft model. The last one is kept, as a server makes a decoder for each request.
 
     Raises:
         ModelError: it cannot be opened.
     """
-    model = CausalModelLoader().open(reference, ModelSettings(model=reference, device=device, dtype=dtype))
+    model = opened_model(reference, device, dtype)
     model.load()
-    return model
+    tokens = read_vocabulary(Path(model.source), len(model.base.get_output_embeddings().weight))
+    if tokens is not None:
+        keep_rows(model.base, tokens)
+    return DraftModel(model, tokens)
 
 
-def check_vocabulary(model: CausalModel, draft: CausalModel) -> None:
-    """Check that two models mean the same by each id.
+def check_vocabulary(model: CausalModel, other_model: CausalModel, flag: str) -> None:
+    """Check that two models mean the same by each id; ``flag`` is the option that names the second.
 
     Raises:
         ModelError: they do not.
     """
-    if model.tokenizer.fingerprint == draft.tokenizer.fingerprint:
+    if model.tokenizer.fingerprint == other_model.tokenizer.fingerprint:
         return
-    mine, other = (each.tokenizer.inner.get_vocab() for each in (model, draft))
+    mine, other = (each.tokenizer.inner.get_vocab() for each in (model, other_model))
     if mine == other:
         return
     differing = sorted(text for text in mine.keys() | other.keys() if mine.get(text) != other.get(text))
     raise ModelError(
-        f"--draft-model {draft.reference} has {len(other)} tokens and {model.reference} {len(mine)}, and they differ "
-        f"in {len(differing)} of them, such as {differing[0]!r}: choose a draft model with the tokenizer of the model"
+        f"{flag} {other_model.reference} has {len(other)} tokens and {model.reference} {len(mine)}, and they differ "
+        f"in {len(differing)} of them, such as {differing[0]!r}: choose one with the tokenizer of the model"
     )
 
 
@@ -72,18 +95,37 @@ def first_layers(base: Any, count: int | None) -> Any:
         ModelError: the model keeps no list of layers.
         RequestError: the model has not more layers than that.
     """
+    found = trunk(base)
+    count = max(len(found.layers) // 3, 1) if count is None else count
+    if count >= len(found.layers):
+        raise RequestError(f"--draft-layers {count}: the model has {len(found.layers)} layers; draft with fewer")
+    return with_child(base, found.name, with_child(found.decoder, "layers", found.layers[:count]))
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """What of a model stands between its embeddings and its head: ``name`` is that of ``decoder`` in the model."""
+
+    name: str
+    decoder: Any
+    layers: torch.nn.ModuleList
+
+
+def trunk(base: Any) -> Trunk:
+    """Find the layers of a transformers model.
+
+    Raises:
+        ModelError: the model keeps no list of layers.
+    """
     decoder = base.get_decoder()
     layers = getattr(decoder, "layers", None)
     name = next((name for name, child in base.named_children() if child is decoder), None)
     if not isinstance(layers, torch.nn.ModuleList) or name is None:
-        raise ModelError(f"self-speculative: a {base.config.model_type} model has no list of layers to cut short")
-    count = max(len(layers) // 3, 1) if count is None else count
-    if count >= len(layers):
-        raise RequestError(f"--draft-layers {count}: the model has {len(layers)} layers; draft with fewer")
-    return _with(base, name, _with(decoder, "layers", layers[:count]))
+        raise ModelError(f"a {base.config.model_type} model has no list of layers to cut short")
+    return Trunk(name, decoder, layers)
 
 
-def _with(module: Any, name: str, child: Any) -> Any:
+def with_child(module: Any, name: str, child: Any) -> Any:
     """Return a shallow copy of a module with another child."""
     changed = copy.copy(module)
     changed._modules = {**module._modules, name: child}
@@ -91,5 +133,7 @@ def _with(module: Any, name: str, child: Any) -> Any:
 
 
 def parameters(network: Any) -> int:
-    """Return how many parameters take part in a pass."""
-    return sum(parameter.numel() for parameter in network.parameters())
+    """Return how many parameters take part in a pass: of embeddings that are no head a few rows only."""
+    embeddings, head = network.get_input_embeddings().weight, network.get_output_embeddings().weight
+    looked_up = embeddings.numel() if embeddings is not head else 0
+    return sum(parameter.numel() for parameter in network.parameters()) - looked_up

@@ -39,6 +39,31 @@ class DraftModelOptions(DrawingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DistillationOptions:
+    """Options of learning another model's distribution."""
+
+    teacher: str | None = option(
+        None,
+        help="The model to learn from: a folder, a hub name or a GGUF file; same vocabulary. "
+        "With --tuner draft it is the model itself when left out.",
+    )
+    loss_chunk: int = option(256, help="Labelled positions that pass through the output heads at a time.", minimum=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DraftOptions:
+    """Options of cutting a model down to a draft model."""
+
+    draft_layers: int | None = option(None, help="Layers the draft model keeps; a tenth by default.", minimum=1)
+    draft_layers_from: str = option(
+        "first", help="Which layers those are: the first, or some spread evenly.", choices=("first", "spread")
+    )
+    draft_vocabulary: int | None = option(
+        None, help="Let it draft only this many tokens, the most frequent of the data; all when left out.", minimum=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class SelfSpeculativeOptions(DrawingOptions):
     """Options of decoding with drafts of the model's own first layers."""
 

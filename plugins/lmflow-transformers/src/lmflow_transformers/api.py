@@ -1,9 +1,10 @@
 """The public interface of the torch runtime, for plugins that build on it; everything else is private."""
 
-from lmflow_transformers.attention import apart, register_attention
+from lmflow_transformers.attention import apart, register_attention, using_attention
 from lmflow_transformers.caching import with_cache
 from lmflow_transformers.devices import peak_memory_bytes
 from lmflow_transformers.export import HuggingFaceExporter
+from lmflow_transformers.loss import Head, head_is_plain
 from lmflow_transformers.models import (
     CausalModel,
     CausalModelLoader,
@@ -23,6 +24,7 @@ __all__ = [
     "CausalModel",
     "CausalModelLoader",
     "FullTuner",
+    "Head",
     "HuggingFaceExporter",
     "SamplingOptions",
     "adamw",
@@ -30,6 +32,7 @@ __all__ = [
     "check_folder",
     "follows_length",
     "forget_quantisation",
+    "head_is_plain",
     "lay_out",
     "logits_processors",
     "peak_memory_bytes",
@@ -37,5 +40,6 @@ __all__ = [
     "save_network",
     "token_logprob",
     "train_with_trainer",
+    "using_attention",
     "with_cache",
 ]

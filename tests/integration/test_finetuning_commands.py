@@ -1,0 +1,92 @@
+"""Commands of plugins that are ``lmflow finetune`` with defaults of their own, and refusals before anything heavy."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from lmflow_core.testing.fixtures import CliResult
+
+Cli = Callable[..., CliResult]
+
+PLUGIN = """
+from lmflow_core.api import CommandSpec, ModelError, ObjectiveSpec, TunerSpec, hookimpl
+
+PRESET = {"objective": "picky", "tuner": "mild", "max_steps": 3}
+ODD = ["objective"]
+
+def _command(name, attribute):
+    return CommandSpec(name=name, target=f"{__name__}:{attribute}", summary=f"Runs {name}.", finetunes=True)
+
+@hookimpl
+def lmflow_register_commands():
+    return [_command("train-so", "PRESET"), _command("odd", "ODD")]
+
+@hookimpl
+def lmflow_register_tuners():
+    return [TunerSpec(name="mild", target=f"{__name__}:Mild", summary="Refuses nothing.")]
+
+@hookimpl
+def lmflow_register_objectives():
+    return [ObjectiveSpec(name="picky", target=f"{__name__}:Picky", summary="Refuses all.", examples=("text",))]
+
+class Mild:
+    def __init__(self, options):
+        pass
+
+    def prepare(self, model, seed): ...
+    def trainer_extensions(self, model, settings): ...
+    def save(self, model, folder, chat_template): ...
+    def attach(self, model, folder): ...
+    def base_reference(self, folder): ...
+
+class Picky:
+    def __init__(self, options):
+        pass
+
+    def train(self, job): ...
+    def check(self, model, tuner):
+        raise ModelError(f"{type(tuner).__name__} with {model.context_length} positions does not suit")
+"""
+
+
+@pytest.fixture
+def plugin(monkeypatch: pytest.MonkeyPatch, install_plugin: Callable[..., EntryPoint]) -> None:
+    """A plugin with such a command is installed beside the official ones."""
+    entries = [*importlib.metadata.entry_points(group="lmflow"), install_plugin("so", PLUGIN)]
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: entries)
+
+
+@pytest.mark.usefixtures("plugin")
+def test_its_help_is_that_of_finetune_under_its_own_name(lmflow_cli: Cli) -> None:
+    told = lmflow_cli("train-so", "--help").stdout
+    assert told.startswith("Usage: lmflow train-so [RUN.yaml] [OPTIONS]\n")
+    assert "Does what lmflow finetune does with --objective picky --tuner mild --max-steps 3." in " ".join(told.split())
+    assert "--pack-length" in told
+
+
+@pytest.mark.usefixtures("plugin")
+def test_its_values_hold_until_others_are_given(lmflow_cli: Cli, tiny_model: Path, tmp_path: Path) -> None:
+    asked = ("train-so", "--model", tiny_model, "--dataset", tmp_path / "none.json", "--output", tmp_path / "out")
+    refused = lmflow_cli(*asked)
+    assert refused.status == 2
+    # The data, which is not there, is not read.
+    assert "error: Mild with 256 positions does not suit" in refused.stderr
+    assert "FullTuner with 256 positions" in lmflow_cli(*asked, "--tuner", "full").stderr
+    run_file = tmp_path / "run.yaml"
+    run_file.write_text("objective: sft\ntuner: full\n", encoding="utf-8")
+    assert "none.json" in lmflow_cli(*asked, run_file).stderr
+
+
+@pytest.mark.usefixtures("plugin")
+def test_a_target_that_is_no_dictionary_is_an_error(lmflow_cli: Cli) -> None:
+    assert "command 'odd': its target fake_lmflow_so:ODD is no dictionary" in lmflow_cli("odd").stderr
+
+
+@pytest.mark.usefixtures("plugin")
+def test_an_unknown_option_is_told_under_its_name(lmflow_cli: Cli) -> None:
+    assert "unknown option --nonsense of 'lmflow train-so'" in lmflow_cli("train-so", "--nonsense", "1").stderr
