@@ -22,7 +22,7 @@ from lmflow_speculative.options import (
     SelfSpeculativeOptions,
 )
 from lmflow_speculative.pace import Pace
-from lmflow_transformers.api import CausalModel, SamplingOptions, follows_length
+from lmflow_transformers.api import CausalModel, SamplingOptions, few_rows_are_quick, follows_length
 
 
 class _DraftingDecoder(ABC):
@@ -68,7 +68,7 @@ class _DraftingDecoder(ABC):
             CachedNetwork(model.network, model.device),
             drafter,
             drawing,
-            Pace(self._drawing_options.draft_length, drafter.cost, model.device.type),
+            Pace(self._drawing_options.draft_length, drafter.cost, few_rows_are_quick(model.base)),
             prompt,
             options,
             max_new_tokens=max_new_tokens,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-_SHORTEST = 3
+_SHORTEST = 2
 _MEMORY = 0.75
 _CREDIT = 0.5
 _SHORTEST_REST, _LONGEST_REST = 4, 64
-# What a pass that checks a draft takes beyond a pass over one token, in such passes, whatever the draft's length. A
-# processor multiplies a matrix with few vectors much slower than with one; a GPU waits for the weights in both cases.
-_SURCHARGE = {"cpu": 0.7}
-_SURCHARGE_ELSEWHERE = 0.1
+# What a pass that checks a draft takes beyond a pass over one token, in such passes, whatever the draft's length. It
+# waits for the weights either way, unless a processor multiplies them much slower with few vectors than with one.
+_SURCHARGE, _SURCHARGE_OF_SLOW_ROWS = 0.1, 0.7
 
 
 class Pace:
@@ -23,13 +22,13 @@ class Pace:
     Args:
         longest: the most tokens to draft.
         cost: of one drafted token, in passes of the model that checks it.
-        device: type of the device that checks, such as ``cpu``.
+        quick: whether a pass over a few tokens takes about as long as over one.
     """
 
-    def __init__(self, longest: int, cost: float, device: str) -> None:
+    def __init__(self, longest: int, cost: float, quick: bool) -> None:
         self._shortest, self._longest = min(_SHORTEST, longest), longest
         self._cost = cost
-        self._surcharge = _SURCHARGE.get(device, _SURCHARGE_ELSEWHERE)
+        self._surcharge = _SURCHARGE if quick else _SURCHARGE_OF_SLOW_ROWS
         self._length = self._shortest
         self._gain = _CREDIT
         self._rest = _SHORTEST_REST

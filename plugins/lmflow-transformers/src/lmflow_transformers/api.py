@@ -4,6 +4,7 @@ from lmflow_transformers.attention import apart, register_attention, using_atten
 from lmflow_transformers.caching import with_cache
 from lmflow_transformers.devices import peak_memory_bytes
 from lmflow_transformers.export import HuggingFaceExporter
+from lmflow_transformers.linear import few_rows_are_quick
 from lmflow_transformers.loss import Head, head_is_plain
 from lmflow_transformers.models import (
     CausalModel,
@@ -30,6 +31,7 @@ __all__ = [
     "adamw",
     "apart",
     "check_folder",
+    "few_rows_are_quick",
     "follows_length",
     "forget_quantisation",
     "head_is_plain",

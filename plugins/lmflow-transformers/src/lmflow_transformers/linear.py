@@ -36,8 +36,10 @@ def quicken_linears(network: nn.Module) -> None:
 
 
 def few_rows_are_quick(network: nn.Module) -> bool:
-    """Whether a pass over a few tokens takes about as long as over one."""
-    return any(isinstance(vars(m).get("forward"), _QuickLinear) and m.forward.copies for m in network.modules())
+    """Whether a pass over a few tokens takes about as long as over one: on a GPU, and with copies of the weights."""
+    if any(not parameter.is_cpu for parameter in network.parameters()):
+        return True
+    return any(isinstance(module.forward, _QuickLinear) and module.forward.copies for module in network.modules())
 
 
 def linear(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
