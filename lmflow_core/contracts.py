@@ -391,6 +391,7 @@ class DecodeStep:
         accepted: how many of them were kept.
         passes: passes of the model itself that the step took.
         logprobs: one for each id, from a decoder whose option ``logprobs`` asks for them; else empty.
+        dropped: tokens of the text that none from this step on sees any more, though those before it did.
     """
 
     ids: tuple[int, ...]
@@ -398,6 +399,7 @@ class DecodeStep:
     accepted: int = 0
     passes: int = 1
     logprobs: tuple[TokenLogprob, ...] = ()
+    dropped: int = 0
 
 
 class Decoder(Protocol):
@@ -461,6 +463,7 @@ class AnswerStream(Protocol):
             which is not part of the answer: their offset is not below the length of the finished text.
         tokens: number of tokens drawn, the one that ends the answer included; known at the end.
         finish_reason: ``stop``, ``length`` or ``cancelled``; known at the end.
+        dropped_tokens: how many tokens of prompt and answer the last one did not see, from a decoder that drops some.
     """
 
     prompt_tokens: int
@@ -468,6 +471,7 @@ class AnswerStream(Protocol):
     drawn: list[DrawnToken]
     tokens: int
     finish_reason: str
+    dropped_tokens: int
 
     def __iter__(self) -> Iterator[str]: ...
 
@@ -478,12 +482,16 @@ class AnswerStream(Protocol):
 class TalkingModel(Protocol):
     """A loaded model with its template and decoder, ready to answer. It keeps no conversation.
 
-    ``name`` is what the command line calls the model.
+    ``name`` is what the command line calls the model; ``context_length`` is how many tokens prompt and answer may have
+    together, None where there is no limit: the model does not tell one, or the decoder goes on beyond it.
     """
 
     name: str
     model: LanguageModel
     settings: DecodingSettings
+
+    @property
+    def context_length(self) -> int | None: ...
 
     def opening(self) -> list[Message]:
         """Return the messages a conversation starts with: the system prompt of the command line, if any."""

@@ -35,6 +35,11 @@ class Talker:
     decoding: Component
     catalogue: Catalogue
 
+    @property
+    def context_length(self) -> int | None:
+        """How many tokens prompt and answer may have together; None where there is no limit."""
+        return None if self.decoding.provided.spec.unbounded else self.model.context_length
+
     def answer(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> Answer:
         """Return the answer to a conversation; iterate over it to have it written.
 

@@ -14,7 +14,7 @@ from lmflow_transformers.models import (
 from lmflow_transformers.options import SamplingOptions
 from lmflow_transformers.packing import lay_out
 from lmflow_transformers.rotary import follows_length
-from lmflow_transformers.sampling import logits_processors, token_logprob
+from lmflow_transformers.sampling import drawn, logits_processors, token_logprob
 from lmflow_transformers.training.optimizers import adamw
 from lmflow_transformers.training.trainer import train_with_trainer
 from lmflow_transformers.tuners import FullTuner
@@ -28,6 +28,7 @@ __all__ = [
     "adamw",
     "apart",
     "check_folder",
+    "drawn",
     "follows_length",
     "forget_quantisation",
     "lay_out",
