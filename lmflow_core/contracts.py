@@ -177,6 +177,13 @@ class Rescalable(Protocol):
         """
 
 
+class ChoosableAttention(Protocol):
+    """A model whose attention can be chosen before its weights are loaded."""
+
+    def attend_with(self, implementation: str) -> None:
+        """Let the network that :meth:`LanguageModel.load` will build attend with what :class:`Attention` gave."""
+
+
 class ModelLoader(Protocol):
     """Target of a ``ModelSpec``."""
 
@@ -482,8 +489,7 @@ class AnswerStream(Protocol):
 class TalkingModel(Protocol):
     """A loaded model with its template and decoder, ready to answer. It keeps no conversation.
 
-    ``name`` is what the command line calls the model; ``context_length`` is how many tokens prompt and answer may have
-    together, None where there is no limit: the model does not tell one, or the decoder goes on beyond it.
+    ``name`` is what the command line calls the model.
     """
 
     name: str
@@ -491,7 +497,11 @@ class TalkingModel(Protocol):
     settings: DecodingSettings
 
     @property
-    def context_length(self) -> int | None: ...
+    def context_length(self) -> int | None:
+        """How many tokens prompt and answer may have together.
+
+        None where there is no limit: the model does not tell one, or the decoder goes on beyond it.
+        """
 
     def opening(self) -> list[Message]:
         """Return the messages a conversation starts with: the system prompt of the command line, if any."""

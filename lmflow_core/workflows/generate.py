@@ -110,6 +110,7 @@ def open_talker(request: Request, catalogue: Catalogue, *, raw: bool = False) ->
         asked,
         catalogue,
         scaling=request.components.get("position_scaling"),
+        attention=request.components.get("attention"),
         runtime=decoding.provided.spec.runtime,
         needed_by=f"decoder {decoding.name!r}",
     )
@@ -130,7 +131,7 @@ class TalkerOpener:
         """Load what the request names with some changes; weights only where another model is named."""
         request = self._changed(changes) if changes else self._request
         settings = request.get(DecodingSettings)
-        wanted = (request.get(ModelSettings), settings.template)
+        wanted = (request.get(ModelSettings), settings.template, request.components.get("attention"))
         if self._last is not None and self._last[0] == wanted:
             decoding = request.components["decoder"]
             decoder: Decoder = decoding.make(self._catalogue)

@@ -409,6 +409,13 @@ def test_a_gguf_model_is_evaluated_and_answers_from_the_command_line(
     assert answer.json()["text"] == theirs.json()["text"]
 
 
+def test_an_attention_of_torch_is_refused_by_name(lmflow_cli: Callable[..., CliResult], exported: Exported) -> None:
+    refused = lmflow_cli("generate", "--model", exported("llama"), "--prompt", "hello", "--attention", "sdpa")
+    assert refused.status == 2
+    assert "--attention sdpa:" in refused.stderr
+    assert "runs in llama-cpp, which attends in its own way: leave --attention out" in refused.stderr
+
+
 def test_a_decoder_and_a_model_of_different_runtimes_are_refused_by_name(
     model_folder: Models, exported: Exported, lmflow_cli: Callable[..., CliResult]
 ) -> None:

@@ -163,22 +163,21 @@ class _Reference:
         seen = [other for other in range(token + 1) if other < self.sinks or other > token - last]
         places = list(range(len(seen))) if self.moved else seen
         rotates = bool(getattr(module, "use_rope", True))
-        turned = torch.stack([self._turn(key[0, :, s], p, rotates) for s, p in zip(seen, places, strict=True)], dim=1)
-        asked = self._turn(query[0, :, token], places[-1], rotates)
-        weights = (torch.einsum("hd,hsd->hs", asked, turned) * scaling).softmax(-1)
+        turned = self._turn(key[0, :, seen], places, rotates)
+        asked = self._turn(query[0, :, token : token + 1], places[-1:], rotates)
+        weights = (torch.einsum("hqd,hsd->hs", asked, turned) * scaling).softmax(-1)
         return torch.einsum("hs,hsd->hd", weights, value[0, :, seen].double())[None].to(value.dtype)
 
-    def _turn(self, states: torch.Tensor, place: int, rotates: bool) -> torch.Tensor:
-        """Rotate states (heads, head size) to a place, pair by pair."""
+    def _turn(self, states: torch.Tensor, places: list[int], rotates: bool) -> torch.Tensor:
+        """Rotate states (heads, tokens, head size), each token's to its place: pairs of features as complex numbers."""
         result = states.double().clone()
         if not rotates:
             return result
-        count = len(self.frequencies)
-        for pair in range(count):
-            one, two = (2 * pair, 2 * pair + 1) if self.neighbours else (pair, pair + count)
-            turn = torch.exp(1j * place * self.frequencies[pair])
-            both = torch.complex(states[:, one].double(), states[:, two].double()) * turn
-            result[:, one], result[:, two] = both.real, both.imag
+        pair, count = torch.arange(len(self.frequencies)), len(self.frequencies)
+        one, two = (2 * pair, 2 * pair + 1) if self.neighbours else (pair, pair + count)
+        turns = torch.exp(1j * torch.tensor(places)[:, None] * self.frequencies)
+        both = torch.complex(result[..., one], result[..., two]) * turns
+        result[..., one], result[..., two] = both.real, both.imag
         return result
 
 
@@ -212,9 +211,9 @@ def test_the_reference_can_tell_a_wrong_place_of_the_sinks() -> None:
 
 
 def test_nothing_adds_up_over_a_long_text() -> None:
-    model, ids = _model("llama"), _ids(1500)
+    model, ids = _model("llama"), _ids(600)
     expected = _reference(model, "llama", 8, 2).logits(ids)
-    torch.testing.assert_close(_read(model, ids, [700, *[1] * 100, 700], 8, 2), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(_read(model, ids, [250, *[1] * 100, 250], 8, 2), expected, atol=1e-4, rtol=1e-4)
 
 
 @each_architecture
@@ -320,7 +319,7 @@ _REFUSED: dict[str, tuple[Any, str]] = {
             v_head_dim=8,
             first_k_dense_replace=3,
         ),
-        "not rotate the keys of layer 0 in a way that is known",
+        "does not rotate the keys of .* in a way that is known",
     ),
 }
 
@@ -369,7 +368,8 @@ def test_generate_goes_on_beyond_the_context_and_tells_what_it_dropped(
     assert told["dropped_tokens"] == told["prompt_tokens"] + told["tokens"] - 1 - 24
     written = lmflow_cli("generate", *asked, "--prompt", prompt)
     assert f"{told['dropped_tokens']} tokens between the first and the last are outside" in written.stderr
-    assert "dropped_tokens" not in lmflow_cli("generate", *asked[:-3], "--max-new-tokens", 2, "--prompt", "a", "--json").json()
+    short = lmflow_cli("generate", *asked[:-3], "--max-new-tokens", 2, "--prompt", "a", "--json").json()
+    assert "dropped_tokens" not in short
 
 
 def test_a_file_of_prompts_longer_than_the_context_is_answered(
@@ -398,7 +398,7 @@ def test_chat_keeps_every_turn_and_tells_what_is_out_of_sight(
 
     lines = typed()
     monkeypatch.setattr("builtins.input", lambda *_: next(lines))
-    talked = lmflow_cli("chat", "--model", small, "--decoder", "streaming", "--max-new-tokens", 30)
+    talked = lmflow_cli("chat", "--model", small, "--decoder", "streaming", "--max-new-tokens", 30, "--temperature", 1)
     assert talked.status == 0
     assert "tokens between the first and the last are outside the attention window" in talked.stderr
     assert "left out" not in talked.stderr

@@ -13,10 +13,7 @@ from lmflow_core.api import DecodeStep, RequestError
 from lmflow_streaming.options import StreamingOptions
 from lmflow_streaming.rotation import rotations
 from lmflow_streaming.window import Window
-from lmflow_transformers.api import CausalModel, SamplingOptions, drawn, follows_length
-
-# Those that heed a mask; the ones for packed examples do not.
-_MASKED = ("sdpa", "eager")
+from lmflow_transformers.api import CausalModel, SamplingOptions, drawn, follows_length, heeds_masks
 
 
 class StreamingDecoder:
@@ -96,7 +93,7 @@ def _check(model: CausalModel) -> None:
             f"--decoder streaming: {model.reference} has layers with a window or a state of their own; every layer "
             "must see the whole text"
         )
-    if base.config._attn_implementation not in _MASKED:
+    if not heeds_masks(base):
         raise RequestError("--decoder streaming masks what it dropped, which --attention does not heed: leave it out")
 
 

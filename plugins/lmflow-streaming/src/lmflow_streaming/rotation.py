@@ -20,6 +20,7 @@ from lmflow_transformers.api import CausalModel, with_cache
 _FAR = 97
 _TOLERANCE = {torch.float32: 1e-3}
 _COARSE = 3e-2
+_Kept = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -72,16 +73,22 @@ def _measure(model: CausalModel) -> tuple[Rotation | None, ...]:
     candidates = _candidates(model.base)
     if not candidates:
         raise RequestError(f"--decoder streaming: {model.reference} has no rotary embeddings, so no token can be moved")
-    here, there = _keys(model, 0), _keys(model, _FAR)
-    found = [_rotation(before, after, candidates) for before, after in zip(here, there, strict=True)]
-    unknown = [number for number, rotation in enumerate(found) if rotation is False]
-    if unknown or not any(found):
-        told = f"layer {unknown[0]}" if unknown else "its layers"
-        raise RequestError(
-            f"--decoder streaming: {model.reference} does not rotate the keys of {told} in a way that is known here, so "
-            "no token can be moved"
-        )
-    return tuple(rotation or None for rotation in found)
+    found: list[Rotation | None] = []
+    for number, layer in enumerate(zip(_kept(model, 0), _kept(model, _FAR), strict=True)):
+        try:
+            found.append(_rotation(*layer, candidates))
+        except ValueError as error:
+            raise _unknown(model, f"layer {number}") from error
+    if not any(found):
+        raise _unknown(model, "any layer")
+    return tuple(found)
+
+
+def _unknown(model: CausalModel, layer: str) -> RequestError:
+    return RequestError(
+        f"--decoder streaming: {model.reference} does not rotate the keys of {layer} in a way that is known here, "
+        "so no token can be moved"
+    )
 
 
 def _candidates(base: Any) -> list[Rotation]:
@@ -90,8 +97,8 @@ def _candidates(base: Any) -> list[Rotation]:
     return [Rotation(each, interleaved) for each in buffers.values() for interleaved in (False, True)]
 
 
-def _keys(model: CausalModel, position: int) -> list[torch.Tensor]:
-    """Return the keys of each layer, (1, heads, 1, head size), for one token at a position."""
+def _kept(model: CausalModel, position: int) -> list[_Kept]:
+    """Return what each layer keeps of one token at a position: keys and values, (1, heads, 1, head size)."""
     token = model.base.get_input_embeddings().weight.shape[0] // 2
     cache = DynamicCache()
     model.network(
@@ -99,16 +106,24 @@ def _keys(model: CausalModel, position: int) -> list[torch.Tensor]:
         position_ids=torch.tensor([[position]], device=model.device),
         **with_cache(model.network, cache),
     )
-    return [layer.keys for layer in cache.layers]
+    return [(layer.keys, layer.values) for layer in cache.layers]
 
 
-def _rotation(here: torch.Tensor, there: torch.Tensor, candidates: list[Rotation]) -> Rotation | None | bool:
-    """Return what takes keys from position 0 to another one: a rotation, None for nothing, False when unknown."""
-    if _alike(here, there):
+def _rotation(here: _Kept, there: _Kept, candidates: list[Rotation]) -> Rotation | None:
+    """Return what takes a layer's keys from position 0 to another one; None where they stay as they are.
+
+    Raises:
+        ValueError: it is no rotation among the candidates.
+    """
+    if not _alike(here[1], there[1]):
+        raise ValueError("the values depend on the position")
+    if _alike(here[0], there[0]):
         return None
-    by = torch.tensor(_FAR, device=here.device)
-    fitting = (each for each in candidates if 2 * len(each.frequencies) <= here.shape[-1])
-    return next((each for each in fitting if _alike(each.moved(here, by), there)), False)
+    by = torch.tensor(_FAR, device=here[0].device)
+    for each in candidates:
+        if 2 * len(each.frequencies) <= here[0].shape[-1] and _alike(each.moved(here[0], by), there[0]):
+            return each
+    raise ValueError("the keys turn in another way")
 
 
 def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:

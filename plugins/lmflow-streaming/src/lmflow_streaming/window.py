@@ -1,10 +1,10 @@
 """A text read through a window: attention sinks and the last tokens, in memory that does not grow with the text.
 
-With N tokens in the window, M of them sinks, token t (counted from 0) sees itself, the N - M - 1 tokens before it and the
-first M of the text: all tokens up to itself while t < N. A token's position is its place among what is seen, so that
-the sinks stay M places before the oldest of the others and no distance exceeds N - 1. Xiao et al., "Efficient
-Streaming Language Models with Attention Sinks", arXiv:2309.17453. What a token's keys and values were when it was read
-they stay, as in the paper: they know of tokens that are out of sight by now.
+With N tokens in the window, M of them sinks, token t (counted from 0) sees itself, the N - M - 1 tokens before it and
+the first M of the text; while t < N these are all tokens up to itself. Positions are places among what is seen: token t
+is at place min(t, N - 1), the sinks are at places 0 to M - 1 and the others follow without a gap, so that no distance
+exceeds N - 1 (Xiao et al., "Efficient Streaming Language Models with Attention Sinks", arXiv:2309.17453). What a
+token's keys and values were when it was read they stay, as in the paper: they know of tokens now out of sight.
 
 Only distances matter to rotary embeddings, so the last tokens keep the positions they were read at, and the sinks are
 moved instead: each token of a pass brings a copy of their keys, rotated to where it sees them, and a mask that shows it

@@ -1,6 +1,6 @@
 """The public interface of the torch runtime, for plugins that build on it; everything else is private."""
 
-from lmflow_transformers.attention import apart, register_attention
+from lmflow_transformers.attention import apart, heeds_masks, register_attention
 from lmflow_transformers.caching import with_cache
 from lmflow_transformers.devices import peak_memory_bytes
 from lmflow_transformers.export import HuggingFaceExporter
@@ -31,6 +31,7 @@ __all__ = [
     "drawn",
     "follows_length",
     "forget_quantisation",
+    "heeds_masks",
     "lay_out",
     "logits_processors",
     "peak_memory_bytes",
