@@ -29,6 +29,7 @@ from lmflow_core.testing.tiny import make_tiny_model
 from lmflow_streaming.decoder import StreamingDecoder, open_window
 from lmflow_streaming.options import StreamingOptions
 from lmflow_streaming.rotation import rotations
+from lmflow_streaming.window import Window
 from lmflow_transformers.api import CausalModel, CausalModelLoader, SamplingOptions
 from lmflow_transformers.sampling import SamplingDecoder
 
@@ -261,6 +262,55 @@ def test_what_is_dropped_is_counted_where_it_happens() -> None:
     dropped = [step.dropped for step in _steps(model, _ids(10), 9, attention_window=12, attention_sinks=2)]
     assert dropped == [0, 0, 0, 1, 1, 1, 1, 1, 1]
     assert [step.dropped for step in _steps(model, _ids(30), 3, attention_window=12)] == [18, 1, 1]
+
+
+def test_a_conversation_that_goes_on_is_not_read_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, prompt = _model("llama"), _ids(30)
+    decoder = StreamingDecoder(StreamingOptions(attention_window=12, attention_sinks=2, logprobs=3))
+    read: list[int] = []
+    passes = Window.passes
+
+    def watched(window: Window, ids: torch.Tensor, **how: Any) -> Iterator[torch.Tensor]:
+        read.append(ids.shape[1])
+        return passes(window, ids, **how)
+
+    monkeypatch.setattr(Window, "passes", watched)
+
+    def answer(text: Sequence[int], by: StreamingDecoder) -> list[DecodeStep]:
+        read.clear()
+        return list(by.decode(model, text, max_new_tokens=5, stop_ids=frozenset(), seed=0))
+
+    first = answer(prompt, decoder)
+    assert read == [30, 1, 1, 1, 1]
+    longer = [*prompt, *_tokens(first), *_ids(8, seed=2)]
+    second = answer(longer, decoder)
+    # The last token drawn was not read yet.
+    assert read == [9, 1, 1, 1, 1]
+    anew = answer(longer, StreamingDecoder(decoder._options))
+    assert _tokens(second) == _tokens(anew)
+    assert [step.dropped for step in second] == [step.dropped for step in anew] == [43 - 12, 1, 1, 1, 1]
+    for one, other in zip(second, anew, strict=True):
+        assert one.logprobs[0].logprob == pytest.approx(other.logprobs[0].logprob, abs=1e-4)
+    answer([3, *longer[1:]], decoder)
+    assert read[0] == 43
+    # Within the window everything is read anew, so that it stays that of sampling to the last bit.
+    short = answer(_ids(4), decoder)
+    answer([*_ids(4), *_tokens(short), 7], decoder)
+    assert read[0] == 10
+
+
+def test_a_pass_that_failed_is_not_gone_on_with() -> None:
+    model, prompt = _model("llama"), _ids(30)
+    decoder = StreamingDecoder(StreamingOptions(attention_window=12, attention_sinks=2))
+    steps = decoder.decode(model, prompt, max_new_tokens=5, stop_ids=frozenset(), seed=0)
+    drawn_ids = [*next(steps).ids, *next(steps).ids]
+    network, model.network = model.network, None
+    with pytest.raises(AttributeError):
+        next(steps)
+    model.network = network
+    longer = [*prompt, *drawn_ids, 5]
+    again = list(decoder.decode(model, longer, max_new_tokens=5, stop_ids=frozenset(), seed=0))
+    assert _tokens(again) == _tokens(_steps(model, longer, 5, attention_window=12, attention_sinks=2))
 
 
 def test_memory_does_not_grow_with_the_text(monkeypatch: pytest.MonkeyPatch) -> None:

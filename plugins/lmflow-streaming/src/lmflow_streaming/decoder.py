@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 
@@ -21,6 +22,7 @@ class StreamingDecoder:
 
     def __init__(self, options: StreamingOptions | None = None) -> None:
         self._options = options or StreamingOptions()
+        self._last: deque[tuple[CausalModel, Window]] = deque(maxlen=1)
 
     @torch.inference_mode()
     def decode(
@@ -37,20 +39,38 @@ class StreamingDecoder:
         Raises:
             RequestError: the model cannot be read through such a window.
         """
-        window = open_window(model, self._options.attention_window, self._options.attention_sinks)
+        window = self._window(model, prompt)
         ids = torch.tensor([list(prompt)], device=model.device)
+        unread = ids[:, window.seen :]
         generator = torch.Generator(model.device).manual_seed(seed)
         told = 0
-        for step in drawn(
-            window.read,
-            ids,
-            _sampling_options(self._options),
-            generator,
-            max_new_tokens=max_new_tokens,
-            stop_ids=stop_ids,
-        ):
-            yield replace(step, dropped=window.dropped - told)
-            told = window.dropped
+        try:
+            for step in drawn(
+                lambda fresh: window.read(unread if fresh is ids else fresh),
+                ids,
+                _sampling_options(self._options),
+                generator,
+                max_new_tokens=max_new_tokens,
+                stop_ids=stop_ids,
+            ):
+                yield replace(step, dropped=window.dropped - told)
+                told = window.dropped
+        finally:
+            self._last.append((model, window))
+
+    def _window(self, model: CausalModel, prompt: Sequence[int]) -> Window:
+        """Return a window that has read nothing, or the last one where the prompt goes on with what that has read.
+
+        So a turn of a long chat costs its own tokens alone. While nothing is dropped all is read anew, as ``sampling``
+        does it, as passes that are cut otherwise agree to rounding and not to the last bit.
+        """
+        try:
+            owner, last = self._last.pop()  # one thread gets it
+        except IndexError:
+            owner = last = None
+        if last is not None and owner is model and last.dropped and last.goes_on_with(prompt):
+            return last
+        return open_window(model, self._options.attention_window, self._options.attention_sinks)
 
 
 def open_window(model: CausalModel, size: int | None, sinks: int) -> Window:

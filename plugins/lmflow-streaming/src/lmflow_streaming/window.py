@@ -35,8 +35,6 @@ class Window:
         sinks: M, how many of them are the first ones; fewer than ``size``.
         rotations: how each layer rotates its keys.
 
-    Attributes:
-        seen: tokens read so far.
     """
 
     def __init__(self, model: CausalModel, size: int, sinks: int, rotations: Sequence[Rotation | None]) -> None:
@@ -47,7 +45,17 @@ class Window:
         self._rows = max(1, min(_ROWS, size, size // max(1, sinks)))
         self._cache = _WindowCache(sinks, size - sinks - 1, rotations)
         self._next = size
-        self.seen = 0
+        self._ids: list[int] = []
+        self._whole = True
+
+    @property
+    def seen(self) -> int:
+        """How many tokens were read."""
+        return len(self._ids)
+
+    def goes_on_with(self, ids: Sequence[int]) -> bool:
+        """Whether a text is the one that was read, and more."""
+        return self._whole and self.seen < len(ids) and list(ids[: self.seen]) == self._ids
 
     @property
     def dropped(self) -> int:
@@ -68,9 +76,11 @@ class Window:
             The logits (rows, vocabulary), float32, behind ``every`` token of a pass, or behind its last.
         """
         for part in self._parts(ids):
+            self._whole = False  # until every layer has kept the pass
             arguments = self._plain() if self.seen + part.shape[1] <= self._size else self._windowed(part.shape[1])
             output = self._model.network(input_ids=part, logits_to_keep=0 if every else 1, **arguments)
-            self.seen += part.shape[1]
+            self._ids += part[0].tolist()
+            self._whole = True
             yield output.logits[0].float()
 
     def _parts(self, ids: torch.Tensor) -> Iterator[torch.Tensor]:
