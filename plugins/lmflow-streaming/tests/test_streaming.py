@@ -30,7 +30,7 @@ from lmflow_streaming.decoder import StreamingDecoder, open_window
 from lmflow_streaming.options import StreamingOptions
 from lmflow_streaming.rotation import rotations
 from lmflow_streaming.window import Window
-from lmflow_transformers.api import CausalModel, CausalModelLoader, SamplingOptions
+from lmflow_transformers.api import CausalModel, CausalModelLoader, SamplingOptions, register_attention
 from lmflow_transformers.sampling import SamplingDecoder
 
 _SHAPE: dict[str, Any] = {
@@ -394,8 +394,7 @@ def test_windows_that_make_no_sense_are_refused() -> None:
         StreamingOptions(attention_window=4)
     model.network.set_attn_implementation("eager")
     assert open_window(model, None, 4).dropped == 0
-    AttentionInterface.register("heeds_no_mask", lambda *_, **__: None)
-    model.network.set_attn_implementation("heeds_no_mask")
+    model.network.set_attn_implementation(register_attention("heeds_no_mask", lambda *_, **__: None))  # type: ignore[arg-type, return-value]
     with pytest.raises(RequestError, match="--attention does not heed"):
         open_window(model, None, 4)
 
