@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -96,6 +97,8 @@ def _scaled(llama_cpp: Path) -> dict[str, Any]:
                 flags = ["--model", str(plain), *SHARED.scaling_flags(scheme), "--output", str(saved)]
                 if lmflow(["export", *flags]):
                     raise SystemExit(f"{name} cannot be saved with {scheme}")
+                if (plain / "tokenizer.model").is_file():  # saving does not write it, and the converter asks for it
+                    shutil.copyfile(plain / "tokenizer.model", saved / "tokenizer.model")
                 run_converter(llama_cpp, saved, file, "f32")
                 record.setdefault(name, {})[scheme] = SHARED.described(file)
     return record

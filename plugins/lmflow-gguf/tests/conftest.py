@@ -68,7 +68,7 @@ MODELS: Mapping[str, tuple[str, str, dict[str, Any]]] = {
 SCALED: Mapping[str, tuple[str, ...]] = {
     "llama": ("linear", "ntk", "yarn", "llama3"),
     "qwen3": ("linear", "ntk", "yarn"),
-    "gemma3-deep": ("linear", "ntk", "yarn"),
+    "gemma3-deep": ("linear", "yarn"),
     "phi3-short": ("longrope",),
 }
 SHARPNESS = 5.0
