@@ -12,7 +12,6 @@ import argparse
 import json
 import re
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +56,9 @@ def main() -> None:
 
 @torch.inference_mode()
 def _read(model: Any, text: torch.Tensor, size: int | None, sinks: int) -> dict[str, Any]:
-    """Return the mean NLL of each part, in nats per token, how much was dropped, and the time it took."""
+    """Return the mean NLL of each part, in nats per token, and how much was dropped."""
     window = open_window(model, size, sinks)
     targets, nll, done = text[0, 1:], [], 0
-    started = time.perf_counter()
     # Read a part at a time, as the logits of all tokens at once would take gigabytes.
     for piece in text[:, :-1].split(PART, dim=1):
         for logits in window.passes(piece, every=True):
@@ -68,16 +66,16 @@ def _read(model: Any, text: torch.Tensor, size: int | None, sinks: int) -> dict[
             nll.append(torch.nn.functional.cross_entropy(logits, wanted, reduction="none"))
             done += len(logits)
     parts = [float(part.double().mean()) for part in torch.cat(nll).split(PART)]
-    return {"nll": parts, "dropped": window.dropped, "seconds": time.perf_counter() - started}
+    return {"nll": parts, "dropped": window.dropped}
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
     count = len(rows[0]["nll"])
     names = [f"{place * PART:,}–{(place + 1) * PART:,}" for place in range(count)]
-    lines = [f"| window | {' | '.join(names)} | dropped | seconds |", "|---" * (count + 3) + "|"]
+    lines = [f"| window | {' | '.join(names)} | dropped |", "|---" * (count + 2) + "|"]
     for row in rows:
         parts = " | ".join(f"{nll:.2f}" for nll in row["nll"])
-        lines.append(f"| {row['name']} | {parts} | {row['dropped']:,} | {row['seconds']:.0f} |")
+        lines.append(f"| {row['name']} | {parts} | {row['dropped']:,} |")
     return "\n".join(lines)
 
 

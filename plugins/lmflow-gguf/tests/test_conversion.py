@@ -76,10 +76,12 @@ def test_a_model_scaled_while_it_is_exported_is_that_of_the_converter(
     assert _export(lmflow_cli, sharp_folder(name), scheme, file).status == 0
     ours, theirs = describe(file), SCALED[name][scheme]
     assert ours["tensors"] == theirs["tensors"]
-    for keys in (ours["keys"], theirs["keys"]):
-        for key in NAMES:
-            keys.pop(key, None)
-    assert ours["keys"] == theirs["keys"]
+    # Saving wrote the tokenizer anew before the converter read it, with a template of ours or tokens of its class.
+    own, others = (
+        {key: value for key, value in keys.items() if key not in NAMES and not key.startswith("tokenizer.")}
+        for keys in (ours["keys"], theirs["keys"])
+    )
+    assert own == others
 
 
 _LOST = {

@@ -98,7 +98,7 @@ def test_a_model_scaled_while_it_is_exported_scores_as_the_scaled_source(
     ids = [3 + n * n % 400 for n in range(400)]
     scores = [next(iter(model.score([Encoded(ids, ids)]))) for model in (_opened(file), source, plain)]
     ours, theirs, unscaled = (score.nll / score.tokens for score in scores)
-    assert abs(theirs - unscaled) > (5e-3 if name.startswith("gemma") else 3e-4)
+    assert abs(theirs - unscaled) > (5e-3 if name.startswith("gemma") else 2e-4)
     # llama.cpp's table for GELU costs Gemma some digits, scaled or not.
     assert ours == pytest.approx(theirs, abs=5e-4 if name.startswith("gemma") else 5e-5)
 
