@@ -4,7 +4,7 @@
     python dev/gguf_oracle.py llama_cpp_python-0.3.36/vendor/llama.cpp
 
 The record is ``plugins/lmflow-gguf/tests/data/oracle.json``; the tests compare our files with
-it, so that they need no converter.
+it, so that they need no converter. ``oracle-scaled.json`` beside it is of models that were saved with scaled positions.
 """
 
 from __future__ import annotations
@@ -12,14 +12,19 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lmflow_core.cli.main import run as lmflow
+
 _TESTS = Path(__file__).parents[1] / "plugins" / "lmflow-gguf" / "tests"
 RECORD = _TESTS / "data" / "oracle.json"
+SCALED = _TESTS / "data" / "oracle-scaled.json"
 TYPES = ("f32", "f16", "bf16", "q8_0")
 # The converter runs as it is, but for the table of pre-tokenizers, which does not know the small tokenizer.
 _DRIVER = """
@@ -56,22 +61,51 @@ def main() -> None:
     """Convert every small model and write the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("llama_cpp", type=Path, help="folder of llama.cpp's sources")
+    parser.add_argument("--only-scaled", action="store_true", help="record the models with scaled positions alone")
     parser.add_argument(
         "--only", nargs="*", default=list(SHARED.MODELS), help="these models alone; the others stay recorded"
     )
     arguments = parser.parse_args()
+    _write(SCALED, _scaled(arguments.llama_cpp))
+    if not arguments.only_scaled:
+        _write(RECORD, _plain(arguments.llama_cpp, arguments.only))
+
+
+def _plain(llama_cpp: Path, names: Sequence[str]) -> dict[str, Any]:
     record = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {}
     with tempfile.TemporaryDirectory() as scratch:
-        for name in arguments.only:
+        for name in names:
             folder = SHARED.make_model(name, Path(scratch) / name)
             if name == "gpt2":
                 _as_it_was_published(folder)
             for type_name in TYPES:
                 file = Path(scratch) / f"{name}.gguf"
-                run_converter(arguments.llama_cpp, folder, file, type_name)
+                run_converter(llama_cpp, folder, file, type_name)
                 record.setdefault(name, {})[type_name] = SHARED.described(file)
             print(name, flush=True)
-    RECORD.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return record
+
+
+def _scaled(llama_cpp: Path) -> dict[str, Any]:
+    """Return the record of models that ``lmflow export`` saved with scaled positions."""
+    record: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, schemes in SHARED.SCALED.items():
+            plain = SHARED.make_model(name, Path(scratch) / name, sharpness=SHARED.SHARPNESS)
+            for scheme in schemes:
+                saved, file = Path(scratch) / f"{name}-{scheme}", Path(scratch) / f"{name}-{scheme}.gguf"
+                flags = ["--model", str(plain), *SHARED.scaling_flags(scheme), "--output", str(saved)]
+                if lmflow(["export", *flags]):
+                    raise SystemExit(f"{name} cannot be saved with {scheme}")
+                if (plain / "tokenizer.model").is_file():  # saving does not write it, and the converter asks for it
+                    shutil.copyfile(plain / "tokenizer.model", saved / "tokenizer.model")
+                run_converter(llama_cpp, saved, file, "f32")
+                record.setdefault(name, {})[scheme] = SHARED.described(file)
+    return record
+
+
+def _write(file: Path, record: dict[str, Any]) -> None:
+    file.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _as_it_was_published(folder: Path) -> None:

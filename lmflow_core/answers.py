@@ -33,6 +33,7 @@ class Answer:
         drafted: tokens that were drafted for the answer.
         accepted: how many of them were kept.
         passes: passes of the model that the tokens took.
+        dropped_tokens: tokens of prompt and answer that the last one did not see, from a decoder that drops some.
         seconds: time since the first token was asked for.
         finish_reason: ``stop``, ``length`` or ``cancelled``, once finished.
     """
@@ -55,6 +56,7 @@ class Answer:
         self.drawn: list[DrawnToken] = []
         self.tokens = 0
         self.drafted = self.accepted = self.passes = 0
+        self.dropped_tokens = 0
         self.seconds = 0.0
         self.finish_reason = "length"
         self._cancelled = False
@@ -121,6 +123,7 @@ class Answer:
             self.drafted += step.drafted
             self.accepted += step.accepted
             self.passes += step.passes
+            self.dropped_tokens += step.dropped
             yield from zip(step.ids, step.logprobs or [None] * len(step.ids), strict=True)
 
 

@@ -177,6 +177,13 @@ class Rescalable(Protocol):
         """
 
 
+class ChoosableAttention(Protocol):
+    """A model whose attention can be chosen before its weights are loaded."""
+
+    def attend_with(self, implementation: str) -> None:
+        """Let the network that :meth:`LanguageModel.load` will build attend with what :class:`Attention` gave."""
+
+
 class ModelLoader(Protocol):
     """Target of a ``ModelSpec``."""
 
@@ -402,6 +409,7 @@ class DecodeStep:
         accepted: how many of them were kept.
         passes: passes of the model itself that the step took.
         logprobs: one for each id, from a decoder whose option ``logprobs`` asks for them; else empty.
+        dropped: tokens of the text that none from this step on sees any more, though those before it did.
     """
 
     ids: tuple[int, ...]
@@ -409,6 +417,7 @@ class DecodeStep:
     accepted: int = 0
     passes: int = 1
     logprobs: tuple[TokenLogprob, ...] = ()
+    dropped: int = 0
 
 
 class Decoder(Protocol):
@@ -474,6 +483,7 @@ class AnswerStream(Protocol):
         drafted: tokens that were drafted for the answer, none by most decoders; known at the end.
         accepted: how many of them were kept; known at the end.
         finish_reason: ``stop``, ``length`` or ``cancelled``; known at the end.
+        dropped_tokens: how many tokens of prompt and answer the last one did not see, from a decoder that drops some.
     """
 
     prompt_tokens: int
@@ -483,6 +493,7 @@ class AnswerStream(Protocol):
     drafted: int
     accepted: int
     finish_reason: str
+    dropped_tokens: int
 
     def __iter__(self) -> Iterator[str]: ...
 
@@ -499,6 +510,13 @@ class TalkingModel(Protocol):
     name: str
     model: LanguageModel
     settings: DecodingSettings
+
+    @property
+    def context_length(self) -> int | None:
+        """How many tokens prompt and answer may have together.
+
+        None where there is no limit: the model does not tell one, or the decoder goes on beyond it.
+        """
 
     def opening(self) -> list[Message]:
         """Return the messages a conversation starts with: the system prompt of the command line, if any."""

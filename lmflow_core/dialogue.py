@@ -112,7 +112,7 @@ def fitting_answer(model: TalkingModel, messages: Sequence[Message]) -> tuple[An
             return answer, dropped
     raise RequestError(
         f"the message is too long: with what must stay it makes {answer.prompt_tokens} tokens, "
-        f"and the context of the model holds {model.model.context_length}; shorten it"
+        f"and the context of the model holds {model.context_length}; shorten it"
     )
 
 
@@ -122,13 +122,13 @@ def _turn_starts(messages: Sequence[Message]) -> list[int]:
 
 def _room(model: TalkingModel, prompt_tokens: int) -> int:
     """Return how many tokens an answer may have behind a prompt."""
-    context = model.model.context_length
+    context = model.context_length
     most = model.settings.max_new_tokens
     return most if context is None else min(most, context - prompt_tokens)
 
 
 def _wanted_room(model: TalkingModel) -> int:
-    context = model.model.context_length
+    context = model.context_length
     most = model.settings.max_new_tokens
     return most if context is None else min(most, context // 2)
 

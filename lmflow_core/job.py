@@ -13,6 +13,7 @@ from lmflow_core.finding import find_model
 from lmflow_core.options import OptionField, build, changed, fields_of, to_values
 from lmflow_core.registry import Catalogue, Provided
 from lmflow_core.settings import (
+    AttentionSettings,
     ChoiceSettings,
     DataSettings,
     DecodingSettings,
@@ -45,14 +46,19 @@ FINETUNE = Shape(
     (ModelSettings, DataSettings, OutputSettings, ChoiceSettings, TrainingSettings, ResumeSettings),
     {"objective": "objective", "tuner": "tuner", "attention": "attention", "engine": "engine", **SCALING},
 )
+_RUNNING = {"attention": "attention", **SCALING}
 EVALUATE = Shape(
     "evaluate",
-    (ModelSettings, EvaluationDataSettings, EvaluationSettings),
-    {"benchmark": "benchmark", **SCALING},
+    (ModelSettings, AttentionSettings, EvaluationDataSettings, EvaluationSettings),
+    {"benchmark": "benchmark", **_RUNNING},
 )
 EXPORT = Shape("export", (ModelSettings, OutputSettings, ExportSettings), {"format": "exporter", **SCALING})
-GENERATE = Shape("generate", (ModelSettings, PromptSettings, DecodingSettings), {"decoder": "decoder", **SCALING})
-CHAT = Shape("chat", (ModelSettings, DecodingSettings), {"decoder": "decoder", **SCALING})
+GENERATE = Shape(
+    "generate",
+    (ModelSettings, AttentionSettings, PromptSettings, DecodingSettings),
+    {"decoder": "decoder", **_RUNNING},
+)
+CHAT = Shape("chat", (ModelSettings, AttentionSettings, DecodingSettings), {"decoder": "decoder", **_RUNNING})
 
 
 @dataclass(frozen=True)

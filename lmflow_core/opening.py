@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lmflow_core import console
-from lmflow_core.contracts import LanguageModel, ModelLoader, Template, Tokenizer, Tuner
+from lmflow_core.contracts import Attention, LanguageModel, ModelLoader, Template, Tokenizer, Tuner
 from lmflow_core.conversations import Example, has_conversation
 from lmflow_core.errors import ModelError, PluginLoadError, RequestError
 from lmflow_core.finding import find_model
@@ -45,6 +45,7 @@ def open_model(
     catalogue: Catalogue,
     *,
     scaling: Component | None = None,
+    attention: Component | None = None,
     runtime: str | None = None,
     needed_by: str = "this command",
 ) -> OpenModel:
@@ -57,12 +58,14 @@ def open_model(
         settings: which model.
         catalogue: the components there are.
         scaling: the position scaling that was chosen, if one was.
+        attention: the attention that was chosen, if one was.
         runtime: what the model must run in; None takes any.
         needed_by: what needs it, for the message.
 
     Raises:
         ModelError: the reference names no model, or the adapter's folder holds none.
-        RequestError: the model does not run in the runtime, or its positions cannot be scaled so.
+        RequestError: the model does not run in the runtime, its positions cannot be scaled so, or the attention cannot
+            be had.
         PluginError: the plugin that opens it is missing or broken.
     """
     settings, adapter, tuner = _with_adapter(settings, catalogue)
@@ -73,9 +76,24 @@ def open_model(
     loader: ModelLoader = catalogue.models.load(provided.qualified)()
     model = loader.open(settings.model, settings)
     scale_positions(model, settings, scaling, adapter, catalogue)
+    if attention is not None:
+        _choose_attention(attention, model, settings, provided.spec.runtime, catalogue)
     if adapter is not None:
         model.adapter = adapter
     return OpenModel(model, provided.spec.template, adapter, tuner)
+
+
+def _choose_attention(
+    chosen: Component, model: LanguageModel, settings: ModelSettings, runtime: str, catalogue: Catalogue
+) -> None:
+    attend_with = getattr(model, "attend_with", None)
+    if attend_with is None:
+        raise RequestError(
+            f"--attention {chosen.name}: {model.reference} runs in {runtime}, which attends in its own way: "
+            "leave --attention out"
+        )
+    implementation: Attention = chosen.make(catalogue)
+    attend_with(implementation.implementation(settings.device))
 
 
 def _with_adapter(settings: ModelSettings, catalogue: Catalogue) -> tuple[ModelSettings, Path | None, Tuner | None]:

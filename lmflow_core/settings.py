@@ -147,6 +147,13 @@ class ChoiceSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AttentionSettings:
+    """How a model attends that is run and not trained."""
+
+    attention: str | None = option(None, help="Attention implementation; the model's own when left out.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class OutputSettings:
     """Where a result goes."""
 

@@ -164,11 +164,14 @@ class SourceSpec(Spec):
 class DecoderSpec(Spec):
     """A way to draw tokens from a model; ``target(options)`` satisfies ``Decoder``.
 
-    ``runtime`` is that of the models it can drive.
+    Attributes:
+        ``runtime``: that of the models it can drive.
+        ``unbounded``: it goes on beyond a model's context, so that no prompt is too long for it.
     """
 
     kind: ClassVar[str] = "decoder"
     runtime: str = TORCH
+    unbounded: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -80,6 +80,7 @@ class ChatSession:
             click.echo()
         finally:
             self._dialogue.keep(answer)
+        note_dropped(answer)
         if answer.finish_reason == "cancelled":
             console.note("the answer is cut short")
         elif not answer.text.strip():
@@ -219,6 +220,12 @@ def _show(answer: AnswerStream) -> None:
         print_markdown(answer)
     else:
         stream(answer)
+
+
+def note_dropped(answer: AnswerStream) -> None:
+    """Tell how much of the text a decoder with a window no longer saw at the end of an answer."""
+    if answer.dropped_tokens:
+        console.note(f"{answer.dropped_tokens} tokens between the first and the last are outside the attention window")
 
 
 def stream(answer: AnswerStream) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lmflow_core import console
 from lmflow_core.answers import Answer
-from lmflow_core.cli.chatting import ChatSession, stream
+from lmflow_core.cli.chatting import ChatSession, note_dropped, stream
 from lmflow_core.cli.flags import Arguments
 from lmflow_core.cli.shaped import ShapedCommand, print_json
 from lmflow_core.contracts import TalkingCommand
@@ -45,6 +45,7 @@ def _answer_prompt(asked: PromptSettings, request: Request, catalogue: Catalogue
     else:
         stream(answer)
         _note_drafts(answer)
+        note_dropped(answer)
 
 
 def _note_drafts(answer: Answer) -> None:
@@ -83,6 +84,7 @@ def _statistics(answer: Answer) -> dict[str, object]:
         "seconds": round(answer.seconds, 3),
         "tokens_per_second": round(answer.tokens_per_second, 2),
         "finish_reason": answer.finish_reason,
+        **({"dropped_tokens": answer.dropped_tokens} if answer.dropped_tokens else {}),
         **_drafts(answer),
         **_logprobs(answer),
     }

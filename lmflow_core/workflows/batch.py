@@ -134,7 +134,7 @@ def _prepared(talker: Talker, messages: Sequence[Message], index: int) -> Answer
         answer = seeded.answer(messages)
     except ValueError as error:
         return f"the template cannot render this conversation: {error}"
-    context = talker.model.context_length
+    context = talker.context_length
     if context is not None and answer.prompt_tokens + talker.settings.max_new_tokens > context:
         return (
             f"the prompt has {answer.prompt_tokens} tokens and --max-new-tokens is {talker.settings.max_new_tokens}; "
@@ -155,6 +155,7 @@ def _told(answer: Answer) -> dict[str, Any]:
         "prompt_tokens": answer.prompt_tokens,
         "tokens": answer.tokens,
         "seconds": round(answer.seconds, 3),
+        **({"dropped_tokens": answer.dropped_tokens} if answer.dropped_tokens else {}),
     }
 
 

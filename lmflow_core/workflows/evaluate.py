@@ -11,7 +11,7 @@ from lmflow_core.contracts import Benchmark, BenchmarkReport, Encoded, LanguageM
 from lmflow_core.data.dataset import DatasetMaker
 from lmflow_core.errors import OptionError
 from lmflow_core.job import Request
-from lmflow_core.opening import open_model
+from lmflow_core.opening import OpenModel, open_model
 from lmflow_core.registry import Catalogue
 from lmflow_core.settings import DataSettings, EvaluationSettings, ModelSettings
 from lmflow_core.workflows.windows import windows
@@ -36,7 +36,7 @@ def evaluate(request: Request, catalogue: Catalogue) -> Evaluation:
     data, settings = request.get(DataSettings), request.get(EvaluationSettings)
     if not data.dataset:
         raise OptionError("--dataset is required: Data file or folder; several with commas.")
-    opened = open_model(request.get(ModelSettings), catalogue, scaling=request.components.get("position_scaling"))
+    opened = _open(request, catalogue)
     whole = settings.context is not None
     rows = DatasetMaker(data, opened, catalogue, purpose="measure", whole=whole).make().rows
     scored: Iterable[Encoded] = _windows(rows, settings, opened.model) if whole else rows
@@ -44,6 +44,16 @@ def evaluate(request: Request, catalogue: Catalogue) -> Evaluation:
     tokens = sum(score.tokens for score in scores)
     mean = math.fsum(score.nll for score in scores) / tokens
     return Evaluation(mean, math.exp(mean) if mean < 700 else math.inf, tokens, len(rows))
+
+
+def _open(request: Request, catalogue: Catalogue) -> OpenModel:
+    chosen = request.components
+    return open_model(
+        request.get(ModelSettings),
+        catalogue,
+        scaling=chosen.get("position_scaling"),
+        attention=chosen.get("attention"),
+    )
 
 
 def _windows(rows: Iterable[Encoded], settings: EvaluationSettings, model: LanguageModel) -> Iterator[Encoded]:
@@ -59,6 +69,6 @@ def run_benchmark(request: Request, catalogue: Catalogue) -> BenchmarkReport:
     Raises:
         LmflowError: the model cannot be used, or not be measured so.
     """
-    opened = open_model(request.get(ModelSettings), catalogue, scaling=request.components.get("position_scaling"))
+    opened = _open(request, catalogue)
     benchmark: Benchmark = request.components["benchmark"].make(catalogue)
     return benchmark.run(opened.load())

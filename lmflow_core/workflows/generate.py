@@ -35,6 +35,11 @@ class Talker:
     decoding: Component
     catalogue: Catalogue
 
+    @property
+    def context_length(self) -> int | None:
+        """How many tokens prompt and answer may have together; None where there is no limit."""
+        return None if self.decoding.provided.spec.unbounded else self.model.context_length
+
     def answer(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> Answer:
         """Return the answer to a conversation; iterate over it to have it written.
 
@@ -105,6 +110,7 @@ def open_talker(request: Request, catalogue: Catalogue, *, raw: bool = False) ->
         asked,
         catalogue,
         scaling=request.components.get("position_scaling"),
+        attention=request.components.get("attention"),
         runtime=decoding.provided.spec.runtime,
         needed_by=f"decoder {decoding.name!r}",
     )
@@ -125,7 +131,7 @@ class TalkerOpener:
         """Load what the request names with some changes; weights only where another model is named."""
         request = self._changed(changes) if changes else self._request
         settings = request.get(DecodingSettings)
-        wanted = (request.get(ModelSettings), settings.template)
+        wanted = (request.get(ModelSettings), settings.template, request.components.get("attention"))
         if self._last is not None and self._last[0] == wanted:
             decoding = request.components["decoder"]
             decoder: Decoder = decoding.make(self._catalogue)

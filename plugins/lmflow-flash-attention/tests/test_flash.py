@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import sys
 import types
 from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, MistralConfig, Qwen3Config
+from transformers import AutoModelForCausalLM, DynamicCache, Gemma2Config, LlamaConfig, MistralConfig, Qwen3Config
 
 from lmflow_core.api import Encoded, RequestError
 from lmflow_core.testing.fixtures import CliResult
-from lmflow_flash_attention import cpu, gpu
+from lmflow_flash_attention import attention, cpu, gpu
 from lmflow_flash_attention.attention import FlashAttention
 from lmflow_transformers.attention import packed_attention
+from lmflow_transformers.caching import with_cache
 from lmflow_transformers.packing import lay_out
 
 _SHAPE: dict[str, Any] = {
@@ -61,6 +65,20 @@ def test_packed_logits_equal_those_of_each_example_alone(name: str) -> None:
         laid.pop("shift_labels")
         packed = network(**laid, use_cache=False).logits[0]
     torch.testing.assert_close(packed, alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", _CONFIGS)
+def test_behind_a_cache_it_attends_as_the_network_itself(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "_WINDOW_ROWS", 4)
+    torch.manual_seed(0)
+    network = AutoModelForCausalLM.from_config(_CONFIGS[name], attn_implementation="eager").eval()
+    ids = torch.randint(1, 64, (1, 20), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        whole = network(input_ids=ids, use_cache=False).logits
+        network.set_attn_implementation(FlashAttention().implementation("cpu"))
+        kept = with_cache(network, DynamicCache(config=network.config))
+        parts = [network(input_ids=part, **kept).logits for part in ids.split([6, 1, 3, 1, 9], dim=1)]
+    torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("window", [None, 1, 5, 300, 700])
@@ -124,15 +142,20 @@ def _fake_kernel(calls: list[dict[str, Any]]) -> Callable[..., Any]:
         window_size: tuple[int, int] = (-1, -1), softcap: float = 0.0,
     ) -> torch.Tensor:  # fmt: skip
         assert cu_seqlens_q.dtype == torch.int32
-        calls.append({"longest": max_seqlen_q, "window": window_size, "causal": causal, "softcap": softcap})
+        longest = (max_seqlen_q, max_seqlen_k)
+        calls.append({"longest": longest, "window": window_size, "causal": causal, "softcap": softcap})
         parts = []
-        for start, end in zip(cu_seqlens_q[:-1].tolist(), cu_seqlens_q[1:].tolist(), strict=True):
+        for (start, end), (first, last) in zip(
+            pairwise(cu_seqlens_q.tolist()), pairwise(cu_seqlens_k.tolist()), strict=True
+        ):
             groups = q.shape[1] // k.shape[1]
             one = q[start:end].float().transpose(0, 1)
-            keys, values = (x[start:end].float().repeat_interleave(groups, 1).transpose(0, 1) for x in (k, v))
+            keys, values = (x[first:last].float().repeat_interleave(groups, 1).transpose(0, 1) for x in (k, v))
             scores = one @ keys.transpose(-1, -2) * (softmax_scale or q.shape[-1] ** -0.5)
             scores = softcap * torch.tanh(scores / softcap) if softcap else scores
-            distance = torch.arange(end - start)[:, None] - torch.arange(end - start)[None]
+            # As flash-attn lays a shorter query against its keys: the last of both side by side.
+            before = (last - first) - (end - start)
+            distance = torch.arange(end - start)[:, None] + before - torch.arange(last - first)[None]
             hidden = distance < 0
             if window_size[0] >= 0:
                 hidden |= distance > window_size[0]
@@ -142,12 +165,8 @@ def _fake_kernel(calls: list[dict[str, Any]]) -> Callable[..., Any]:
     return flash_attn_varlen_func
 
 
-@pytest.mark.parametrize("generation", [2, 3, 4])
-@pytest.mark.parametrize(("window", "softcap"), [(None, None), (5, None), (None, 3.0)])
-def test_the_gpu_kernel_is_called_with_packed_examples(
-    generation: int, window: int | None, softcap: float | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[dict[str, Any]] = []
+def _installed(generation: int, calls: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> gpu.Kernel:
+    """Put the fake kernel in the place of a generation's."""
     kernel = next(kernel for kernel in gpu.KERNELS if kernel.generation == generation)
     plain = _fake_kernel(calls)
     module = types.ModuleType(kernel.module)
@@ -157,6 +176,31 @@ def test_the_gpu_kernel_is_called_with_packed_examples(
     if "." in kernel.module:
         monkeypatch.setitem(sys.modules, kernel.module.split(".")[0], types.ModuleType("flash_attn"))
     monkeypatch.setitem(sys.modules, kernel.module, module)
+    return kernel
+
+
+@pytest.mark.parametrize("queries", [1, 6])
+@pytest.mark.parametrize("window", [None, 5])
+def test_the_gpu_kernel_is_told_of_the_keys_of_a_cache(
+    queries: int, window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[dict[str, Any]] = []
+    kernel = _installed(2, calls, monkeypatch)
+    query, key, value = _states(20, dtype=torch.bfloat16)
+    states = (query[:, :, -queries:], key, value)
+    ours, _ = gpu.varlen_attention(kernel)(None, *states, None, sliding_window=window)
+    theirs, _ = packed_attention(None, *(s.float() for s in states), None, sliding_window=window)  # type: ignore[arg-type]
+    torch.testing.assert_close(ours.float(), theirs, atol=2e-2, rtol=2e-2)
+    assert calls[0]["longest"] == (queries, 20)
+
+
+@pytest.mark.parametrize("generation", [2, 3, 4])
+@pytest.mark.parametrize(("window", "softcap"), [(None, None), (5, None), (None, 3.0)])
+def test_the_gpu_kernel_is_called_with_packed_examples(
+    generation: int, window: int | None, softcap: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[dict[str, Any]] = []
+    kernel = _installed(generation, calls, monkeypatch)
     states = _states(20, dtype=torch.bfloat16)
     ends = torch.tensor([0, 7, 8, 20], dtype=torch.int32)
     common: dict[str, Any] = {"sliding_window": window, "softcap": softcap, "scaling": 0.3, "cu_seq_lens_q": ends}
@@ -165,7 +209,7 @@ def test_the_gpu_kernel_is_called_with_packed_examples(
     torch.testing.assert_close(ours.float(), theirs, atol=2e-2, rtol=2e-2)
     assert calls == [
         {
-            "longest": 12,
+            "longest": (12, 12),
             "window": (-1, -1) if window is None else (window - 1, 0),
             "causal": True,
             "softcap": softcap or 0.0,
@@ -201,6 +245,57 @@ def test_no_gpu_package_is_told_before_anything_loads(monkeypatch: pytest.Monkey
         FlashAttention().implementation("cuda")
     with pytest.raises(RequestError, match="there is no flash kernel for mps"):
         FlashAttention().implementation("mps")
+
+
+def test_every_command_that_runs_a_model_attends_as_it_is_told(
+    lmflow_cli: Callable[..., CliResult], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[int] = []
+
+    def watched(*arguments: Any, **others: Any) -> Any:
+        passes.append(arguments[1].shape[2])
+        return cpu.cpu_attention(*arguments, **others)
+
+    monkeypatch.setattr(attention, "cpu_attention", watched)
+    data, prompts = tmp_path / "data.jsonl", tmp_path / "prompts.txt"
+    data.write_text('{"text": "the quick brown fox jumps"}\n', encoding="utf-8")
+    prompts.write_text("the lazy dog\nfox and dog and fox\n", encoding="utf-8")
+    commands: dict[str, tuple[Any, ...]] = {
+        "evaluate": ("evaluate", "--dataset", data),
+        "generate": ("generate", "--prompt", "the fox", "--raw", "--max-new-tokens", 8),
+        "prompts": ("generate", "--prompts", prompts, "--raw", "--max-new-tokens", 8, "--overwrite"),
+        "drafts": ("generate", "--prompt", "dog " * 9, "--raw", "--max-new-tokens", 8, "--decoder", "prompt-lookup"),
+    }
+
+    def told(name: str, *how: Any) -> Any:
+        passes.clear()
+        output = ("--output", tmp_path / "answers.jsonl") if name == "prompts" else ()
+        done = lmflow_cli(*commands[name], *output, "--model", tiny_model, "--device", "cpu", *how, "--json")
+        assert done.status == 0, done.stderr
+        if name == "prompts":
+            rows = map(json.loads, output[1].read_text(encoding="utf-8").splitlines())
+            return [row["answer"] for row in rows]
+        return done.json().get("text", done.json().get("nll_per_token"))
+
+    for name in commands:
+        plain = told(name)
+        assert passes == []
+        assert told(name, "--attention", "sdpa") == (pytest.approx(plain, rel=1e-5) if name == "evaluate" else plain)
+        assert passes == []
+        assert told(name, "--attention", "flash") == (pytest.approx(plain, rel=1e-5) if name == "evaluate" else plain)
+        assert passes != []
+
+
+def test_an_attention_that_is_not_there_or_does_not_fit_is_told(
+    lmflow_cli: Callable[..., CliResult], tiny_model: Path
+) -> None:
+    asked = ("generate", "--model", tiny_model, "--prompt", "hello", "--device", "cpu", "--attention")
+    unknown = lmflow_cli(*asked, "flsh")
+    assert unknown.status == 2
+    assert "flash" in unknown.stderr
+    streaming = lmflow_cli(*asked, "flash", "--decoder", "streaming")
+    assert streaming.status == 2
+    assert "--decoder streaming masks what it dropped, which --attention does not heed" in streaming.stderr
 
 
 def test_doctor_tells_which_attention_there_is(

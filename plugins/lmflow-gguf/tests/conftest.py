@@ -56,12 +56,35 @@ MODELS: Mapping[str, tuple[str, str, dict[str, Any]]] = {
     "gemma2": ("gemma2", "spm", {"head_dim": 32, "sliding_window": 32, "query_pre_attn_scalar": 32}),
     "gemma3": ("gemma3_text", "spm", {"head_dim": 32, "sliding_window": 32, "query_pre_attn_scalar": 32}),
     "phi3": ("phi3", "spm", {"original_max_position_embeddings": 64, "rope_parameters": _LONG}),
+    "gemma3-deep": (
+        "gemma3_text",
+        "spm",
+        {"head_dim": 32, "sliding_window": 32, "query_pre_attn_scalar": 32, "num_hidden_layers": 6},
+    ),
+    "phi3-short": ("phi3", "spm", {"original_max_position_embeddings": 256, "sliding_window": None}),
     "gpt2": ("gpt2", "bpe", {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256}),
 }
+# By name: the schemes by which a model's positions are scaled, by a factor of 2, while it is exported.
+SCALED: Mapping[str, tuple[str, ...]] = {
+    "llama": ("linear", "ntk", "yarn", "llama3"),
+    "qwen3": ("linear", "ntk", "yarn"),
+    "gemma3-deep": ("linear", "yarn"),
+    "phi3-short": ("longrope",),
+}
+SHARPNESS = 5.0
+_SHARP = ("q_proj.weight", "k_proj.weight", "qkv_proj.weight", "q_norm.weight", "k_norm.weight")
 
 
-def make_model(name: str, folder: Path, *, seed: str = "", dtype: str = "float32") -> Path:
-    """Write the model of a name into a folder, and return it."""
+def scaling_flags(scheme: str) -> list[str]:
+    """Return the flags that scale the positions of a model of ``SCALED``."""
+    return ["--position-scaling", scheme, "--position-scaling-factor", "2"]
+
+
+def make_model(name: str, folder: Path, *, seed: str = "", dtype: str = "float32", sharpness: float = 1.0) -> Path:
+    """Write the model of a name into a folder, and return it.
+
+    ``sharpness`` multiplies the projections of queries and keys: with more of it, positions tell.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -76,6 +99,8 @@ def make_model(name: str, folder: Path, *, seed: str = "", dtype: str = "float32
     with torch.no_grad():
         for key, parameter in network.named_parameters():
             parameter.copy_(torch.from_numpy(_values(f"{seed}{name}/{key}", tuple(parameter.shape))))
+            if key.endswith(_SHARP):
+                parameter.mul_(sharpness)
     network.save_pretrained(folder)
     return folder
 
@@ -153,3 +178,15 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
 def describe() -> Callable[[Path], dict[str, Any]]:
     """Give :func:`described`."""
     return described
+
+
+@pytest.fixture(scope="session")
+def sharp_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Give the folder of a small model whose answers depend on positions, made once."""
+    root = tmp_path_factory.mktemp("sharp")
+
+    def made(name: str) -> Path:
+        folder = root / name
+        return folder if folder.is_dir() else make_model(name, folder, sharpness=SHARPNESS)
+
+    return made

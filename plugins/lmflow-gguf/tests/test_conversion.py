@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoTokenizer
 
 from lmflow_core.api import ModelError, RequestError
+from lmflow_core.testing.fixtures import CliResult
 from lmflow_gguf.architectures import ARCHITECTURES
 from lmflow_gguf.convert import convert, make_source
 from lmflow_gguf.metadata import RUN_KEY
@@ -23,6 +24,7 @@ from lmflow_gguf.vocabulary import pre_tokenizer_names, read_vocabulary, recogni
 
 # Made by: python dev/gguf_oracle.py LLAMA_CPP_SOURCES
 ORACLE: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "oracle.json").read_text(encoding="utf-8"))
+SCALED: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "oracle-scaled.json").read_text(encoding="utf-8"))
 # What a file tells of its own name and of the folder it came from.
 NAMES = ("general.name", "general.basename", "general.finetune", "general.version", "general.organization")
 Models = Callable[[str], Path]
@@ -53,6 +55,53 @@ def test_a_file_is_that_of_the_converter(
         for key in NAMES:
             keys.pop(key, None)
     assert ours["keys"] == theirs["keys"]
+
+
+def _export(lmflow_cli: Callable[..., CliResult], model: Path, scheme: str, file: Path) -> CliResult:
+    written = ("--format", "gguf", "--type", "F32", "--pre-tokenizer", "gpt-2", "--output", file)
+    scaled = ("--position-scaling", scheme, "--position-scaling-factor", 2)
+    return lmflow_cli("export", "--model", model, *scaled, *written)
+
+
+@pytest.mark.parametrize(("name", "scheme"), [(name, scheme) for name in SCALED for scheme in SCALED[name]])
+def test_a_model_scaled_while_it_is_exported_is_that_of_the_converter(
+    name: str,
+    scheme: str,
+    lmflow_cli: Callable[..., CliResult],
+    describe: Describe,
+    sharp_folder: Models,
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "model.gguf"
+    assert _export(lmflow_cli, sharp_folder(name), scheme, file).status == 0
+    ours, theirs = describe(file), SCALED[name][scheme]
+    assert ours["tensors"] == theirs["tensors"]
+    # Saving wrote the tokenizer anew before the converter read it, with a template of ours or tokens of its class.
+    own, others = (
+        {key: value for key, value in keys.items() if key not in NAMES and not key.startswith("tokenizer.")}
+        for keys in (ours["keys"], theirs["keys"])
+    )
+    assert own == others
+
+
+_LOST = {
+    ("llama", "dynamic-ntk"): "dynamic scaling of rotary positions is not known for it, only: linear, yarn, llama3",
+    ("llama", "longrope"): "longrope scaling of rotary positions is not known",
+    ("qwen3", "llama3"): "llama3 scaling of rotary positions is not known for it, only: linear, yarn",
+    ("gemma", "linear"): "linear scaling of rotary positions is not known for it, only: none",
+    ("gemma2", "ntk"): "rope_theta is 20945.9, not 10000",
+    ("phi3-short", "yarn"): "yarn scaling of rotary positions is not known for it, only: longrope, su",
+}
+
+
+@pytest.mark.parametrize(("name", "scheme"), _LOST)
+def test_a_scaling_that_would_be_lost_is_refused_and_nothing_written(
+    name: str, scheme: str, lmflow_cli: Callable[..., CliResult], model_folder: Models, tmp_path: Path
+) -> None:
+    refused = _export(lmflow_cli, model_folder(name), scheme, tmp_path / "model.gguf")
+    assert refused.status == 2
+    assert _LOST[name, scheme] in refused.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_architecture_is_recorded(model_folder: Models) -> None:
@@ -117,7 +166,7 @@ def test_what_llama_cpp_would_compute_wrongly_is_refused(name: str, model_folder
 
 def test_dynamic_scaling_of_rope_is_refused(model_folder: Models, tmp_path: Path) -> None:
     rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
-    with pytest.raises(ModelError, match="dynamic NTK scaling"):
+    with pytest.raises(ModelError, match="dynamic scaling of rotary positions is not known"):
         _convert(model_folder("llama"), tmp_path / "model.gguf", rope_parameters=rope)
 
 

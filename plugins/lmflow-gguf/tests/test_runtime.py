@@ -13,6 +13,8 @@ import pytest
 pytest.importorskip("llama_cpp", reason="llama.cpp's binding is optional")
 
 from lmflow_core.api import IGNORE, Encoded, Message, ModelError, ModelSettings, RequestError
+from lmflow_core.opening import open_model
+from lmflow_core.registry import Catalogue
 from lmflow_core.testing.fixtures import CliResult
 from lmflow_gguf.decoder import LlamaCppDecoder
 from lmflow_gguf.export import GgufExporter
@@ -23,6 +25,7 @@ from lmflow_gguf.verify import TORTURE, mean_divergence
 from lmflow_transformers.api import CausalModel, CausalModelLoader
 
 NAMES = json.loads((Path(__file__).parent / "data" / "oracle.json").read_text(encoding="utf-8"))
+SCALED = json.loads((Path(__file__).parent / "data" / "oracle-scaled.json").read_text(encoding="utf-8"))
 Models = Callable[[str], Path]
 Exported = Callable[[str], Path]
 # llama.cpp takes the name phi3 for a promise of certain tokens, which the small vocabulary does not hold.
@@ -77,6 +80,27 @@ def test_a_file_scores_and_splits_text_as_its_source_does(name: str, exported: E
     for ours, theirs in zip(model.score(rows), source.score(rows), strict=True):
         assert ours.tokens == theirs.tokens
         assert ours.nll / ours.tokens == pytest.approx(theirs.nll / theirs.tokens, abs=1e-4)
+
+
+@pytest.mark.parametrize(("name", "scheme"), [(name, scheme) for name in SCALED for scheme in SCALED[name]])
+def test_a_model_scaled_while_it_is_exported_scores_as_the_scaled_source(
+    name: str, scheme: str, lmflow_cli: Callable[..., CliResult], sharp_folder: Models, tmp_path: Path
+) -> None:
+    folder, file = tmp_path / UNNAMED, tmp_path / "model.gguf"
+    folder.symlink_to(sharp_folder(name))
+    scaled = ("--position-scaling", scheme, "--position-scaling-factor", 2)
+    written = ("--format", "gguf", "--type", "F32", "--pre-tokenizer", "gpt-2", "--output", file)
+    assert lmflow_cli("export", "--model", folder, *scaled, *written).status == 0
+    settings = ModelSettings(model=str(folder), device="cpu", position_scaling=scheme, position_scaling_factor=2.0)
+    plain, source = _source(folder), open_model(settings, Catalogue.discover()).load()
+    plain.load()
+    # Beyond the 256 tokens of before, where llama.cpp takes the long factors of Phi 3 whatever a text's length is.
+    ids = [3 + n * n % 400 for n in range(400)]
+    scores = [next(iter(model.score([Encoded(ids, ids)]))) for model in (_opened(file), source, plain)]
+    ours, theirs, unscaled = (score.nll / score.tokens for score in scores)
+    assert abs(theirs - unscaled) > (5e-3 if name.startswith("gemma") else 2e-4)
+    # llama.cpp's table for GELU costs Gemma some digits, scaled or not.
+    assert ours == pytest.approx(theirs, abs=5e-4 if name.startswith("gemma") else 5e-5)
 
 
 def test_only_labelled_tokens_are_scored_across_batches(exported: Exported, model_folder: Models) -> None:
@@ -407,6 +431,13 @@ def test_a_gguf_model_is_evaluated_and_answers_from_the_command_line(
     answer = lmflow_cli("generate", "--model", exported("qwen3"), *asked)
     theirs = lmflow_cli("generate", "--model", model_folder("qwen3"), *asked)
     assert answer.json()["text"] == theirs.json()["text"]
+
+
+def test_an_attention_of_torch_is_refused_by_name(lmflow_cli: Callable[..., CliResult], exported: Exported) -> None:
+    refused = lmflow_cli("generate", "--model", exported("llama"), "--prompt", "hello", "--attention", "sdpa")
+    assert refused.status == 2
+    assert "--attention sdpa:" in refused.stderr
+    assert "runs in llama-cpp, which attends in its own way: leave --attention out" in refused.stderr
 
 
 def test_a_decoder_and_a_model_of_different_runtimes_are_refused_by_name(

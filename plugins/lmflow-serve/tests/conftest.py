@@ -120,7 +120,7 @@ class ParrotDecoder:
 
 
 def _talker(model: Parrot, settings: DecodingSettings) -> Talker:
-    spec = SimpleNamespace(kind="decoder", name="parrot")
+    spec = SimpleNamespace(kind="decoder", unbounded=False, name="parrot")
     component = Component("parrot", SimpleNamespace(spec=spec, qualified="x:parrot"), ParrotOptions())  # type: ignore[arg-type]
     catalogue = SimpleNamespace(of_kind=lambda kind: SimpleNamespace(load=lambda name: ParrotDecoder))
     decoder = ParrotDecoder(ParrotOptions())

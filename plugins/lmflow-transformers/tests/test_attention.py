@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    DynamicCache,
     Gemma2Config,
     GPT2Config,
     LlamaConfig,
@@ -18,7 +19,8 @@ from transformers import (
 )
 
 from lmflow_core.api import Encoded, RequestError
-from lmflow_transformers.attention import SdpaAttention, packed_attention
+from lmflow_transformers.attention import SdpaAttention, heeds_masks, packed_attention
+from lmflow_transformers.caching import with_cache
 from lmflow_transformers.packing import lay_out
 
 _SHAPE: dict[str, Any] = {
@@ -54,6 +56,20 @@ def test_packed_logits_equal_those_of_each_example_alone(name: str) -> None:
         laid.pop("shift_labels")
         packed = network(**laid, use_cache=False).logits[0]
     torch.testing.assert_close(packed, apart, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", _CONFIGS)
+def test_behind_a_cache_it_attends_as_the_network_itself(name: str) -> None:
+    torch.manual_seed(0)
+    network = AutoModelForCausalLM.from_config(_CONFIGS[name], attn_implementation="eager").eval()
+    ids = torch.randint(1, 64, (1, 20), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        whole = network(input_ids=ids, use_cache=False).logits
+        network.set_attn_implementation(SdpaAttention().implementation("cpu"))
+        assert not heeds_masks(network)
+        kept = with_cache(network, DynamicCache(config=network.config))
+        parts = [network(input_ids=part, **kept).logits for part in ids.split([6, 1, 3, 1, 9], dim=1)]
+    torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-5, rtol=1e-5)
 
 
 def test_changing_one_example_leaves_the_others_alone() -> None:

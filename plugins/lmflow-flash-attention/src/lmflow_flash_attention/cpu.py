@@ -40,9 +40,12 @@ def cpu_attention(
     grouped = query.shape[1] != key.shape[1]
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        if sliding_window is not None and sliding_window < q.shape[2]:
-            return _windowed(q, k, v, scaling, sliding_window, grouped)
-        return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped)
+        queries, keys = q.shape[2], k.shape[2]
+        window = keys if sliding_window is None else min(sliding_window, keys)
+        if window < keys or queries not in (1, keys):
+            return _windowed(q, k, v, scaling, window, grouped)
+        # One query sees every key; PyTorch's causal kernel would show it the first alone.
+        return scaled_dot_product_attention(q, k, v, is_causal=queries > 1, scale=scaling, enable_gqa=grouped)
 
     try:
         with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
@@ -77,20 +80,21 @@ def _windowed(
 ) -> torch.Tensor:
     """Attend to the last ``window`` positions, a block of queries at a time, with the keys those can see.
 
+    The last keys are those of the queries; a cache may put more before them.
     The masks are blocks of rows x (rows + window), so memory stays linear in length.
     """
-    length = query.shape[2]
+    length, before = query.shape[2], key.shape[2] - query.shape[2]
     attended = []
     for start in range(0, length, _WINDOW_ROWS):
-        end, first = min(start + _WINDOW_ROWS, length), max(0, start - window + 1)
-        rows = torch.arange(start, end, device=query.device)[:, None]
-        columns = torch.arange(first, end, device=query.device)[None]
+        end, first = min(start + _WINDOW_ROWS, length), max(0, before + start - window + 1)
+        rows = torch.arange(before + start, before + end, device=query.device)[:, None]
+        columns = torch.arange(first, before + end, device=query.device)[None]
         seen = (columns <= rows) & (columns > rows - window)
         attended.append(
             scaled_dot_product_attention(
                 query[:, :, start:end],
-                key[:, :, first:end],
-                value[:, :, first:end],
+                key[:, :, first : before + end],
+                value[:, :, first : before + end],
                 attn_mask=seen,
                 scale=scaling,
                 enable_gqa=grouped,

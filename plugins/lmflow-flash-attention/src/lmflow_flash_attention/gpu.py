@@ -87,10 +87,13 @@ def varlen_attention(kernel: Kernel) -> Callable[..., tuple[torch.Tensor, None]]
     ) -> tuple[torch.Tensor, None]:
         """Attend causally within each packed example; arguments and result as ``packed_attention``'s."""
         _refuse(kernel, query, dropout, others.get("s_aux"))
-        ends = cu_seq_lens_q
-        if ends is None:
-            ends = torch.tensor([0, query.shape[2]], dtype=torch.int32, device=query.device)
-        longest = int((ends[1:] - ends[:-1]).max())
+        # A cache may put more keys before those of the queries; the kernel lays the last of both side by side.
+        ends, key_ends = (
+            torch.tensor([0, states.shape[2]], dtype=torch.int32, device=query.device)
+            if cu_seq_lens_q is None
+            else cu_seq_lens_q
+            for states in (query, key)
+        )
         extra: dict[str, Any] = {"dropout_p": dropout} if dropout else {}
         if sliding_window is not None:
             extra["window_size"] = (sliding_window - 1, 0)
@@ -100,9 +103,9 @@ def varlen_attention(kernel: Kernel) -> Callable[..., tuple[torch.Tensor, None]]
         result = attend(
             *(states[0].transpose(0, 1) for states in (query, key, value)),
             cu_seqlens_q=ends,
-            cu_seqlens_k=ends,
-            max_seqlen_q=longest,
-            max_seqlen_k=longest,
+            cu_seqlens_k=key_ends,
+            max_seqlen_q=_longest(ends),
+            max_seqlen_k=_longest(key_ends),
             softmax_scale=scaling,
             causal=True,
             **extra,
@@ -112,6 +115,10 @@ def varlen_attention(kernel: Kernel) -> Callable[..., tuple[torch.Tensor, None]]
         return attended[None], None
 
     return attention
+
+
+def _longest(ends: torch.Tensor) -> int:
+    return int((ends[1:] - ends[:-1]).max())
 
 
 def _refuse(kernel: Kernel, query: torch.Tensor, dropout: float, sinks: Any) -> None:

@@ -40,6 +40,7 @@ class Architecture:
         extras: gives further tensors made from the configuration.
         parameters: writes the model's parameters.
         activations: the activations that llama.cpp computes for it.
+        scalings: the ways of scaling rotary positions that it computes for it, by transformers' names.
         refusal: tells what of a configuration llama.cpp would compute in another way, or None.
         dropped: endings of names that llama.cpp does not use.
         space_prefix: what ``tokenizer.ggml.add_space_prefix`` must be, when the architecture says.
@@ -51,6 +52,7 @@ class Architecture:
     reshape: Callable[[Tensor, Config], Iterator[Tensor]]
     extras: Callable[[Config], Iterator[Tensor]] = lambda config: iter(())
     activations: tuple[str, ...] = ("silu", "swish")
+    scalings: tuple[str, ...] = ("linear", "yarn")
     refusal: Callable[[Config], str | None] = lambda config: None
     dropped: tuple[str, ...] = ()
     space_prefix: bool | None = None
@@ -85,8 +87,24 @@ def check_configuration(config: Config) -> None:
     problem = architecture.refusal(config)
     if activation is not None and activation not in architecture.activations:
         problem = f"the activation {activation} is not {architecture.activations[0]}"
+    problem = problem or _unknown_scaling(architecture, config)
     if problem:
         raise ModelError(f"llama.cpp would compute this {architecture.name} model wrongly: {problem}")
+
+
+def _unknown_scaling(architecture: Architecture, config: Config) -> str | None:
+    """Tell of a scaling of rotary positions that has no place in the file, where it would be lost in silence."""
+    sliding = config["rope_parameters"].get("sliding_attention") or {}
+    if sliding.get("rope_type", "default") != "default":
+        return f"{sliding['rope_type']} scaling of the positions of layers with a sliding window is not known"
+    rope = _rope(config)
+    kind = str(rope.get("rope_type") or "default").lower()
+    if kind not in ("default", *architecture.scalings):
+        known = ", ".join(architecture.scalings) or "none"
+        return f"{kind} scaling of rotary positions is not known for it, only: {known}"
+    if kind == "yarn" and not rope.get("truncate", True):
+        return "yarn without truncation is not known"
+    return None
 
 
 def _gemma_scale(config: Config) -> str | None:
@@ -95,6 +113,12 @@ def _gemma_scale(config: Config) -> str | None:
     largest = layers_of(config) in (46, 62)
     scale = config["hidden_size"] // config["num_attention_heads"] if largest else config["head_dim"]
     return None if asked in (None, scale) else f"query_pre_attn_scalar is {asked}, not {scale}"
+
+
+def _gemma_refusal(config: Config) -> str | None:
+    """The base of the first two Gemmas has no place in the file."""
+    theta = _rope(config).get("rope_theta") or 10000.0
+    return f"rope_theta is {theta:g}, not 10000" if theta != 10000.0 else _gemma_scale(config)
 
 
 def _experts_normalised(wanted: bool) -> Callable[[Config], str | None]:
@@ -174,10 +198,6 @@ def _rope_parameters(writer: gguf.GGUFWriter, config: Config) -> None:
         writer.add_rope_scaling_factor(factor)
         writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
         _yarn_details(writer, rope)
-    elif kind in ("su", "longrope"):
-        writer.add_rope_scaling_type(gguf.RopeScalingType.LONGROPE)
-    elif kind == "dynamic":
-        raise ModelError("dynamic NTK scaling of RoPE has no place in GGUF; llama.cpp knows linear, yarn and llama3")
     if rope.get("rope_theta") is not None:
         writer.add_rope_freq_base(rope["rope_theta"])
     sliding = config["rope_parameters"].get("sliding_attention") or {}
@@ -269,8 +289,6 @@ def _phi3_attention_factor(config: Config) -> float:
     scale = config["max_position_embeddings"] / original
     if scale <= 1:
         return 1.0
-    if rope.get("rope_type") == "yarn":
-        return 0.1 * math.log(scale) + 1.0
     return math.sqrt(1 + math.log(scale) / math.log(original))
 
 
@@ -418,22 +436,27 @@ def _phi3_factors(config: Config) -> Iterator[Tensor]:
 
 _BOTH = ("sentencepiece", "bpe")
 _GELU = ("gelu_pytorch_tanh", "gelu_new")
-_LLAMA = Architecture(gguf.MODEL_ARCH.LLAMA, _BOTH, _llama, _llama_weights, _llama3_factors)
+_LLAMA = Architecture(
+    gguf.MODEL_ARCH.LLAMA,
+    _BOTH,
+    _llama,
+    _llama_weights,
+    _llama3_factors,
+    scalings=("linear", "yarn", "llama3"),
+)
 
 
 def _gemma_of(
-    arch: gguf.MODEL_ARCH, vocabularies: tuple[str, ...], parameters: Callable[[gguf.GGUFWriter, Config], None]
+    arch: gguf.MODEL_ARCH,
+    vocabularies: tuple[str, ...],
+    parameters: Callable[[gguf.GGUFWriter, Config], None],
+    **differences: Any,
 ) -> Architecture:
-    return Architecture(
-        arch,
-        vocabularies,
-        parameters,
-        _plus_one,
-        activations=_GELU,
-        refusal=_gemma_scale,
-        dropped=("lm_head.weight",),
-        space_prefix=False,
-    )
+    shared: dict[str, Any] = {"activations": _GELU, "dropped": ("lm_head.weight",), "space_prefix": False}
+    return Architecture(arch, vocabularies, parameters, _plus_one, **shared, **differences)
+
+
+_FIRST_GEMMAS: Mapping[str, Any] = {"scalings": (), "refusal": _gemma_refusal}
 
 
 def _qwen_moe_of(arch: gguf.MODEL_ARCH, *, normalised: bool) -> Architecture:
@@ -448,10 +471,12 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "Qwen2MoeForCausalLM": _qwen_moe_of(gguf.MODEL_ARCH.QWEN2MOE, normalised=False),
     "Qwen3ForCausalLM": Architecture(gguf.MODEL_ARCH.QWEN3, _BOTH, _common, _as_is),
     "Qwen3MoeForCausalLM": _qwen_moe_of(gguf.MODEL_ARCH.QWEN3MOE, normalised=True),
-    "GemmaForCausalLM": _gemma_of(gguf.MODEL_ARCH.GEMMA, ("sentencepiece",), _gemma),
-    "Gemma2ForCausalLM": _gemma_of(gguf.MODEL_ARCH.GEMMA2, ("sentencepiece",), _gemma2),
-    "Gemma3ForCausalLM": _gemma_of(gguf.MODEL_ARCH.GEMMA3, _BOTH, _gemma3),
-    "Phi3ForCausalLM": Architecture(gguf.MODEL_ARCH.PHI3, _BOTH, _phi3, _as_is, _phi3_factors),
+    "GemmaForCausalLM": _gemma_of(gguf.MODEL_ARCH.GEMMA, ("sentencepiece",), _gemma, **_FIRST_GEMMAS),
+    "Gemma2ForCausalLM": _gemma_of(gguf.MODEL_ARCH.GEMMA2, ("sentencepiece",), _gemma2, **_FIRST_GEMMAS),
+    "Gemma3ForCausalLM": _gemma_of(gguf.MODEL_ARCH.GEMMA3, _BOTH, _gemma3, refusal=_gemma_scale),
+    "Phi3ForCausalLM": Architecture(
+        gguf.MODEL_ARCH.PHI3, _BOTH, _phi3, _as_is, _phi3_factors, scalings=("longrope", "su")
+    ),
     "GPT2LMHeadModel": Architecture(
         gguf.MODEL_ARCH.GPT2,
         ("bpe",),

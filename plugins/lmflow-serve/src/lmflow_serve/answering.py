@@ -62,7 +62,7 @@ class Answering:
 
         A prompt is never cut, and an answer is no shorter than what the request asks for.
         """
-        context = self._model.model.context_length
+        context = self._model.context_length
         if context is None:
             return self._wanted(asked)
         room = context - answer.prompt_tokens

@@ -97,7 +97,7 @@ class Service:
 
     def _described(self) -> dict[str, Any]:
         described = {"id": self._name, "object": "model", "created": self._created, "owned_by": "lmflow"}
-        return {**described, "max_model_len": self._model.model.context_length}
+        return {**described, "max_model_len": self._model.context_length}
 
     def _check_model(self, name: str) -> None:
         if name != self._name:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from lmflow_transformers.api import with_cache
+from lmflow_transformers.api import for_decoding
 
 
 class CachedNetwork:
@@ -25,7 +25,7 @@ class CachedNetwork:
         # Without a configuration every layer keeps all it saw. One with a sliding window masks what it cannot see,
         # and so it can go back as far as a draft was wrong.
         self._cache = DynamicCache()
-        self._arguments = with_cache(network, self._cache)
+        self._arguments = for_decoding(network, self._cache)
         self._seen: list[int] = []
 
     def logits(self, ids: Sequence[int], count: int) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """The public interface of the torch runtime, for plugins that build on it; everything else is private."""
 
-from lmflow_transformers.attention import apart, register_attention, using_attention
-from lmflow_transformers.caching import with_cache
+from lmflow_transformers.attention import apart, heeds_masks, register_attention, using_attention
+from lmflow_transformers.caching import for_decoding
 from lmflow_transformers.devices import peak_memory_bytes
 from lmflow_transformers.export import HuggingFaceExporter
 from lmflow_transformers.linear import few_rows_are_quick
@@ -16,7 +16,7 @@ from lmflow_transformers.models import (
 from lmflow_transformers.options import SamplingOptions
 from lmflow_transformers.packing import lay_out
 from lmflow_transformers.rotary import follows_length
-from lmflow_transformers.sampling import logits_processors, token_logprob
+from lmflow_transformers.sampling import drawn, logits_processors, token_logprob
 from lmflow_transformers.training.optimizers import adamw
 from lmflow_transformers.training.trainer import train_with_trainer
 from lmflow_transformers.tuners import FullTuner
@@ -31,10 +31,13 @@ __all__ = [
     "adamw",
     "apart",
     "check_folder",
+    "drawn",
     "few_rows_are_quick",
     "follows_length",
+    "for_decoding",
     "forget_quantisation",
     "head_is_plain",
+    "heeds_masks",
     "lay_out",
     "logits_processors",
     "peak_memory_bytes",
@@ -43,5 +46,4 @@ __all__ = [
     "token_logprob",
     "train_with_trainer",
     "using_attention",
-    "with_cache",
 ]

@@ -21,6 +21,7 @@ from lmflow_transformers.lean import recomputable
 
 # The name must not contain "sdpa": transformers would then refuse models that are only barred from plain SDPA.
 PACKED = "lmflow_packed"
+_without_masks: set[str] = set()
 
 
 class SdpaAttention:
@@ -41,7 +42,13 @@ def register_attention(name: str, function: Callable[..., tuple[torch.Tensor, No
     """
     AttentionInterface.register(name, function)
     AttentionMaskInterface.register(name, _no_mask)
+    _without_masks.add(name)
     return name
+
+
+def heeds_masks(network: Any) -> bool:
+    """Whether a transformers model attends as its mask says; attentions of packed examples have none."""
+    return network.config._attn_implementation not in _without_masks
 
 
 @contextmanager
@@ -77,7 +84,8 @@ def packed_attention(
     Args:
         module: the attention layer, unused.
         query: (1, heads, T, head size).
-        key: (1, key-value heads, T, head size); heads are a multiple of them.
+        key: (1, key-value heads, T, head size); heads are a multiple of them. Without boundaries there may be
+            more keys, of a cache: those before the queries.
         value: as key.
         attention_mask: ignored; there is none.
         dropout: probability of dropping an attention weight.
@@ -114,17 +122,18 @@ def apart(
     Args:
         attend: from query, key and value of one example, (1, heads, length, head size), to its attended values.
         query: (1, heads, T, head size).
-        key: (1, key-value heads, T, head size).
+        key: (1, key-value heads, T, head size); more than T only where there are no boundaries.
         value: as key.
         boundaries: (examples + 1,) places where examples begin and end; one example when None.
 
     Returns:
         (1, T, heads, head size).
     """
-    ends = [0, query.shape[2]] if boundaries is None else boundaries.tolist()
-    lengths = [end - start for start, end in pairwise(ends)]
-    split = (states.split(lengths, dim=2) for states in (query, key, value))
-    parts = [attend(q, k, v).transpose(1, 2) for q, k, v in zip(*split, strict=True)]
+    examples = [(query, key, value)]
+    if boundaries is not None:
+        lengths = [end - start for start, end in pairwise(boundaries.tolist())]
+        examples = list(zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True))
+    parts = [attend(q, k, v).transpose(1, 2) for q, k, v in examples]
     kept = [part.detach() for part in parts]
     return recomputable(torch.cat(parts, dim=1), lambda: torch.cat(kept, dim=1))
 
@@ -141,20 +150,23 @@ def _attend(
     grouped = query.shape[1] != key.shape[1]
     if softcap is not None:
         return _capped_attention(query, key, value, scaling, window, softcap)
-    if window is None or window >= query.shape[2]:
+    queries, keys = query.shape[2], key.shape[2]
+    if (window is None or window >= keys) and queries in (1, keys):
+        # One query sees every key; PyTorch's causal kernel would show it the first alone.
         return scaled_dot_product_attention(
-            query, key, value, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=grouped
+            query, key, value, dropout_p=dropout, is_causal=queries > 1, scale=scaling, enable_gqa=grouped
         )
-    band = _band(query.shape[2], window, query.device)
+    band = _band(queries, keys, window, query.device)
     return scaled_dot_product_attention(
         query, key, value, attn_mask=band, dropout_p=dropout, scale=scaling, enable_gqa=grouped
     )
 
 
-def _band(length: int, window: int | None, device: torch.device) -> torch.Tensor:
-    """Return a (length, length) mask, true where a query (row) sees a key (column)."""
-    causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-    return causal if window is None else causal & causal.new_ones(length, length).triu(1 - window)
+def _band(queries: int, keys: int, window: int | None, device: torch.device) -> torch.Tensor:
+    """Return a (queries, keys) mask, true where a query (row) sees a key (column). The last of both are the same."""
+    before = keys - queries
+    causal = torch.ones(queries, keys, dtype=torch.bool, device=device).tril(before)
+    return causal if window is None else causal & torch.ones_like(causal).triu(before + 1 - window)
 
 
 def _capped_attention(
@@ -169,6 +181,6 @@ def _capped_attention(
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     scores = query @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     scores = softcap * torch.tanh(scores / softcap)
-    seen = _band(query.shape[2], window, query.device)
+    seen = _band(query.shape[2], key.shape[2], window, query.device)
     weights = scores.masked_fill(~seen, float("-inf")).softmax(-1, dtype=torch.float32)
     return weights.to(query.dtype) @ value

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from transformers import DynamicCache
 
-from lmflow_transformers.caching import with_cache
+from lmflow_transformers.attention import heeds_masks
+from lmflow_transformers.caching import for_decoding
 from lmflow_transformers.models import CausalModel
 from lmflow_transformers.rotary import follows_length
 
@@ -24,7 +25,12 @@ class Row:
 
 
 def batches_apply(model: CausalModel) -> bool:
-    """Whether a prompt's answer does not depend on the others beside it: positions are told, and not by the longest."""
+    """Whether a prompt's answer does not depend on the others beside it.
+
+    Positions are told, and not by the longest prompt, and what pads the others can be masked.
+    """
+    if not heeds_masks(model.base):
+        return False
     told = "position_ids" in inspect.signature(model.base.forward).parameters
     return told and not follows_length(model.base.config) and not getattr(model.base, "_is_stateful", False)
 
@@ -64,7 +70,7 @@ class Batch:
             attention_mask=self._mask,
             position_ids=positions,
             logits_to_keep=1,
-            **with_cache(self._model.network, self._cache),
+            **for_decoding(self._model.network, self._cache),
         )
         logits: torch.Tensor = output.logits[:, -1].float()
         return logits

@@ -22,48 +22,58 @@ _SHARE_OF_FREE_MEMORY = 0.25
 
 
 def quicken_linears(network: nn.Module) -> None:
-    """Let the float32 linear layers of a network on a processor multiply by oneDNN, where PyTorch has it.
+    """Let the float32 linear layers of a network on a processor multiply by oneDNN, where PyTorch has it."""
+    for module in network.modules():
+        if type(module) is nn.Linear and _is_plain(module.weight) and has_onednn():
+            module.forward = _QuickLinear(module)
 
-    Layers that see a few rows without recording gradients, as in decoding, keep a copy of their weight from then on,
-    unless all copies together would take much of the free memory.
+
+def keep_copies(network: nn.Module) -> None:
+    """Let the quickened layers of a network keep a copy of their weight when they next see few rows, as in decoding.
+
+    All do or none does: nothing is kept where the copies would take much of the free memory.
     """
-    linears = [module for module in network.modules() if type(module) is nn.Linear and _is_plain(module.weight)]
-    if not linears or not has_onednn():
+    layers = _quick_layers(network)
+    if all(layer.copies for layer in layers):
         return
-    copies = sum(module.weight.nbytes for module in linears) <= _SHARE_OF_FREE_MEMORY * _free_memory()
-    for module in linears:
-        module.forward = _QuickLinear(module, copies)
+    fits = sum(layer.module.weight.nbytes for layer in layers) <= _SHARE_OF_FREE_MEMORY * _free_memory()
+    for layer in layers:
+        layer.copies = fits
+
+
+def _quick_layers(network: nn.Module) -> list[_QuickLinear]:
+    return [module.forward for module in network.modules() if isinstance(module.forward, _QuickLinear)]
 
 
 def few_rows_are_quick(network: nn.Module) -> bool:
     """Whether a pass over a few tokens takes about as long as over one: on a GPU, and with copies of the weights."""
     if any(not parameter.is_cpu for parameter in network.parameters()):
         return True
-    return any(isinstance(module.forward, _QuickLinear) and module.forward.copies for module in network.modules())
+    return any(layer.copies for layer in _quick_layers(network))
 
 
 def linear(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """Return ``states`` (…, in) times ``weight`` (out, in) transposed, without gradients, by the quicker product."""
-    if states.is_cpu and states.dtype == weight.dtype == torch.float32 and has_onednn():
-        return _product(states, weight, bias)
-    return nn.functional.linear(states, weight, bias)
+    """Return ``states`` (…, in) times ``weight`` (out, in) transposed; the quicker product, where no gradient is due."""
+    if torch.is_grad_enabled() or not _suits(states, weight) or not has_onednn():
+        return nn.functional.linear(states, weight, bias)
+    return _product(states, weight, bias)
 
 
 class _QuickLinear:
-    """The forward pass of a linear layer."""
+    """The forward pass of a linear layer. ``copies`` lets it keep one of its weight."""
 
-    def __init__(self, module: nn.Linear, copies: bool) -> None:
-        self.copies = copies
-        self._module = module
+    def __init__(self, module: nn.Linear) -> None:
+        self.module = module
+        self.copies = False
         self._packed: torch.Tensor | None = None
         self._packed_from: tuple[int, int] | None = None
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
-        weight, bias = self._module.weight, self._module.bias
-        if not (states.is_cpu and states.dtype == weight.dtype == torch.float32):
+        weight, bias = self.module.weight, self.module.bias
+        if not _suits(states, weight):
             return nn.functional.linear(states, weight, bias)
         if torch.is_grad_enabled():
-            self._packed = None  # what is trained changes
+            self.copies, self._packed = False, None  # what is trained changes
             product: torch.Tensor = _Linear.apply(states, weight, bias)
             return product
         few = self.copies and states.numel() <= _FEW_ROWS * states.shape[-1]
@@ -106,6 +116,10 @@ def _packed(weight: torch.Tensor) -> torch.Tensor:
 def _product(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(states, weight, bias, "none", [], "")
     return product
+
+
+def _suits(states: torch.Tensor, weight: torch.Tensor) -> bool:
+    return states.is_cpu and states.dtype == weight.dtype == torch.float32
 
 
 def _is_plain(weight: Any) -> bool:

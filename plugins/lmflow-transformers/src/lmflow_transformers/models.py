@@ -50,6 +50,7 @@ class CausalModel:
         self.config = _opened(AutoConfig, source, arguments, reference)
         self.tokenizer = TransformersTokenizer(_opened(AutoTokenizer, source, arguments, reference))
         self._scaled = False
+        self._attention: str | None = None
         self._network: Any = None
 
     @property
@@ -65,6 +66,10 @@ class CausalModel:
         """
         rotary.scale(self.config, name, scaling, factor, options)
         self._scaled = True
+
+    def attend_with(self, implementation: str) -> None:
+        """Let the network that :meth:`load` will build attend with an implementation that transformers knows."""
+        self._attention = implementation
 
     @cached_property
     def folder(self) -> Path | None:
@@ -111,6 +116,8 @@ class CausalModel:
         rotary.judge_each_pass_alone(network)
         if "gguf_file" in self.arguments:
             forget_quantisation(network)
+        if self._attention is not None:
+            network.set_attn_implementation(self._attention)
         self._network = network.to(self.device).eval()
         quicken_linears(self._network)
 
@@ -123,7 +130,8 @@ class CausalModel:
     def score(self, examples: Iterable[Encoded]) -> Iterator[Score]:
         """Yield each example's summed NLL and its count of right guesses, several examples per pass, apart."""
         self.network.eval()
-        with using_attention(self.base, SdpaAttention().implementation(str(self.device))):
+        attention = self._attention or SdpaAttention().implementation(str(self.device))
+        with using_attention(self.base, attention):
             plain = head_is_plain(self.base)
             at_once = 0 if rotary.follows_length(self.base.config) else _SCORED_AT_ONCE
             for batch in _batches(examples, at_once):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from transformers import (
@@ -17,7 +17,7 @@ from transformers import (
 
 from lmflow_core.api import DecodeStep, TokenLogprob
 from lmflow_transformers.batching import Batch, batches_apply, rows_of
-from lmflow_transformers.caching import with_cache
+from lmflow_transformers.caching import for_decoding
 from lmflow_transformers.models import CausalModel
 from lmflow_transformers.options import SamplingOptions
 
@@ -39,20 +39,16 @@ class SamplingDecoder:
         seed: int,
     ) -> Iterator[DecodeStep]:
         """Yield one token at a time."""
-        generator = torch.Generator(model.device).manual_seed(seed)
-        processors = logits_processors(self._options)
-        ids = torch.tensor([list(prompt)], device=model.device)
-        kept = with_cache(model.network, DynamicCache(config=model.base.config))
-        fresh = ids
-        for _ in range(max_new_tokens):
+        kept = for_decoding(model.network, DynamicCache(config=model.base.config))
+
+        def read(fresh: torch.Tensor) -> torch.Tensor:
             output = model.network(input_ids=fresh, logits_to_keep=1, **kept)
-            logits = output.logits[:, -1].float()
-            fresh = self._draw(processors(ids, logits), generator)
-            ids = torch.cat([ids, fresh], dim=1)
-            token = int(fresh)
-            yield self._step(logits[0], token)
-            if token in stop_ids:
-                return
+            logits: torch.Tensor = output.logits[:, -1].float()
+            return logits
+
+        ids = torch.tensor([list(prompt)], device=model.device)
+        generator = torch.Generator(model.device).manual_seed(seed)
+        yield from drawn(read, ids, self._options, generator, max_new_tokens=max_new_tokens, stop_ids=stop_ids)
 
     @torch.inference_mode()
     def decode_many(
@@ -73,22 +69,55 @@ class SamplingDecoder:
                 logits = batch.logits()
                 for row, scores in zip(batch.rows, logits, strict=True):
                     ids = torch.tensor([row.ids], device=model.device)
-                    token = int(self._draw(processors(ids, scores[None]), row.generator))
+                    token = int(_draw(processors(ids, scores[None]), row.generator, self._options))
                     row.ids.append(token)
-                    yield row.place, self._step(scores, token)
+                    yield row.place, _step(scores, token, self._options)
                 batch.keep([row.ids[-1] not in stop_ids for row in batch.rows])
                 if not batch.rows:
                     break
 
-    def _step(self, logits: torch.Tensor, token: int) -> DecodeStep:
-        asked = self._options.logprobs
-        logprobs = () if asked is None else (token_logprob(logits, token, asked),)
-        return DecodeStep((token,), logprobs=logprobs)
 
-    def _draw(self, scores: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        if self._options.temperature == 0:
-            return scores.argmax(-1, keepdim=True)
-        return torch.multinomial(scores.softmax(-1), 1, generator=generator)
+def drawn(
+    read: Callable[[torch.Tensor], torch.Tensor],
+    ids: torch.Tensor,
+    options: SamplingOptions,
+    generator: torch.Generator,
+    *,
+    max_new_tokens: int,
+    stop_ids: frozenset[int],
+) -> Iterator[DecodeStep]:
+    """Yield one token at a time behind a prompt until a stop id (which is yielded last) or the limit.
+
+    Args:
+        read: from the ids (1, new), int64, that it has not been given before to the logits (1, vocabulary), float32,
+            behind the last of them.
+        ids: the prompt, (1, length), int64.
+        options: how a token is drawn.
+        generator: what draws it, on the device of the ids.
+        max_new_tokens: the limit.
+        stop_ids: the tokens that end the answer.
+    """
+    processors = logits_processors(options)
+    fresh = ids
+    for _ in range(max_new_tokens):
+        logits = read(fresh)
+        fresh = _draw(processors(ids, logits), generator, options)
+        ids = torch.cat([ids, fresh], dim=1)
+        token = int(fresh)
+        yield _step(logits[0], token, options)
+        if token in stop_ids:
+            return
+
+
+def _step(logits: torch.Tensor, token: int, options: SamplingOptions) -> DecodeStep:
+    logprobs = () if options.logprobs is None else (token_logprob(logits, token, options.logprobs),)
+    return DecodeStep((token,), logprobs=logprobs)
+
+
+def _draw(scores: torch.Tensor, generator: torch.Generator, options: SamplingOptions) -> torch.Tensor:
+    if options.temperature == 0:
+        return scores.argmax(-1, keepdim=True)
+    return torch.multinomial(scores.softmax(-1), 1, generator=generator)
 
 
 def token_logprob(logits: torch.Tensor, token: int, alternatives: int) -> TokenLogprob:

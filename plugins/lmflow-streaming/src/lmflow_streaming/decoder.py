@@ -1,0 +1,121 @@
+"""The decoder ``streaming``: draws tokens as ``sampling`` does, of a text that may be longer than the context."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
+
+import torch
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from lmflow_core.api import DecodeStep, RequestError
+from lmflow_streaming.options import StreamingOptions
+from lmflow_streaming.rotation import rotations
+from lmflow_streaming.window import Window
+from lmflow_transformers.api import CausalModel, SamplingOptions, drawn, follows_length, heeds_masks
+
+
+class StreamingDecoder:
+    """Draws each token from what the window shows of the text."""
+
+    def __init__(self, options: StreamingOptions | None = None) -> None:
+        self._options = options or StreamingOptions()
+        self._last: deque[tuple[CausalModel, Window]] = deque(maxlen=1)
+
+    @torch.inference_mode()
+    def decode(
+        self,
+        model: CausalModel,
+        prompt: Sequence[int],
+        *,
+        max_new_tokens: int,
+        stop_ids: frozenset[int],
+        seed: int,
+    ) -> Iterator[DecodeStep]:
+        """Yield one token at a time. A text that fits the window is read as ``sampling`` reads it.
+
+        Raises:
+            RequestError: the model cannot be read through such a window.
+        """
+        window = self._window(model, prompt)
+        ids = torch.tensor([list(prompt)], device=model.device)
+        unread = ids[:, window.seen :]
+        generator = torch.Generator(model.device).manual_seed(seed)
+        told = 0
+        try:
+            for step in drawn(
+                lambda fresh: window.read(unread if fresh is ids else fresh),
+                ids,
+                _sampling_options(self._options),
+                generator,
+                max_new_tokens=max_new_tokens,
+                stop_ids=stop_ids,
+            ):
+                yield replace(step, dropped=window.dropped - told)
+                told = window.dropped
+        finally:
+            self._last.append((model, window))
+
+    def _window(self, model: CausalModel, prompt: Sequence[int]) -> Window:
+        """Return a window that has read nothing, or the last one where the prompt goes on with what that has read.
+
+        So a turn of a long chat costs its own tokens alone. While nothing is dropped all is read anew, as ``sampling``
+        does it, as passes that are cut otherwise agree to rounding and not to the last bit.
+        """
+        try:
+            owner, last = self._last.pop()  # one thread gets it
+        except IndexError:
+            owner = last = None
+        if last is not None and owner is model and last.dropped and last.goes_on_with(prompt):
+            return last
+        return open_window(model, self._options.attention_window, self._options.attention_sinks)
+
+
+def open_window(model: CausalModel, size: int | None, sinks: int) -> Window:
+    """Return a window onto a text that a model has not begun to read.
+
+    Args:
+        model: loaded.
+        size: tokens of the window; the model's context when None.
+        sinks: how many of them are the first of the text.
+
+    Raises:
+        RequestError: the window is larger than the model's context or not larger than the sinks; or the model has no
+            rotary embeddings, has some that follow the length of the text, layers that do not see the whole text, or an
+            attention that heeds no mask.
+    """
+    context = model.context_length
+    if size is None and context is None:
+        raise RequestError(f"{model.reference} does not tell its context: add --attention-window N")
+    chosen = size or context or 0
+    if context is not None and chosen > context:
+        raise RequestError(
+            f"--attention-window {chosen}: {model.reference} was made for {context} tokens; take at most as many"
+        )
+    if sinks >= chosen:
+        raise RequestError(f"--attention-sinks {sinks} must be smaller than the window, which is {chosen} tokens")
+    _check(model)
+    return Window(model, chosen, sinks, rotations(model))
+
+
+def _check(model: CausalModel) -> None:
+    base = model.base
+    if follows_length(base.config):
+        raise RequestError(
+            f"--decoder streaming: the rotary positions of {model.reference} depend on the length of the text"
+        )
+    if getattr(base, "_is_stateful", False) or any(
+        type(layer) is not DynamicLayer for layer in DynamicCache(config=base.config).layers
+    ):
+        raise RequestError(
+            f"--decoder streaming: {model.reference} has layers with a window or a state of their own; every layer "
+            "must see the whole text"
+        )
+    if not heeds_masks(base):
+        raise RequestError("--decoder streaming masks what it dropped, which --attention does not heed: leave it out")
+
+
+def _sampling_options(options: StreamingOptions) -> SamplingOptions:
+    return SamplingOptions(**{field.name: getattr(options, field.name) for field in fields(SamplingOptions)})
