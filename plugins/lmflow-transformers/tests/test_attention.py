@@ -20,7 +20,7 @@ from transformers import (
 
 from lmflow_core.api import Encoded, RequestError
 from lmflow_transformers.attention import SdpaAttention, heeds_masks, packed_attention
-from lmflow_transformers.caching import with_cache
+from lmflow_transformers.caching import for_decoding
 from lmflow_transformers.packing import lay_out
 
 _SHAPE: dict[str, Any] = {
@@ -67,7 +67,7 @@ def test_behind_a_cache_it_attends_as_the_network_itself(name: str) -> None:
         whole = network(input_ids=ids, use_cache=False).logits
         network.set_attn_implementation(SdpaAttention().implementation("cpu"))
         assert not heeds_masks(network)
-        kept = with_cache(network, DynamicCache(config=network.config))
+        kept = for_decoding(network, DynamicCache(config=network.config))
         parts = [network(input_ids=part, **kept).logits for part in ids.split([6, 1, 3, 1, 9], dim=1)]
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-5, rtol=1e-5)
 

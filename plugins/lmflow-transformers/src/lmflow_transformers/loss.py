@@ -17,7 +17,6 @@ from typing import Any
 import torch
 
 from lmflow_core.api import IGNORE
-from lmflow_transformers.linear import linear
 
 _PROBE_LENGTH = 8
 
@@ -45,7 +44,7 @@ class Head:
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return float32 logits (positions, vocabulary) of hidden states (positions, hidden)."""
-        logits = linear(hidden, self.weight, self.bias).float()
+        logits = torch.nn.functional.linear(hidden, self.weight, self.bias).float()
         logits = logits * self.scale if self.scale != 1.0 else logits
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
@@ -116,7 +115,7 @@ def _chunk_loss(
     gradient = head.logits_gradient(gradient, logits).to(hidden.dtype)
     grad_hidden, grad_weight, grad_bias = grads
     if grad_hidden is not None:
-        grad_hidden[part] = linear(gradient, head.weight.t())
+        torch.mm(gradient, head.weight, out=grad_hidden[part])
     if grad_weight is not None:
         grad_weight.addmm_(gradient.T, hidden)
     if grad_bias is not None:

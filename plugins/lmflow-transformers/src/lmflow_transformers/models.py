@@ -18,7 +18,6 @@ from lmflow_core.api import Encoded, ModelError, ModelSettings, PositionScaling,
 from lmflow_transformers import rotary
 from lmflow_transformers.attention import SdpaAttention, using_attention
 from lmflow_transformers.devices import pick_device, pick_dtype
-from lmflow_transformers.linear import quicken_linears
 from lmflow_transformers.loss import Head, head_is_plain, token_scores
 from lmflow_transformers.packing import lay_out
 from lmflow_transformers.tokenizers import TransformersTokenizer
@@ -119,7 +118,6 @@ class CausalModel:
         if self._attention is not None:
             network.set_attn_implementation(self._attention)
         self._network = network.to(self.device).eval()
-        quicken_linears(self._network)
 
     def _building(self) -> dict[str, Any]:
         """Return how the network is built; the configuration is given only where it is not the checkpoint's own."""
