@@ -12,6 +12,7 @@ where other work has the cores. The last column tells whether all tokens were th
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from transformers import AutoModelForCausalLM
 
 from lmflow_core.answers import all_stops, prompt_ids
 from lmflow_core.console import table
@@ -85,11 +87,14 @@ def contenders(model: Any, stop_ids: frozenset[int], length: int, draft_model: P
 
         return answer
 
+    # A model of its own, as ours keeps copies of its weights that would serve transformers too.
+    theirs = copy.deepcopy(model.base)
+
     def generate(**options: Any) -> Contender:
         def answer(prompt: Sequence[int], tokens: int) -> Drawn:
             ids = torch.tensor([list(prompt)])
             asked = {"max_new_tokens": tokens, "do_sample": False, "eos_token_id": list(stop_ids), **options}
-            whole = model.base.generate(ids, attention_mask=torch.ones_like(ids), pad_token_id=0, **asked)
+            whole = theirs.generate(ids, attention_mask=torch.ones_like(ids), pad_token_id=0, **asked)
             return Drawn(list(whole[0, len(prompt) :].tolist()))
 
         return answer
@@ -100,6 +105,8 @@ def contenders(model: Any, stop_ids: frozenset[int], length: int, draft_model: P
         options = DraftModelOptions(draft_model=str(draft_model), draft_length=length)
         asked["LMFlow speculative"] = ours(DraftModelDecoder(options))
         asked["LMFlow self-speculative"] = ours(SelfSpeculativeDecoder(SelfSpeculativeOptions(draft_length=length)))
+        draft = AutoModelForCausalLM.from_pretrained(draft_model).eval()
+        asked["transformers generate, assistant_model"] = generate(assistant_model=draft)
     return {
         **asked,
         "transformers generate": generate(),
