@@ -10,7 +10,7 @@ import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from lmflow_core.contracts import IGNORE, Encoded, Template, Tokenizer
 from lmflow_core.conversations import Conversation, Example, Prompted, Segment, Text, with_training
@@ -43,6 +43,8 @@ class Encoder:
         self.tokenizer = tokenizer
         self.template = template
         self._train_on = train_on
+        # A template says the same few texts again and again.
+        self._cut = lru_cache(maxsize=1024)(self._cut_apart)
 
     def encode(self, examples: Sequence[Example]) -> list[Encoded]:
         """Encode a batch of examples.
@@ -58,14 +60,13 @@ class Encoder:
         Raises:
             ValueError: a conversation does not fit the template, or there is none.
         """
-        eos = self.tokenizer.eos or ""
-        if isinstance(example, Text):
-            return self.opened(Segment(example.text, trainable=True), Segment(eos, True, control=True))
-        if isinstance(example, Prompted):
-            completion = Segment(example.completion, trainable=True)
-            return self.opened(Segment(example.prompt), completion, Segment(eos, True, control=True))
         if isinstance(example, Conversation):
             return self._rendered(example)
+        end = Segment(self.tokenizer.eos or "", True, control=True)
+        if isinstance(example, Text):
+            return self.opened(Segment(example.text, trainable=True), end)
+        if isinstance(example, Prompted):
+            return self.opened(Segment(example.prompt), Segment(example.completion, trainable=True), end)
         raise ValueError(f"a {example.kind} example is not encoded as one text")
 
     def _rendered(self, conversation: Conversation) -> tuple[Segment, ...]:
@@ -124,9 +125,13 @@ class Encoder:
             if not segment.control:
                 yield segment.text, segment.trainable, None
                 continue
-            for piece in self._control_pattern.split(segment.text):
-                if piece:
-                    yield piece, segment.trainable, self.tokenizer.control_tokens.get(piece)
+            for piece, token in self._cut(segment.text):
+                yield piece, segment.trainable, token
+
+    def _cut_apart(self, text: str) -> tuple[tuple[str, int | None], ...]:
+        """Return the control tokens of a template's text, with their ids, and what stands between them."""
+        known = self.tokenizer.control_tokens
+        return tuple((piece, known.get(piece)) for piece in self._control_pattern.split(text) if piece)
 
     @cached_property
     def _control_pattern(self) -> re.Pattern[str]:
