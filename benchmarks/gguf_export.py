@@ -1,4 +1,4 @@
-"""Speed and memory of GGUF export, beside llama.cpp's own converter on the same folder.
+"""Speed and memory of GGUF export, beside llama.cpp's own converter on the same folder, and whether the files agree.
 
     python benchmarks/gguf_export.py MODEL_FOLDER --llama-cpp SOURCES [--type f16] [--repeat 3]
 
@@ -15,7 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from hashlib import sha256
 from pathlib import Path
+
+from gguf import GGUFReader
 
 
 def measured(command: list[str], output: Path) -> tuple[float, int]:
@@ -30,6 +33,25 @@ def measured(command: list[str], output: Path) -> tuple[float, int]:
     return seconds, usage.ru_maxrss * 1024
 
 
+def agreement(ours: Path, theirs: Path) -> dict[str, object]:
+    """Return how many tensors and keys of two files are the same, and the names of those that are not."""
+    found = [_described(file) for file in (ours, theirs)]
+    names = sorted(set(found[0]) | set(found[1]))
+    differing = [name for name in names if found[0].get(name) != found[1].get(name)]
+    return {"same": len(names) - len(differing), "differing": differing}
+
+
+def _described(file: Path) -> dict[str, tuple[object, ...]]:
+    """Return each tensor's type, shape and digest, and each key's types and value."""
+    reader = GGUFReader(file)
+    tensors: dict[str, tuple[object, ...]] = {
+        f"tensor {tensor.name}": (tensor.tensor_type, tuple(tensor.shape), sha256(tensor.data.tobytes()).hexdigest())
+        for tensor in reader.tensors
+    }
+    keys = {f"key {name}": (tuple(field.types), field.contents()) for name, field in reader.fields.items()}
+    return tensors | keys
+
+
 def main() -> None:
     """Measure both and print one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -40,10 +62,12 @@ def main() -> None:
     arguments = parser.parse_args()
     model = str(arguments.model.expanduser())
     with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / "model.gguf"
-        export = ["export", "--model", model, "--format", "gguf", "--type", arguments.type, "--output", str(file)]
+        ours, theirs = Path(scratch) / "ours.gguf", Path(scratch) / "theirs.gguf"
+        files = {"lmflow": ours}
+        export = ["export", "--model", model, "--format", "gguf", "--type", arguments.type, "--output", str(ours)]
         commands = {"lmflow": [sys.executable, "-m", "lmflow_core", *export]}
         if arguments.llama_cpp:
+            files["llama.cpp"] = theirs
             converter = str(arguments.llama_cpp / "convert_hf_to_gguf.py")
             commands["llama.cpp"] = [
                 sys.executable,
@@ -52,14 +76,15 @@ def main() -> None:
                 "--outtype",
                 arguments.type,
                 "--outfile",
-                str(file),
+                str(theirs),
             ]
         runs: dict[str, list[tuple[float, int]]] = {name: [] for name in commands}
         for _ in range(arguments.repeat):
             for name, command in commands.items():
-                runs[name].append(measured(command, file))
-        size = file.stat().st_size
-    result: dict[str, object] = {"type": arguments.type, "bytes": size}
+                runs[name].append(measured(command, files[name]))
+        result: dict[str, object] = {"type": arguments.type, "bytes": ours.stat().st_size}
+        if arguments.llama_cpp:
+            result["agreement"] = agreement(ours, theirs)
     for name, found in runs.items():
         result[name] = {"seconds": round(min(run[0] for run in found), 2), "peak_bytes": max(run[1] for run in found)}
     print(json.dumps(result, indent=2))

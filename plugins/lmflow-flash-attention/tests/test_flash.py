@@ -20,7 +20,7 @@ from lmflow_core.testing.fixtures import CliResult
 from lmflow_flash_attention import attention, cpu, gpu
 from lmflow_flash_attention.attention import FlashAttention
 from lmflow_transformers.attention import packed_attention
-from lmflow_transformers.caching import with_cache
+from lmflow_transformers.caching import for_decoding
 from lmflow_transformers.packing import lay_out
 
 _SHAPE: dict[str, Any] = {
@@ -76,7 +76,7 @@ def test_behind_a_cache_it_attends_as_the_network_itself(name: str, monkeypatch:
     with torch.no_grad():
         whole = network(input_ids=ids, use_cache=False).logits
         network.set_attn_implementation(FlashAttention().implementation("cpu"))
-        kept = with_cache(network, DynamicCache(config=network.config))
+        kept = for_decoding(network, DynamicCache(config=network.config))
         parts = [network(input_ids=part, **kept).logits for part in ids.split([6, 1, 3, 1, 9], dim=1)]
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-5, rtol=1e-5)
 

@@ -47,6 +47,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def data(write_rows: Callable[..., Path]) -> Path:
+    pytest.importorskip("lmflow_datasets", reason="rows are read by the plugin that knows their form")
     said = ("the quick brown fox", "the lazy dog", "the capital of France is Paris", "the river Seine")
     talks = [
         [{"role": "user", "content": f"what {text}"}, {"role": "assistant", "content": f"{text}. " * 3}]
