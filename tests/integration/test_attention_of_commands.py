@@ -1,4 +1,4 @@
-"""``--attention`` in every command that runs a model, together with the plugins that read its data and draw its tokens."""
+"""``--attention`` in every command that runs a model, with the plugins that read its data and draw its tokens."""
 
 from __future__ import annotations
 
