@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lmflow_transformers.api import Head
+from lmflow_transformers.api import Head, add_head_gradients
 
 
 class _ChunkedDivergence(torch.autograd.Function):
@@ -36,7 +36,7 @@ class _ChunkedDivergence(torch.autograd.Function):
             part = slice(start, start + chunk)
             loss, gradient = _chunk(hidden[part], wanted[part], head, wanted_head)
             total += loss
-            _add(grads, gradient.to(hidden.dtype), hidden[part], head, part)
+            add_head_gradients(grads, gradient.to(hidden.dtype), hidden[part], head, part)
         ctx.save_for_backward(*grads)
         return total
 
@@ -55,19 +55,6 @@ def _chunk(
     share = target.exp()
     loss = (share * target.sub_(own)).sum()
     return loss, head.logits_gradient(own.exp_().sub_(share), logits)
-
-
-def _add(
-    grads: list[torch.Tensor | None], gradient: torch.Tensor, hidden: torch.Tensor, head: Head, part: slice
-) -> None:
-    """Add one chunk's gradients to those of hidden states, weight and bias, where they are wanted."""
-    grad_hidden, grad_weight, grad_bias = grads
-    if grad_hidden is not None:
-        torch.mm(gradient, head.weight, out=grad_hidden[part])
-    if grad_weight is not None:
-        grad_weight.addmm_(gradient.T, hidden)
-    if grad_bias is not None:
-        grad_bias += gradient.sum(0)
 
 
 def chunked_divergence(

@@ -49,6 +49,7 @@ class Batch:
         self._model = model
         self.rows = list(rows)
         self._cache = DynamicCache(config=model.base.config)
+        self._arguments = for_decoding(model.network, self._cache)
         longest = max(len(row.ids) for row in rows)
         self._mask = torch.tensor([[0] * (longest - len(row.ids)) + [1] * len(row.ids) for row in rows])
         self._mask = self._mask.to(model.device)
@@ -70,7 +71,7 @@ class Batch:
             attention_mask=self._mask,
             position_ids=positions,
             logits_to_keep=1,
-            **for_decoding(self._model.network, self._cache),
+            **self._arguments,
         )
         logits: torch.Tensor = output.logits[:, -1].float()
         return logits

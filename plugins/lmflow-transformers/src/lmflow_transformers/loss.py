@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -113,6 +113,22 @@ def _chunk_loss(
     gradient = weights.div_(sums)
     gradient[rows, targets] -= 1.0
     gradient = head.logits_gradient(gradient, logits).to(hidden.dtype)
+    add_head_gradients(grads, gradient, hidden, head, part)
+    return loss
+
+
+def add_head_gradients(
+    grads: Sequence[torch.Tensor | None], gradient: torch.Tensor, hidden: torch.Tensor, head: Head, part: slice
+) -> None:
+    """Add one chunk's gradients to those of all hidden states, the head's weight and its bias, where they are wanted.
+
+    Args:
+        grads: of hidden states (positions, hidden size), weight and bias; None is not wanted.
+        gradient: of what the head's linear map gives for the chunk, (chunk, vocabulary).
+        hidden: the chunk's hidden states, (chunk, hidden size).
+        head: the output head.
+        part: where the chunk is among the positions.
+    """
     grad_hidden, grad_weight, grad_bias = grads
     if grad_hidden is not None:
         torch.mm(gradient, head.weight, out=grad_hidden[part])
@@ -120,7 +136,6 @@ def _chunk_loss(
         grad_weight.addmm_(gradient.T, hidden)
     if grad_bias is not None:
         grad_bias += gradient.sum(0)
-    return loss
 
 
 def summed_cross_entropy(hidden: torch.Tensor, targets: torch.Tensor, head: Head, chunk: int) -> torch.Tensor:
