@@ -21,15 +21,16 @@ from pathlib import Path
 from typing import Any
 
 MODEL = "smollm2-135m-instruct"
-BATCH, LENGTH, CHUNK = 8, 512, 512
+BATCH, LENGTH, CHUNK, PASS = 8, 512, 256, 1024
 STAGES: dict[str, tuple[str, ...]] = {
     "padded, all logits": (),
     "+ laid end to end": ("packed",),
     "+ loss at labels, in chunks": ("packed", "label-only"),
     "+ norms and MLPs recomputed": ("packed", "label-only", "lean"),
     "+ state first, memory kept": ("packed", "label-only", "lean", "memory"),
-    "  with activation checkpointing": ("packed", "label-only", "memory", "checkpointing"),
-    "  with LISA, 2 layers": ("packed", "label-only", "lean", "memory", "lisa"),
+    "+ 1,024 tokens at a time": ("packed", "label-only", "lean", "memory", "passes"),
+    "  with activation checkpointing": ("packed", "label-only", "memory", "passes", "checkpointing"),
+    "  with LISA, 2 layers": ("packed", "label-only", "lean", "memory", "passes", "lisa"),
 }
 
 
@@ -79,12 +80,10 @@ def _train(parts: tuple[str, ...], data: Path, count: int) -> dict[str, Any]:
         if "memory" in parts:
             allocate_state(optimizer)
         for batch in batches:
-            step = _step_loss(network, batch, parts)
-            step.backward()
+            loss = sum(_loss_after_backward(network, **part) for part in _parts(batch, parts))
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             optimizer.zero_grad()
-            loss = step.item()
         seconds = time.perf_counter() - started
     return {
         "tokens_per_second": sum(len(row.input_ids) for row in rows) / seconds,
@@ -129,27 +128,45 @@ def _set_up(network: Any, parts: tuple[str, ...]) -> Iterator[None]:
         yield
 
 
-def _step_loss(network: Any, batch: list[Any], parts: tuple[str, ...]) -> Any:
+def _parts(batch: list[Any], parts: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """Yield what goes through the model at a time, with the number of labels of the whole batch."""
+    from lmflow_transformers.packing import lay_out
+    from lmflow_transformers.training.passes import parts_of
+
+    laid = lay_out(batch) if "packed" in parts else _padded(batch)
+    targets = laid["shift_labels"]
+    whole = {**laid, "labels": targets}
+    for part in parts_of(whole, PASS) if "passes" in parts else [whole]:
+        yield {**part, "count": int((targets >= 0).sum()), "label_only": "label-only" in parts}
+
+
+def _padded(batch: list[Any]) -> dict[str, Any]:
     import torch
 
-    from lmflow_transformers.packing import lay_out
+    longest = max(len(row.input_ids) for row in batch)
+    ids, labels, mask = (torch.zeros(len(batch), longest, dtype=torch.long) for _ in range(3))
+    labels -= 100
+    for number, row in enumerate(batch):
+        length = len(row.input_ids)
+        ids[number, :length] = torch.tensor(list(row.input_ids))
+        labels[number, : length - 1] = torch.tensor(list(row.labels[1:]))
+        mask[number, :length] = 1
+    return {"input_ids": ids, "attention_mask": mask, "shift_labels": labels}
 
-    if "packed" not in parts:
-        longest = max(len(row.input_ids) for row in batch)
-        ids, labels, mask = (torch.zeros(len(batch), longest, dtype=torch.long) for _ in range(3))
-        labels -= 100
-        for number, row in enumerate(batch):
-            length = len(row.input_ids)
-            ids[number, :length] = torch.tensor(list(row.input_ids))
-            labels[number, :length] = torch.tensor(list(row.labels))
-            mask[number, :length] = 1
-        return network(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).loss
-    laid = lay_out(batch)
-    if "label-only" in parts:
-        return network(**laid)["loss"]
-    targets = laid.pop("shift_labels")
-    logits = network(**laid, use_cache=False).logits
-    return torch.nn.functional.cross_entropy(logits[0].float(), targets[0], ignore_index=-100)
+
+def _loss_after_backward(network: Any, count: int, label_only: bool, **inputs: Any) -> float:
+    """Add the gradients of the summed loss divided by ``count``, and return it."""
+    import torch
+
+    targets = inputs.pop("shift_labels")
+    inputs.pop("labels")
+    if label_only:
+        loss = network(**inputs, shift_labels=targets, num_items_in_batch=count)["loss"]
+    else:
+        logits = network(**inputs, use_cache=False).logits.flatten(0, 1).float()
+        loss = torch.nn.functional.cross_entropy(logits, targets.flatten(), reduction="sum") / count
+    loss.backward()
+    return float(loss.detach())
 
 
 def _table(results: list[dict[str, Any]]) -> str:

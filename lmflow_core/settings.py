@@ -103,6 +103,12 @@ class TrainingSettings:
     pack_length: int | None = option(
         None, help="Pack examples into rows of this many tokens; --batch-size then counts packs.", minimum=2
     )
+    pass_tokens: int | None = option(
+        None,
+        help="Tokens of a batch that go through the model at a time, in whole examples; 1024 on a CPU, else all, "
+        "when left out.",
+        minimum=1,
+    )
     gradient_accumulation_steps: int = option(1, help="Batches per optimizer step.", minimum=1)
     lr: float | None = option(
         None, help="Peak learning rate; the tuner's own when left out.", above=0, aliases=("learning_rate",)

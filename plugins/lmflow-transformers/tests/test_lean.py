@@ -24,6 +24,7 @@ _SHAPE: dict[str, Any] = {
 }
 _NETWORKS = {
     "llama": LlamaConfig(**_SHAPE),
+    "llama without activation": LlamaConfig(**_SHAPE, hidden_act="linear"),
     "gelu gemma2": Gemma2Config(**_SHAPE, head_dim=8),
     "granite": GraniteConfig(**_SHAPE, residual_multiplier=0.5),
     "qwen3": Qwen3Config(**_SHAPE, head_dim=8),

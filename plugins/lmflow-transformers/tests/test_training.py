@@ -101,6 +101,17 @@ def test_accumulation_changes_nothing(tiny_model: Path, tmp_path: Path, batch: i
     _assert_same(_weights(parts), _weights(whole))
 
 
+@pytest.mark.parametrize("tokens", [1, 12, 30])
+def test_a_batch_in_parts_is_one_step(tiny_model: Path, tmp_path: Path, tokens: int) -> None:
+    whole = _job(tiny_model, tmp_path / "a", dataclasses.replace(_SETTINGS, pass_tokens=1000))
+    report = SftObjective().train(whole)
+    parts = _job(tiny_model, tmp_path / "b", dataclasses.replace(_SETTINGS, pass_tokens=tokens))
+    ours = SftObjective().train(parts)
+    assert (ours.steps, ours.tokens) == (1, report.tokens)
+    assert ours.losses[0].loss == pytest.approx(report.losses[0].loss, abs=1e-5)
+    _assert_same(_weights(parts), _weights(whole))
+
+
 def test_activation_checkpointing_changes_nothing(tiny_model: Path, tmp_path: Path) -> None:
     plain = _job(tiny_model, tmp_path / "a", _SETTINGS)
     SftObjective().train(plain)

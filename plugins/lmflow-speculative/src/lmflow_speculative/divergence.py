@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lmflow_transformers.api import Head, add_head_gradients
+from lmflow_transformers.api import Head, HeadGradients
 
 
 class _ChunkedDivergence(torch.autograd.Function):
@@ -28,22 +28,18 @@ class _ChunkedDivergence(torch.autograd.Function):
         chunk: int,
     ) -> torch.Tensor:
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        grads = [
-            torch.zeros_like(tensor) if tensor is not None and needed else None
-            for tensor, needed in zip((hidden, weight, bias), ctx.needs_input_grad[:3], strict=True)
-        ]
+        grads = HeadGradients(hidden, weight, bias, ctx.needs_input_grad)
         for start in range(0, len(hidden), chunk):
             part = slice(start, start + chunk)
             loss, gradient = _chunk(hidden[part], wanted[part], head, wanted_head)
             total += loss
-            add_head_gradients(grads, gradient.to(hidden.dtype), hidden[part], head, part)
-        ctx.save_for_backward(*grads)
+            grads.add(gradient.to(hidden.dtype), hidden[part], part)
+        ctx.grads = grads
         return total
 
     @staticmethod
     def backward(ctx: Any, *outer: Any) -> Any:
-        scaled = [None if grad is None else grad.mul_(outer[0].to(grad.dtype)) for grad in ctx.saved_tensors]
-        return (*scaled, None, None, None, None)
+        return (*ctx.grads.taken(outer[0]), None, None, None, None)
 
 
 def _chunk(

@@ -5,7 +5,7 @@ from lmflow_transformers.caching import for_decoding
 from lmflow_transformers.devices import peak_memory_bytes
 from lmflow_transformers.export import HuggingFaceExporter
 from lmflow_transformers.linear import few_rows_are_quick
-from lmflow_transformers.loss import Head, add_head_gradients, head_is_plain
+from lmflow_transformers.loss import Head, HeadGradients, head_is_plain
 from lmflow_transformers.models import (
     CausalModel,
     CausalModelLoader,
@@ -26,10 +26,10 @@ __all__ = [
     "CausalModelLoader",
     "FullTuner",
     "Head",
+    "HeadGradients",
     "HuggingFaceExporter",
     "SamplingOptions",
     "adamw",
-    "add_head_gradients",
     "apart",
     "check_folder",
     "drawn",

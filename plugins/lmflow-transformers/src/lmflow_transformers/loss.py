@@ -55,6 +55,48 @@ class Head:
         return gradient * self.scale if self.scale != 1.0 else gradient
 
 
+class HeadGradients:
+    """The gradients of hidden states (positions, hidden size), of the head's weight and of its bias, chunk by chunk."""
+
+    def __init__(
+        self, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, wanted: Sequence[bool]
+    ) -> None:
+        """Start with none; ``wanted`` says for each of the three whether its gradient is."""
+        self.wanted = any(wanted[:3])
+        self._weight, self._weight_wanted = weight, wanted[1]
+        self._of_hidden = torch.zeros_like(hidden) if wanted[0] else None
+        self._of_weight: torch.Tensor | None = None
+        self._of_bias = torch.zeros_like(bias) if bias is not None and wanted[2] else None
+
+    def add(self, gradient: torch.Tensor, hidden: torch.Tensor, part: slice) -> None:
+        """Add those of one chunk.
+
+        Args:
+            gradient: of what the head's linear map gives for the chunk, (chunk, vocabulary).
+            hidden: the chunk's hidden states, (chunk, hidden size).
+            part: where the chunk is among the positions.
+        """
+        if self._of_hidden is not None:
+            torch.mm(gradient, self._weight, out=self._of_hidden[part])
+        if self._of_weight is not None:
+            self._of_weight.addmm_(gradient.T, hidden)
+        elif self._weight_wanted:
+            self._of_weight = torch.mm(gradient.T, hidden)
+        if self._of_bias is not None:
+            self._of_bias += gradient.sum(0)
+
+    def taken(self, factor: torch.Tensor) -> list[torch.Tensor | None]:
+        """Give the three away, times a factor; None is not wanted.
+
+        This can be done once. Nothing is held any longer: autograd would copy what something else holds.
+        """
+        if self._of_weight is None and self._weight_wanted:
+            self._of_weight = torch.zeros_like(self._weight)
+        grads = (self._of_hidden, self._of_weight, self._of_bias)
+        self._of_hidden = self._of_weight = self._of_bias = None
+        return [None if grad is None else grad.mul_(factor.to(grad.dtype)) for grad in grads]
+
+
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """Sum of cross-entropies; see :func:`chunked_cross_entropy`."""
 
@@ -69,20 +111,15 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         chunk: int,
     ) -> torch.Tensor:
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        wants = ctx.needs_input_grad
-        grads = [
-            torch.zeros_like(tensor) if tensor is not None and wanted else None
-            for tensor, wanted in zip((hidden, weight, bias), wants[:3], strict=True)
-        ]
+        grads = HeadGradients(hidden, weight, bias, ctx.needs_input_grad)
         for part in _parts(len(targets), chunk):
-            total += _chunk_loss(hidden[part], targets[part], head, [None if g is None else g for g in grads], part)
-        ctx.save_for_backward(*grads)
+            total += _chunk_loss(hidden[part], targets[part], head, grads, part)
+        ctx.grads = grads
         return total
 
     @staticmethod
     def backward(ctx: Any, *outer: Any) -> Any:
-        scaled = [None if grad is None else grad.mul_(outer[0].to(grad.dtype)) for grad in ctx.saved_tensors]
-        return (*scaled, None, None, None)
+        return (*ctx.grads.taken(outer[0]), None, None, None)
 
 
 def _parts(count: int, most: int) -> Iterator[slice]:
@@ -93,13 +130,9 @@ def _parts(count: int, most: int) -> Iterator[slice]:
 
 
 def _chunk_loss(
-    hidden: torch.Tensor,
-    targets: torch.Tensor,
-    head: Head,
-    grads: list[torch.Tensor | None],
-    part: slice,
+    hidden: torch.Tensor, targets: torch.Tensor, head: Head, grads: HeadGradients, part: slice
 ) -> torch.Tensor:
-    """Return one chunk's summed loss and add its gradients to ``grads`` (of hidden, weight, bias)."""
+    """Return one chunk's summed loss and add its gradients to ``grads``."""
     logits = head.logits(hidden)
     rows = torch.arange(len(targets), device=targets.device)
     aimed = logits[rows, targets]
@@ -108,34 +141,12 @@ def _chunk_loss(
     weights = logits.sub_(highest) if head.softcap is None else logits - highest
     sums = weights.exp_().sum(-1, keepdim=True)
     loss = (sums.log() + highest).sum() - aimed.sum()
-    if all(grad is None for grad in grads):
+    if not grads.wanted:
         return loss
     gradient = weights.div_(sums)
     gradient[rows, targets] -= 1.0
-    gradient = head.logits_gradient(gradient, logits).to(hidden.dtype)
-    add_head_gradients(grads, gradient, hidden, head, part)
+    grads.add(head.logits_gradient(gradient, logits).to(hidden.dtype), hidden, part)
     return loss
-
-
-def add_head_gradients(
-    grads: Sequence[torch.Tensor | None], gradient: torch.Tensor, hidden: torch.Tensor, head: Head, part: slice
-) -> None:
-    """Add one chunk's gradients to those of all hidden states, the head's weight and its bias, where they are wanted.
-
-    Args:
-        grads: of hidden states (positions, hidden size), weight and bias; None is not wanted.
-        gradient: of what the head's linear map gives for the chunk, (chunk, vocabulary).
-        hidden: the chunk's hidden states, (chunk, hidden size).
-        head: the output head.
-        part: where the chunk is among the positions.
-    """
-    grad_hidden, grad_weight, grad_bias = grads
-    if grad_hidden is not None:
-        torch.mm(gradient, head.weight, out=grad_hidden[part])
-    if grad_weight is not None:
-        grad_weight.addmm_(gradient.T, hidden)
-    if grad_bias is not None:
-        grad_bias += gradient.sum(0)
 
 
 def summed_cross_entropy(hidden: torch.Tensor, targets: torch.Tensor, head: Head, chunk: int) -> torch.Tensor:

@@ -9,15 +9,13 @@ import torch
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _LARGE = 2**31 - 1
-_MAPPED = 64 << 20
 
 
 def keep_freed_memory() -> bool:
     """Let glibc keep freed buffers for the next step instead of giving them back to the kernel.
 
     By default every large tensor is mapped anew, and the kernel clears each of its pages at first touch: in steady
-    training on two cores that took 5 to 8 % of the time. The few buffers beyond 64 MiB are mapped still: among them
-    smaller ones would leave gaps that no other fits.
+    training on two cores that took 5 to 8 % of the time.
 
     Returns:
         Whether the C library took the setting.
@@ -28,7 +26,7 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    settings = ((_M_MMAP_THRESHOLD, _MAPPED), (_M_TRIM_THRESHOLD, _LARGE), (_M_TOP_PAD, 64 << 20))
+    settings = ((_M_MMAP_THRESHOLD, _LARGE), (_M_TRIM_THRESHOLD, _LARGE), (_M_TOP_PAD, 64 << 20))
     return all(mallopt(name, value) == 1 for name, value in settings)
 
 

@@ -53,7 +53,7 @@ def _gated_mlp(module: Any) -> Callable[[torch.Tensor], torch.Tensor]:
         gate, up = module.gate_proj(hidden), module.up_proj(hidden)
         product = _GatedProduct.apply(gate, up, module.act_fn)
         kept = gate.detach(), up.detach()
-        down: torch.Tensor = module.down_proj(recomputable(product, lambda: module.act_fn(kept[0]) * kept[1]))
+        down: torch.Tensor = module.down_proj(recomputable(product, lambda: _product(module.act_fn, *kept)))
         return down
 
     return forward
@@ -66,14 +66,22 @@ class _GatedProduct(torch.autograd.Function):
     def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor, act: Callable[..., torch.Tensor]) -> torch.Tensor:
         ctx.save_for_backward(gate, up)
         ctx.act = act
-        return act(gate) * up
+        return _product(act, gate, up)
 
     @staticmethod
     def backward(ctx: Any, *outer: Any) -> Any:
-        gate, up = (tensor.detach().requires_grad_() for tensor in ctx.saved_tensors)
+        gate, up = ctx.saved_tensors
+        gate = gate.detach().requires_grad_()
         with torch.enable_grad():
-            product = ctx.act(gate) * up
-        return (*torch.autograd.grad(product, (gate, up), outer[0]), None)
+            activated = ctx.act(gate)
+        (grad_gate,) = torch.autograd.grad(activated, gate, outer[0] * up)
+        return grad_gate, activated.detach() * outer[0], None
+
+
+def _product(act: Callable[..., torch.Tensor], gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    """Return ``act(gate) * up``, in one new buffer: a second one would leave a gap among what is kept."""
+    activated = act(gate)
+    return activated * up if activated.data_ptr() == gate.data_ptr() else activated.mul_(up)
 
 
 def _rms_norm(module: Any) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import DistributedType
 from torch.utils.data import Dataset
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
@@ -27,6 +28,7 @@ from lmflow_transformers.training.failures import StopAtNan, explained_failures
 from lmflow_transformers.training.interruption import StopOnSignal
 from lmflow_transformers.training.offloading import offloaded_activations
 from lmflow_transformers.training.optimizers import allocate_state
+from lmflow_transformers.training.passes import parts_of, tokens_per_pass
 from lmflow_transformers.training.progress import Progress
 from lmflow_transformers.training.trackers import explain_failed_start, prepare_trackers
 
@@ -80,6 +82,8 @@ class PackedTrainer(Trainer):
         )
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
+        alone = self.accelerator.distributed_type == DistributedType.NO
+        self._pass_tokens = tokens_per_pass(job.settings.pass_tokens, self.args.device, alone)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -88,6 +92,14 @@ class PackedTrainer(Trainer):
         self._progress.tokens += inputs["input_ids"].numel()
         loss = model(**inputs, num_items_in_batch=num_items_in_batch)["loss"] * self.args.world_size
         return (loss, {"loss": loss}) if return_outputs else loss
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Add up the gradients of a batch, part by part, and return its loss."""
+        step = super().training_step
+        if self._pass_tokens is None:
+            return step(model, inputs, num_items_in_batch)
+        losses = [step(model, part, num_items_in_batch) for part in parts_of(inputs, self._pass_tokens)]
+        return torch.stack(losses).sum()
 
     def create_optimizer(self, *arguments: Any, **others: Any) -> Any:
         """Make the optimizer, unless the tuner has, and in a fresh run its state."""
