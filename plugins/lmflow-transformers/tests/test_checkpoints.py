@@ -129,7 +129,9 @@ def test_memory_that_runs_out_names_the_levers(tiny_model: Path, tmp_path: Path,
         def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             ask()
 
-    with pytest.raises(LmflowError, match="memory ran out: lower --batch-size or --max-length, add --gradient-ch"):
+    with pytest.raises(
+        LmflowError, match="memory ran out: lower --pass-tokens, --batch-size or --max-length, add --gradient-ch"
+    ):
         _train(tiny_model, tmp_path / "checkpoints", Hungry())
 
 

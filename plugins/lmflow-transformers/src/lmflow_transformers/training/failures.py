@@ -29,7 +29,7 @@ def explained_failures(folder: Path) -> Iterator[None]:
         if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
             raise
         raise LmflowError(
-            "memory ran out: lower --batch-size or --max-length, add --gradient-checkpointing, "
+            "memory ran out: lower --pass-tokens, --batch-size or --max-length, add --gradient-checkpointing, "
             "or train less with --tuner lora"
         ) from error
     except OSError as error:
