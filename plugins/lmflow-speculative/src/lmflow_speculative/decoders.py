@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 
 import torch
 
@@ -22,7 +21,7 @@ from lmflow_speculative.options import (
     SelfSpeculativeOptions,
 )
 from lmflow_speculative.pace import Pace
-from lmflow_transformers.api import CausalModel, SamplingOptions, few_rows_are_quick, follows_length
+from lmflow_transformers.api import CausalModel, few_rows_are_quick, follows_length
 
 
 class _DraftingDecoder(ABC):
@@ -61,14 +60,14 @@ class _DraftingDecoder(ABC):
                 "the answer: use --decoder sampling"
             )
         check_attention(model.base, model.reference)
-        options = _sampling_options(self._drawing_options)
+        options = self._drawing_options
         drawing = Drawing(options, torch.Generator(model.device).manual_seed(seed))
         drafter = self._drafter(model, drawing)
         yield from checked(
             CachedNetwork(model.network, model.device),
             drafter,
             drawing,
-            Pace(self._drawing_options.draft_length, drafter.cost, few_rows_are_quick(model.base)),
+            Pace(options.draft_length, drafter.cost, few_rows_are_quick(model.base)),
             prompt,
             options,
             max_new_tokens=max_new_tokens,
@@ -122,10 +121,6 @@ class SelfSpeculativeDecoder(_DraftingDecoder):
         network = CachedNetwork(short, model.device)
         cost = parameters(short) / parameters(model.base)
         return NetworkDrafter(network, drawing, _vocabulary(model), cost)
-
-
-def _sampling_options(options: DrawingOptions) -> SamplingOptions:
-    return SamplingOptions(**{field.name: getattr(options, field.name) for field in fields(SamplingOptions)})
 
 
 def _vocabulary(model: CausalModel) -> int:

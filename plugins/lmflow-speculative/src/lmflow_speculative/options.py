@@ -5,20 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lmflow_core.api import option
+from lmflow_transformers.options import SamplingOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrawingOptions:
-    """How the next token is drawn, as by the decoder ``sampling``. Temperature 0 takes the likeliest."""
+class DrawingOptions(SamplingOptions):
+    """How the next token is drawn, as by the decoder ``sampling``, and how many are drafted."""
 
-    temperature: float = option(0.0, help="Sharpness of the distribution; 0 is greedy.", minimum=0)
-    top_k: int = option(0, help="Draw among this many likeliest tokens; 0 is all.", minimum=0)
-    top_p: float = option(1.0, help="Draw among the likeliest tokens that hold this mass.", above=0, maximum=1)
-    min_p: float = option(0.0, help="Leave out tokens below this share of the likeliest one.", minimum=0, maximum=1)
-    repetition_penalty: float = option(1.0, help="Divides the logits of tokens that occurred; 1 is off.", above=0)
-    logprobs: int | None = option(
-        None, help="Give each token's log-probability and this many alternatives.", minimum=0, maximum=20
-    )
     draft_length: int = option(8, help="The most tokens that are drafted at a time.", minimum=1, maximum=64)
 
 

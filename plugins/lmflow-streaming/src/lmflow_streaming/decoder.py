@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import torch
 from transformers import DynamicCache
@@ -14,7 +14,7 @@ from lmflow_core.api import DecodeStep, RequestError
 from lmflow_streaming.options import StreamingOptions
 from lmflow_streaming.rotation import rotations
 from lmflow_streaming.window import Window
-from lmflow_transformers.api import CausalModel, SamplingOptions, drawn, follows_length, heeds_masks
+from lmflow_transformers.api import CausalModel, drawn, follows_length, heeds_masks
 
 
 class StreamingDecoder:
@@ -48,7 +48,7 @@ class StreamingDecoder:
             for step in drawn(
                 lambda fresh: window.read(unread if fresh is ids else fresh),
                 ids,
-                _sampling_options(self._options),
+                self._options,
                 generator,
                 max_new_tokens=max_new_tokens,
                 stop_ids=stop_ids,
@@ -115,7 +115,3 @@ def _check(model: CausalModel) -> None:
         )
     if not heeds_masks(base):
         raise RequestError("--decoder streaming masks what it dropped, which --attention does not heed: leave it out")
-
-
-def _sampling_options(options: StreamingOptions) -> SamplingOptions:
-    return SamplingOptions(**{field.name: getattr(options, field.name) for field in fields(SamplingOptions)})

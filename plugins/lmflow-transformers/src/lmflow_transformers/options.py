@@ -1,4 +1,7 @@
-"""Options of this plugin's components. No torch here: flags are read before anything heavy loads."""
+"""Options of this plugin's components, for plugins that go on from them too.
+
+No torch here: flags are read before anything heavy loads.
+"""
 
 from __future__ import annotations
 
