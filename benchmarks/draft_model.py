@@ -35,13 +35,12 @@ def _lmflow(*arguments: object) -> None:
         sys.exit(status)
 
 
-def _talks(prompts: list[str], answers: Path) -> Iterable[Mapping[str, object]]:
+def _talks(answers: Path) -> Iterable[Mapping[str, object]]:
     """Yield conversations of a prompt and the model's answer to it."""
     for line in answers.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         if row.get("answer"):
-            said = (("user", prompts[row["index"]]), ("assistant", row["answer"]))
-            yield {"messages": [{"role": role, "content": content} for role, content in said]}
+            yield {"messages": [*row["messages"], {"role": "assistant", "content": row["answer"]}]}
 
 
 def main() -> None:
@@ -62,7 +61,7 @@ def main() -> None:
     _write(folder / "asked.jsonl", ({"prompt": text} for text in asked))
     generating = ("--prompts", folder / "asked.jsonl", "--output", folder / "answers.jsonl", "--batch-size", 32)
     _lmflow("generate", "--model", arguments.model, *generating, "--max-new-tokens", 128, "--overwrite")
-    _write(folder / "talks.jsonl", _talks(asked, folder / "answers.jsonl"))
+    _write(folder / "talks.jsonl", _talks(folder / "answers.jsonl"))
     _lmflow(
         *("distill-draft", "--model", arguments.model, "--dataset", folder / "talks.jsonl"),
         *("--output", folder / "draft", "--overwrite", "--train-on", "all", "--max-steps", arguments.steps),

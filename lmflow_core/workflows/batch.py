@@ -124,7 +124,11 @@ def _rows(
         written = iter(_finished(talker, [answer for answer in prepared if isinstance(answer, Answer)]))
         for index, answer in zip(indices, prepared, strict=True):
             told = {"error": answer} if isinstance(answer, str) else _told(next(written))
-            yield {"index": index, **told, "request": keys[index]}
+            yield {"index": index, "messages": _said(conversations[index]), **told, "request": keys[index]}
+
+
+def _said(messages: Sequence[Message]) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": message.content} for message in messages]
 
 
 def _prepared(talker: Talker, messages: Sequence[Message], index: int) -> Answer | str:

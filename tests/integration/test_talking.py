@@ -87,6 +87,7 @@ def test_a_file_of_prompts_is_answered_in_order(
         asked = ("--prompt", prompt, "--seed", seed, "--max-new-tokens", "12", "--temperature", "1", "--json")
         alone = lmflow_cli("generate", "--model", tiny_model, *asked).json()
         assert row["answer"] == alone["text"]
+        assert row["messages"] == [{"role": "user", "content": prompt}]
         assert [row[name] for name in ("finish_reason", "prompt_tokens", "tokens")] == [
             alone[name] for name in ("finish_reason", "prompt_tokens", "tokens")
         ]
