@@ -16,5 +16,5 @@ def lmflow_register_tuners() -> Iterable[TunerSpec]:
         target="lmflow_lisa.tuner:LisaTuner",
         summary="Train a few layers at a time, drawn anew every so often.",
         options=LisaOptions,
-        learning_rate=5e-5,
+        learning_rate=1e-4,
     )
