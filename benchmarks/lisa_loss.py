@@ -2,9 +2,9 @@
 
     python benchmarks/lisa_loss.py --data ROWS.json
 
-Trains SmolLM2-135M-Instruct whole and by LISA, two layers at a time, at their own learning rates (2e-5 and 1e-4), and by
-LISA at 2e-4. Then it measures the loss (NLL per labelled token) of each result on the rows it was trained on and on rows
-it was not.
+Trains SmolLM2-135M-Instruct whole and by LISA, two layers at a time, at their own learning rates (2e-5 and 1e-4), and
+by LISA at 2e-4. Then it measures the loss (NLL per labelled token) of each result on the rows it was trained on and on
+rows it was not.
 """
 
 from __future__ import annotations
