@@ -134,10 +134,9 @@ def _parts(batch: list[Any], parts: tuple[str, ...]) -> Iterator[dict[str, Any]]
     from lmflow_transformers.training.passes import parts_of
 
     laid = lay_out(batch) if "packed" in parts else _padded(batch)
-    targets = laid["shift_labels"]
-    whole = {**laid, "labels": targets}
-    for part in parts_of(whole, PASS) if "passes" in parts else [whole]:
-        yield {**part, "count": int((targets >= 0).sum()), "label_only": "label-only" in parts}
+    count = int((laid["shift_labels"] >= 0).sum())
+    for part in parts_of(laid, PASS) if "passes" in parts else [laid]:
+        yield {**part, "count": count, "label_only": "label-only" in parts}
 
 
 def _padded(batch: list[Any]) -> dict[str, Any]:
@@ -159,7 +158,6 @@ def _loss_after_backward(network: Any, count: int, label_only: bool, **inputs: A
     import torch
 
     targets = inputs.pop("shift_labels")
-    inputs.pop("labels")
     if label_only:
         loss = network(**inputs, shift_labels=targets, num_items_in_batch=count)["loss"]
     else:

@@ -14,7 +14,7 @@ from typing import Any
 from lmflow_core import console
 from lmflow_core.answers import Answer
 from lmflow_core.contracts import DecodeStep, LanguageModel
-from lmflow_core.conversations import Message
+from lmflow_core.conversations import Message, as_turns
 from lmflow_core.errors import OutputError
 from lmflow_core.workflows.generate import Talker
 
@@ -124,11 +124,7 @@ def _rows(
         written = iter(_finished(talker, [answer for answer in prepared if isinstance(answer, Answer)]))
         for index, answer in zip(indices, prepared, strict=True):
             told = {"error": answer} if isinstance(answer, str) else _told(next(written))
-            yield {"index": index, "messages": _said(conversations[index]), **told, "request": keys[index]}
-
-
-def _said(messages: Sequence[Message]) -> list[dict[str, str]]:
-    return [{"role": message.role, "content": message.content} for message in messages]
+            yield {"index": index, "messages": as_turns(conversations[index]), **told, "request": keys[index]}
 
 
 def _prepared(talker: Talker, messages: Sequence[Message], index: int) -> Answer | str:

@@ -11,7 +11,7 @@ from lmflow_core.api import RequestError
 
 Batch = dict[str, torch.Tensor]
 _ON_CPU = 1024
-_BY_POSITION = ("input_ids", "position_ids", "shift_labels", "labels")
+_BOUNDARIES = "cu_seq_lens_q"
 
 
 def tokens_per_pass(wanted: int | None, device: torch.device, alone: bool) -> int | None:
@@ -42,13 +42,13 @@ def parts_of(batch: Batch, most: int) -> Iterator[Batch]:
     """Split a batch of examples laid end to end into parts of whole examples.
 
     Args:
-        batch: as of :func:`lmflow_transformers.packing.lay_out`, with ``labels``.
+        batch: as of :func:`lmflow_transformers.packing.lay_out`; whatever else it holds is of shape (1, T).
         most: tokens a part has at most, unless a single example has more.
 
     Yields:
         Batches of the same form, as few as can be in this order of examples.
     """
-    ends = batch["cu_seq_lens_q"].tolist()
+    ends = batch[_BOUNDARIES].tolist()
     starts = [0]
     for before, end in pairwise(ends):
         if end - starts[-1] > most and before > starts[-1]:
@@ -58,6 +58,6 @@ def parts_of(batch: Batch, most: int) -> Iterator[Batch]:
 
 
 def _part(batch: Batch, start: int, stop: int) -> Batch:
-    ends = batch["cu_seq_lens_q"]
-    part = {name: batch[name][:, start:stop] for name in _BY_POSITION}
-    return {**part, "cu_seq_lens_q": ends[(ends >= start) & (ends <= stop)] - start}
+    ends = batch[_BOUNDARIES]
+    part = {name: tensor[:, start:stop] for name, tensor in batch.items() if name != _BOUNDARIES}
+    return {**part, _BOUNDARIES: ends[(ends >= start) & (ends <= stop)] - start}
