@@ -172,8 +172,10 @@ def _train(
     try:
         return objective.train(job)
     finally:
-        remove_if_empty(checkpoints)
-        remove_if_empty(folder)
+        # The folder is the leader's alone: it may already be writing the result while others end their training.
+        if world.leads:
+            remove_if_empty(checkpoints)
+            remove_if_empty(folder)
 
 
 def _training_settings(request: Request) -> TrainingSettings:

@@ -26,6 +26,44 @@ from lmflow_core.cli.main import main
 main()
 """
 
+# The process that leads begins to write the result before the other ends its training.
+_LATE = """
+import os, sys, time
+from pathlib import Path
+from lmflow_core.cli.main import main
+from lmflow_core.workflows import finetune
+
+folder = Path(sys.argv[-1])
+begun, ended = Path(f"{folder}.begun"), Path(f"{folder}.ended")
+keep, train, remove = finetune._keep, finetune._train, finetune.remove_if_empty
+
+def wait_for(path):
+    while not path.exists():
+        time.sleep(0.01)
+
+def keep_slowly(*arguments):
+    folder.mkdir(exist_ok=True)
+    begun.touch()
+    wait_for(ended)
+    assert folder.is_dir()
+    return keep(*arguments)
+
+def train_late(*arguments):
+    report = train(*arguments)
+    ended.touch()
+    return report
+
+def remove_late(path):
+    wait_for(begun)
+    remove(path)
+
+if os.environ["RANK"] == "0":
+    finetune._keep = keep_slowly
+else:
+    finetune._train, finetune.remove_if_empty = train_late, remove_late
+main()
+"""
+
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -70,3 +108,11 @@ def test_ranks_with_different_plugins_are_refused(flags: list[str], tmp_path: Pa
     assert finished.returncode != 0
     assert "the processes of this job do not have the same plugins (rank 0 " in finished.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_process_that_ends_late_leaves_the_folder_of_the_result_alone(flags: list[str], tmp_path: Path) -> None:
+    script = tmp_path / "late.py"
+    script.write_text(_LATE, encoding="utf-8")
+    finished = _run([*_LAUNCHER, str(script), *flags, "--output", str(tmp_path / "out")])
+    assert finished.returncode == 0, finished.stderr
+    assert (tmp_path / "out" / "run.json").exists()
