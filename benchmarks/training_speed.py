@@ -28,6 +28,7 @@ OURS: dict[str, list[str]] = {
     "LMFlow full": ["--tuner", "full"],
     "LMFlow full, checkpointing": ["--tuner", "full", "--gradient-checkpointing"],
     "LMFlow LISA (2 layers)": ["--tuner", "lisa"],
+    "LMFlow LISA, embeddings frozen": ["--tuner", "lisa", "--lisa-freeze-embeddings"],
     "LMFlow LoRA (r 8)": ["--tuner", "lora"],
     "LMFlow LoRA (r 128)": ["--tuner", "lora", "--lora-r", "128", "--lora-dropout", "0"],
 }

@@ -166,12 +166,15 @@ def test_weights_are_followed() -> None:
     assert drawn == {(1, 2), (1, 3), (2, 3)}
 
 
-def test_parts_can_be_kept(six_layers: Path) -> None:
-    model = CausalModelLoader().open(str(six_layers), ModelSettings(model="m", device="cpu"))
+def test_parts_can_be_kept(six_layers: Path, tmp_path: Path) -> None:
+    options = {"lisa_freeze_embeddings": True, "lisa_freeze_norm": True, "lisa_freeze_head": True}
+    watch, (_, weights) = _train(six_layers, tmp_path / "c", SETTINGS, **options)
+    model = CausalModelLoader().open(str(six_layers), ModelSettings(model=str(six_layers), device="cpu"))
     model.load()
-    LisaTuner(LisaOptions(lisa_freeze_embeddings=True, lisa_freeze_norm=True)).prepare(model, 0)
-    assert not model.base.model.embed_tokens.weight.requires_grad
-    assert not model.base.model.norm.weight.requires_grad
+    changed = {name for name, tensor in model.base.state_dict().items() if not torch.equal(tensor, weights[name])}
+    drawn = set().union(*watch.active)
+    assert {name.split(".layers.")[0] for name in changed} == {"model"}
+    assert {int(name.split(".")[2]) for name in changed} == drawn
 
 
 def test_layers_are_found_in_any_decoder() -> None:

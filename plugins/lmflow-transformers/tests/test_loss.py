@@ -62,6 +62,14 @@ def test_loss_and_gradients_equal_plain_cross_entropy(chunk: int, softcap: float
         torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-5, rtol=1e-5)
 
 
+def test_a_loss_is_differentiated_once() -> None:
+    hidden = torch.randn(3, 8, requires_grad=True)
+    total = chunked_cross_entropy(hidden, torch.tensor([0, 1, 2]), Head(torch.randn(11, 8), None), 2)
+    total.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="this loss has been differentiated already: compute it again"):
+        total.backward()
+
+
 def test_token_scores_equal_plain_cross_entropy() -> None:
     torch.manual_seed(0)
     hidden, weight, targets = torch.randn(9, 8), torch.randn(11, 8), torch.randint(0, 11, (9,))

@@ -26,6 +26,6 @@ class LisaOptions:
     lisa_layers_attribute: str | None = option(
         None, help="Where the layers are in the model, such as model.layers; found when left out."
     )
-    lisa_freeze_embeddings: bool = option(False, help="Keep the input embeddings as they are.")
+    lisa_freeze_embeddings: bool = option(False, help="Keep the input embeddings as they are, and a head tied to them.")
     lisa_freeze_head: bool = option(False, help="Keep the output head as it is, unless it is tied.")
     lisa_freeze_norm: bool = option(False, help="Keep the final norm as it is.")

@@ -67,6 +67,7 @@ class HeadGradients:
         self._of_hidden = torch.zeros_like(hidden) if wanted[0] else None
         self._of_weight: torch.Tensor | None = None
         self._of_bias = torch.zeros_like(bias) if bias is not None and wanted[2] else None
+        self._taken = False
 
     def add(self, gradient: torch.Tensor, hidden: torch.Tensor, part: slice) -> None:
         """Add those of one chunk.
@@ -88,8 +89,14 @@ class HeadGradients:
     def taken(self, factor: torch.Tensor) -> list[torch.Tensor | None]:
         """Give the three away, times a factor; None is not wanted.
 
-        This can be done once. Nothing is held any longer: autograd would copy what something else holds.
+        Nothing is held any longer: autograd would copy what something else holds.
+
+        Raises:
+            RuntimeError: they were given away before; the loss must be computed again for a second backward pass.
         """
+        if self._taken:
+            raise RuntimeError("this loss has been differentiated already: compute it again before another backward")
+        self._taken = True
         if self._of_weight is None and self._weight_wanted:
             self._of_weight = torch.zeros_like(self._weight)
         grads = (self._of_hidden, self._of_weight, self._of_bias)
