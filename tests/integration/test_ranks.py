@@ -26,6 +26,19 @@ from lmflow_core.cli.main import main
 main()
 """
 
+# An interruption comes to one process alone, before its second step.
+_INTERRUPTED = """
+import os, signal
+from lmflow_core.cli.main import main
+from lmflow_transformers.training.interruption import StopOnSignal
+
+def interrupt(self, args, state, control, **_):
+    if os.environ["RANK"] == "1" and state.global_step == 1:
+        os.kill(os.getpid(), signal.SIGINT)
+
+StopOnSignal.on_step_begin = interrupt
+main()
+"""
 # The process that leads begins to write the result before the other ends its training.
 _LATE = """
 import os, sys, time
@@ -116,3 +129,15 @@ def test_a_process_that_ends_late_leaves_the_folder_of_the_result_alone(flags: l
     finished = _run([*_LAUNCHER, str(script), *flags, "--output", str(tmp_path / "out")])
     assert finished.returncode == 0, finished.stderr
     assert (tmp_path / "out" / "run.json").exists()
+
+
+def test_an_interruption_of_one_process_stops_all_with_a_checkpoint(flags: list[str], tmp_path: Path) -> None:
+    script = tmp_path / "interrupted.py"
+    script.write_text(_INTERRUPTED, encoding="utf-8")
+    job = [*flags, "--batch-size", "1", "--output", str(tmp_path / "out")]
+    stopped = _run([*_LAUNCHER, str(script), *job])
+    assert stopped.stderr.count("lmflow: error: stopped at step 2; go on with --resume") == 2
+    assert [path.name for path in (tmp_path / "out" / "checkpoints").iterdir()] == ["checkpoint-2"]
+    resumed = _run([*_LAUNCHER, "-m", "lmflow_core", *job, "--resume"])
+    assert resumed.returncode == 0, resumed.stderr
+    assert [step for step, _ in json.loads((tmp_path / "out" / "run.json").read_text())["losses"]] == list(range(1, 9))

@@ -1,4 +1,7 @@
-"""Ctrl-C ends a run at the next step, with a checkpoint; a second one ends it at once."""
+"""Ctrl-C ends a run at the next step, with a checkpoint; a second one ends it at once.
+
+The processes of a job stop together, whichever of them the signal came to: each would wait for the others' gradients.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import signal
 import sys
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 
 
@@ -15,9 +19,13 @@ class StopOnSignal(TrainerCallback):
     def __init__(self) -> None:
         self.stopped = False
         self._previous: dict[int, Any] = {}
+        self._group: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Take over the signals; only the main thread may."""
+        if args.world_size > 1:
+            # A group of processors' own: over the one of a GPU every step would wait for the GPU.
+            self._group = torch.distributed.new_group(backend="gloo")
         try:
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._on_signal)
@@ -30,10 +38,18 @@ class StopOnSignal(TrainerCallback):
         print("lmflow: stopping after this step, with a checkpoint; once more stops at once", file=sys.stderr)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Save and stop if a signal came."""
+        """Save and stop if a signal came, to this process or another of the job."""
+        self.stopped = self._came_to_any()
         if self.stopped:
             control.should_save = True
             control.should_training_stop = True
+
+    def _came_to_any(self) -> bool:
+        if self._group is None:
+            return self.stopped
+        came = torch.tensor(int(self.stopped))
+        torch.distributed.all_reduce(came, torch.distributed.ReduceOp.MAX, group=self._group)
+        return bool(came)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Give the signals back."""
