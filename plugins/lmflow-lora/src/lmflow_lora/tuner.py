@@ -14,7 +14,7 @@ from peft.optimizers import create_loraplus_optimizer
 
 from lmflow_core.api import ModelError, RequestError, TrainingSettings
 from lmflow_lora.options import LoraOptions
-from lmflow_transformers.api import CausalModel
+from lmflow_transformers.api import CausalModel, refusals_as_os_errors
 
 
 class LoraTuner:
@@ -86,7 +86,8 @@ class LoraTuner:
         arguments: dict[str, Any] = {"save_embedding_layers": False}
         if self._initial is not None:
             arguments["path_initial_model_for_weight_conversion"] = self._initial.name
-        model.network.save_pretrained(folder, **arguments)
+        with refusals_as_os_errors():
+            model.network.save_pretrained(folder, **arguments)
         model.save_tokenizer(folder, chat_template)
         if self._initial is not None:
             self._initial.cleanup()

@@ -14,7 +14,7 @@ from lmflow_speculative.divergence import chunked_divergence
 from lmflow_speculative.draft_tuner import DraftTuner
 from lmflow_speculative.networks import check_vocabulary, opened_model
 from lmflow_speculative.options import DistillationOptions
-from lmflow_transformers.api import CausalModel, Head, head_is_plain, train_with_trainer, using_attention
+from lmflow_transformers.api import CausalModel, Head, head_is_plain, keeps_apart, train_with_trainer, using_attention
 
 
 class DistillationObjective:
@@ -42,11 +42,15 @@ class DistillationObjective:
         """Train with the mean divergence from the teacher over the labelled positions of each optimizer step.
 
         Raises:
-            ModelError: logits of the model or of its teacher cannot be made apart from their hidden states.
+            ModelError: logits of the model or of its teacher cannot be made apart from their hidden states, or packed
+                examples reach each other in the teacher.
         """
         model: Any = job.model
         self.check(model, job.tuner)
         teacher = self._teacher(model, job.tuner)
+        if not keeps_apart(teacher, job.attention):
+            kind = teacher.config.model_type
+            raise ModelError(f"--objective distillation: packed examples reach each other in a {kind} teacher")
         with using_attention(teacher, job.attention), distilled_forward(model.base, teacher, self._options.loss_chunk):
             return train_with_trainer(job)
 

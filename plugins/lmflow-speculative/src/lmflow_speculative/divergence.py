@@ -70,5 +70,6 @@ def chunked_divergence(
     Returns:
         A scalar, float32, in nats.
     """
-    loss: torch.Tensor = _ChunkedDivergence.apply(hidden, head.weight, head.bias, wanted, head, wanted_head, chunk)
+    weight, bias = head.recorded()
+    loss: torch.Tensor = _ChunkedDivergence.apply(hidden, weight, bias, wanted, head, wanted_head, chunk)
     return loss

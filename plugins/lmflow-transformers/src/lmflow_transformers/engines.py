@@ -42,14 +42,17 @@ class TorchrunEngine:
 
     @contextmanager
     def start(self) -> Iterator[World]:
-        """Join the process group."""
+        """Join the process group, each process of a machine on a GPU of its own."""
         if "RANK" not in os.environ:
             raise RequestError(
                 "--engine torchrun: start the command with torchrun, as in "
                 "'torchrun --nproc-per-node 2 -m lmflow_core finetune …'"
             )
-        backend = "nccl" if torch.cuda.is_available() else "gloo"
-        torch.distributed.init_process_group(backend)
+        gpus = torch.cuda.is_available()
+        if gpus:
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        # Sums of numbers that are on no GPU, and jobs with --device cpu, go over gloo.
+        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
         try:
             yield World(torch.distributed.get_rank(), torch.distributed.get_world_size())
         finally:

@@ -42,6 +42,15 @@ class Head:
         softcap = getattr(config, "final_logit_softcapping", None)
         return cls(linear.weight, getattr(linear, "bias", None), float(scale), softcap)
 
+    def recorded(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return weight and bias for a function of autograd, detached where nothing is recorded.
+
+        Inside such a function recording is off in any case, and a parameter would seem to want its gradient.
+        """
+        if torch.is_grad_enabled():
+            return self.weight, self.bias
+        return self.weight.detach(), None if self.bias is None else self.bias.detach()
+
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return float32 logits (positions, vocabulary) of hidden states (positions, hidden)."""
         logits = torch.nn.functional.linear(hidden, self.weight, self.bias).float()
@@ -186,7 +195,8 @@ def chunked_cross_entropy(hidden: torch.Tensor, targets: torch.Tensor, head: Hea
     Returns:
         A scalar, float32, in nats.
     """
-    loss: torch.Tensor = _ChunkedCrossEntropy.apply(hidden, head.weight, head.bias, targets, head, chunk)
+    weight, bias = head.recorded()
+    loss: torch.Tensor = _ChunkedCrossEntropy.apply(hidden, weight, bias, targets, head, chunk)
     return loss
 
 
@@ -242,7 +252,7 @@ def label_only_forward(network: Any, chunk: int) -> Iterator[None]:
 @torch.no_grad()
 def head_is_plain(network: Any) -> bool:
     """Whether decoder and :class:`Head` together give the network's own logits, tried on a few tokens."""
-    if network.get_output_embeddings() is None or network.get_decoder() is network:
+    if not _is_linear(network.get_output_embeddings()) or network.get_decoder() is network:
         return False
     device = network.get_input_embeddings().weight.device
     ids = torch.arange(_PROBE_LENGTH, device=device)[None] % network.config.get_text_config().vocab_size
@@ -254,3 +264,8 @@ def head_is_plain(network: Any) -> bool:
         return torch.allclose(Head.of(network).logits(hidden), own, atol=1e-3, rtol=1e-3)
     finally:
         network.train(training)
+
+
+def _is_linear(head: Any) -> bool:
+    """Whether a head is nothing but a weight and a bias; an adapter on it has more, which trains as well."""
+    return head is not None and {name for name, _ in head.named_parameters()} <= {"weight", "bias"}

@@ -18,9 +18,11 @@ from lmflow_core.api import Encoded, ModelError, ModelSettings, PositionScaling,
 from lmflow_transformers import rotary
 from lmflow_transformers.attention import SdpaAttention, using_attention
 from lmflow_transformers.devices import pick_device, pick_dtype
+from lmflow_transformers.isolation import keeps_apart, own_attention
 from lmflow_transformers.loss import Head, head_is_plain, token_scores
 from lmflow_transformers.packing import lay_out
 from lmflow_transformers.tokenizers import TransformersTokenizer
+from lmflow_transformers.writing import refusals_as_os_errors
 
 # Loading bars of a library would cut into our own output, and its advice is not meant for our users.
 transformers_logging.disable_progress_bar()
@@ -128,22 +130,24 @@ class CausalModel:
     def score(self, examples: Iterable[Encoded]) -> Iterator[Score]:
         """Yield each example's summed NLL and its count of right guesses, several examples per pass, apart."""
         self.network.eval()
-        attention = self._attention or SdpaAttention().implementation(str(self.device))
-        with using_attention(self.base, attention):
+        packed = self._attention or SdpaAttention().implementation(str(self.device))
+        apart = keeps_apart(self.base, packed)
+        with using_attention(self.base, packed if apart else own_attention(self.base)):
             plain = head_is_plain(self.base)
-            at_once = 0 if rotary.follows_length(self.base.config) else _SCORED_AT_ONCE
-            for batch in _batches(examples, at_once):
-                yield from self._score_batch(batch, plain)
+            together = apart and not rotary.follows_length(self.base.config)
+            for batch in _batches(examples, _SCORED_AT_ONCE if together else 0):
+                yield from self._score_batch(batch, plain, apart)
 
-    def _score_batch(self, batch: list[Encoded], plain: bool) -> Iterator[Score]:
+    def _score_batch(self, batch: list[Encoded], plain: bool, apart: bool) -> Iterator[Score]:
         laid = {name: tensor.to(self.device) for name, tensor in lay_out(batch).items()}
         targets = laid.pop("shift_labels")[0]
         labelled = targets >= 0
+        inputs = laid if apart else {"input_ids": laid["input_ids"]}
         if plain:
-            hidden = self.base.get_decoder()(use_cache=False, **laid).last_hidden_state[0]
+            hidden = self.base.get_decoder()(use_cache=False, **inputs).last_hidden_state[0]
             nll, right = token_scores(hidden[labelled], targets[labelled], Head.of(self.base), _LOSS_CHUNK)
         else:
-            logits = self.base(use_cache=False, **laid).logits[0][labelled].float()
+            logits = self.base(use_cache=False, **inputs).logits[0][labelled].float()
             nll = torch.nn.functional.cross_entropy(logits, targets[labelled], reduction="none")
             right = logits.argmax(-1) == targets[labelled]
         ends = laid["cu_seq_lens_q"].tolist()
@@ -184,8 +188,13 @@ def hub_folder(name: str, arguments: dict[str, Any]) -> Path:
 
 
 def save_network(network: Any, folder: Path) -> None:
-    """Write a transformers model's weights and configuration."""
-    network.save_pretrained(folder)
+    """Write a transformers model's weights and configuration.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    with refusals_as_os_errors():
+        network.save_pretrained(folder)
 
 
 def forget_quantisation(network: Any) -> None:

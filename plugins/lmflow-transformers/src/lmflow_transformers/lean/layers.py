@@ -13,10 +13,12 @@ from typing import Any
 
 import torch
 
+from lmflow_transformers.comparing import alike
 from lmflow_transformers.lean.recomputable import recomputable, recomputing
 from lmflow_transformers.lean.rotation import lean_rotation
 
 _PROBE_ROWS = 4
+_PROBE_SIZES = (1.0, 30.0, 1000.0)
 _MLP_PARTS = ("gate_proj", "up_proj", "down_proj", "act_fn")
 
 
@@ -39,7 +41,7 @@ def _make_lean(module: torch.nn.Module) -> bool:
     """Change a module's forward pass if it is of a known kind."""
     if "forward" in vars(module):
         return False
-    if all(hasattr(module, part) for part in _MLP_PARTS):
+    if _is_gated_mlp(module):
         module.forward = _gated_mlp(module)
         return True
     if _is_rms_norm(module):
@@ -131,3 +133,38 @@ def _is_rms_norm(module: Any) -> bool:
     trial = torch.randn(_PROBE_ROWS, len(weight), generator=generator).to(weight.device, weight.dtype)
     ours, _ = _RmsNorm.apply(trial, weight, module.variance_epsilon)
     return torch.allclose(ours, module(trial), rtol=1e-5, atol=1e-6)
+
+
+@torch.no_grad()
+def _is_gated_mlp(module: Any) -> bool:
+    """Whether a module is a plain gated MLP, tried on random input so large, too, that a clamp would show."""
+    if not all(hasattr(module, part) for part in _MLP_PARTS) or not hasattr(module.gate_proj, "in_features"):
+        return False
+    weight = module.gate_proj.weight
+    dtype = weight.dtype if weight.dtype.is_floating_point else torch.float32
+    tolerance = 1e-4 if dtype == torch.float32 else 2e-2
+    generator = torch.Generator().manual_seed(0)
+    trial = torch.randn(1, _PROBE_ROWS, module.gate_proj.in_features, generator=generator).to(weight.device, dtype)
+    try:
+        with _dropout_of_its_own(module), torch.random.fork_rng(devices=[]):
+            trials = [trial * size for size in _PROBE_SIZES]
+            return all(alike(_gated_mlp(module)(rows), module(rows), tolerance) for rows in trials)
+    except (TypeError, RuntimeError, ValueError):
+        return False
+
+
+@contextmanager
+def _dropout_of_its_own(module: Any) -> Iterator[None]:
+    """For the time of the context, let a gated MLP drop out what it does in training, its projections nothing.
+
+    What adapters drop inside the projections happens in ours as well.
+    """
+    modes = {part: part.training for part in module.modules()}
+    module.train()
+    for projection in (module.gate_proj, module.up_proj, module.down_proj):
+        projection.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training

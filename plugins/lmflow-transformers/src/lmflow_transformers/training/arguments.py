@@ -45,7 +45,10 @@ def training_arguments(job: TrainingJob, extra: Mapping[str, Any]) -> TrainingAr
         "disable_tqdm": True,
         "ddp_find_unused_parameters": False,
     }
-    return TrainingArguments(**{**values, **job.engine.trainer_arguments(), **extra})
+    arguments = TrainingArguments(**{**values, **job.engine.trainer_arguments(), **extra})
+    # One process trains on one GPU: the trainer would else split batches over all, in the middle of examples.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def _saving(job: TrainingJob) -> dict[str, Any]:

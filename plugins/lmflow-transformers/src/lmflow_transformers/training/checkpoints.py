@@ -15,7 +15,7 @@ from lmflow_core.api import RequestError
 
 PARTIAL = ".partial"
 _NAME = re.compile(r"^checkpoint-(\d+)$")
-_STATE = "trainer_state.json"
+STATE = "trainer_state.json"
 _NEEDED = ("optimizer.pt", "scheduler.pt")
 
 
@@ -43,9 +43,9 @@ def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
 def damage(checkpoint: Path) -> str | None:
     """Return what is wrong with a checkpoint, or None when it is whole."""
     try:
-        json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
+        json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return f"{_STATE} is missing or broken"
+        return f"{STATE} is missing or broken"
     weights = sorted(checkpoint.glob("*.safetensors"))
     if not weights:
         return "it has no weights"

@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 
 from lmflow_core.api import LmflowError
 
+_MEND_NAN = "lower --lr, raise --warmup-ratio, or use --dtype float32"
 _CPU_MEMORY = "can't allocate memory"
 
 
@@ -41,13 +42,20 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or _CPU_MEMORY in str(error)
 
 
+def check_finite(network: torch.nn.Module, step: int) -> None:
+    """Check that what was trained is numbers, before it is kept.
+
+    Raises:
+        LmflowError: a weight is not.
+    """
+    if not all(bool(weight.isfinite().all()) for weight in network.parameters() if weight.requires_grad):
+        raise LmflowError(f"the weights are no numbers any more at step {step}: {_MEND_NAN}")
+
+
 class StopAtNan(TrainerCallback):
     """Ends a run whose loss is no longer a number."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Check the newest loss."""
         if logs and not math.isfinite(logs.get("loss", 0.0)):
-            raise LmflowError(
-                f"the loss is {logs['loss']} at step {state.global_step}: lower --lr, raise --warmup-ratio, "
-                "or use --dtype float32"
-            )
+            raise LmflowError(f"the loss is {logs['loss']} at step {state.global_step}: {_MEND_NAN}")

@@ -12,6 +12,7 @@ from lmflow_core.api import RequestError
 Batch = dict[str, torch.Tensor]
 _ON_CPU = 1024
 _BOUNDARIES = "cu_seq_lens_q"
+_OF_TOKENS = ("input_ids", "shift_labels", "labels")
 
 
 def tokens_per_pass(wanted: int | None, device: torch.device, alone: bool) -> int | None:
@@ -55,6 +56,12 @@ def parts_of(batch: Batch, most: int) -> Iterator[Batch]:
             starts.append(before)
     for start, stop in pairwise([*starts, ends[-1]]):
         yield _part(batch, start, stop)
+
+
+def one_by_one(batch: Batch) -> Iterator[Batch]:
+    """Yield the examples of a batch each alone, without boundaries, for models that would not heed them."""
+    for start, stop in pairwise(batch[_BOUNDARIES].tolist()):
+        yield {name: batch[name][:, start:stop] for name in _OF_TOKENS if name in batch}
 
 
 def _part(batch: Batch, start: int, stop: int) -> Batch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -12,23 +13,26 @@ from typing import Any
 
 import torch
 from accelerate.utils import DistributedType
+from safetensors import SafetensorError
 from torch.utils.data import Dataset
-from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
+from transformers import PrinterCallback, Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
-from lmflow_core.api import Encoded, EncodedDataset, LmflowError, LossPoint, TrainingJob, TrainingReport
+from lmflow_core.api import Encoded, EncodedDataset, LmflowError, LossPoint, RequestError, TrainingJob, TrainingReport
 from lmflow_transformers.attention import using_attention
 from lmflow_transformers.devices import peak_memory_bytes
+from lmflow_transformers.isolation import keeps_apart, own_attention
 from lmflow_transformers.lean import lean_layers
 from lmflow_transformers.memory import keep_freed_memory, take_into_memory
 from lmflow_transformers.packing import best_fit, lay_out
 from lmflow_transformers.training.arguments import training_arguments
-from lmflow_transformers.training.checkpoints import PARTIAL, last_whole_checkpoint, put_in_place
-from lmflow_transformers.training.failures import StopAtNan, explained_failures
+from lmflow_transformers.training.checkpoints import PARTIAL, STATE, last_whole_checkpoint, put_in_place
+from lmflow_transformers.training.early_stopping import early_stopping
+from lmflow_transformers.training.failures import StopAtNan, check_finite, explained_failures
 from lmflow_transformers.training.interruption import StopOnSignal
 from lmflow_transformers.training.offloading import offloaded_activations
 from lmflow_transformers.training.optimizers import allocate_state
-from lmflow_transformers.training.passes import parts_of, tokens_per_pass
+from lmflow_transformers.training.passes import one_by_one, parts_of, tokens_per_pass
 from lmflow_transformers.training.progress import Progress
 from lmflow_transformers.training.trackers import explain_failed_start, prepare_trackers
 
@@ -65,8 +69,14 @@ class PackedTrainer(Trainer):
     divided by their number: splitting a step differently changes nothing.
     """
 
-    def __init__(self, job: TrainingJob, progress: Progress, extensions: Mapping[str, Any]) -> None:
+    def __init__(self, job: TrainingJob, progress: Progress, extensions: Mapping[str, Any], apart: bool) -> None:
+        """Prepare a job; ``apart`` says whether its model keeps packed examples apart.
+
+        Raises:
+            RequestError: parts of batches are asked for, or needed, where they cannot be.
+        """
         self._job = job
+        self._apart = apart
         self._progress = progress
         self._folder: str | None = None
         callbacks = extensions.get("callbacks", ())
@@ -84,6 +94,11 @@ class PackedTrainer(Trainer):
         self.loss_is_scaled_for_ga = True
         alone = self.accelerator.distributed_type == DistributedType.NO
         self._pass_tokens = tokens_per_pass(job.settings.pass_tokens, self.args.device, alone)
+        if not (apart or alone or (job.settings.batch_size == 1 and job.settings.pack_length is None)):
+            raise RequestError(
+                "packed examples would reach each other in this model: with several processes or DeepSpeed, use "
+                "--batch-size 1 and --gradient-accumulation-steps, without --pack-length"
+            )
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -96,10 +111,14 @@ class PackedTrainer(Trainer):
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Add up the gradients of a batch, part by part, and return its loss."""
         step = super().training_step
-        if self._pass_tokens is None:
-            return step(model, inputs, num_items_in_batch)
-        losses = [step(model, part, num_items_in_batch) for part in parts_of(inputs, self._pass_tokens)]
+        losses = [step(model, part, num_items_in_batch) for part in self._parts(inputs)]
         return torch.stack(losses).sum()
+
+    def _parts(self, batch: dict[str, Any]) -> Iterable[dict[str, Any]]:
+        """Return what goes through the model at a time."""
+        if not self._apart:
+            return one_by_one(batch)
+        return [batch] if self._pass_tokens is None else parts_of(batch, self._pass_tokens)
 
     def create_optimizer(self, *arguments: Any, **others: Any) -> Any:
         """Make the optimizer, unless the tuner has, and in a fresh run its state."""
@@ -124,8 +143,10 @@ class PackedTrainer(Trainer):
         sums = torch.zeros(2, dtype=torch.float64)
         for batch in self._shares():
             inputs = self._prepare_inputs(collate([batch]))
-            count = int((inputs["shift_labels"] >= 0).sum())
-            sums += torch.tensor([float(model(**inputs, num_items_in_batch=1)["loss"]), count], dtype=torch.float64)
+            for part in self._parts(inputs):
+                count = int((part["shift_labels"] >= 0).sum())
+                loss = float(model(**part, num_items_in_batch=1)["loss"])
+                sums += torch.tensor([loss, count], dtype=torch.float64)
         model.train()
         if self.args.world_size > 1:
             torch.distributed.all_reduce(sums)
@@ -149,8 +170,9 @@ class PackedTrainer(Trainer):
         """Write a checkpoint aside and give it its name when it is whole.
 
         Raises:
-            LmflowError: the disk refuses; earlier checkpoints are as they were.
+            LmflowError: the disk refuses, or the weights are no numbers; earlier checkpoints are as they were.
         """
+        check_finite(model, self.state.global_step)
         folder = Path(self.args.output_dir)
         name = f"checkpoint-{self.state.global_step}"
         self._note_best(folder, name)
@@ -162,11 +184,13 @@ class PackedTrainer(Trainer):
             super()._save_checkpoint(model, trial)
             self._barrier()
             if self.args.should_save:
+                self._note_best(folder, name)
+                self.state.save_to_json(str(folder / PARTIAL / name / STATE))
                 for save_into in self._savers:
                     save_into(folder / PARTIAL / name)
                 shutil.rmtree(folder / name, ignore_errors=True)
                 put_in_place(folder / PARTIAL / name, folder / name)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, SafetensorError) as error:
             shutil.rmtree(folder / PARTIAL, ignore_errors=True)
             raise LmflowError(
                 f"the checkpoint of step {self.state.global_step} cannot be written to {folder}: "
@@ -205,36 +229,41 @@ def train_with_trainer(job: TrainingJob) -> TrainingReport:
         keep_freed_memory()
         take_into_memory(model.network)
     progress, stop = Progress(), StopOnSignal()
+    apart = keeps_apart(model.base, job.attention)
+    if not apart and job.world.leads:
+        print("lmflow: packed examples would reach each other in this model: they go through it alone", file=sys.stderr)
     try:
-        with explained_failures(job.checkpoints), _set_for_training(model.base, job):
-            trainer = PackedTrainer(job, progress, extensions)
+        with explained_failures(job.checkpoints), _set_for_training(model.base, job, apart):
+            trainer = PackedTrainer(job, progress, extensions, apart)
             trainer.remove_callback(PrinterCallback)
             for callback in trainer.callback_handler.callbacks:
                 explain_failed_start(callback, job.checkpoints.parent)
-            for callback in (StopAtNan(), stop, *_early_stopping(job)):
+            checkpoint = last_whole_checkpoint(job.checkpoints) if job.resume else None
+            for callback in (StopAtNan(), stop, *early_stopping(job.settings.early_stopping_patience, checkpoint)):
                 trainer.add_callback(callback)
-            checkpoint = str(last_whole_checkpoint(job.checkpoints)) if job.resume else None
             progress.start()
-            trainer.train(resume_from_checkpoint=checkpoint)
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         stop.give_back()
     if stop.stopped:
         raise LmflowError(f"stopped at step {trainer.state.global_step}; go on with --resume")
+    check_finite(model.network, trainer.state.global_step)
     model.network.eval()
     return _report(trainer, progress)
 
 
 @contextmanager
-def _set_for_training(network: Any, job: TrainingJob) -> Iterator[None]:
+def _set_for_training(network: Any, job: TrainingJob, apart: bool) -> Iterator[None]:
     """For the time of the context, set attention, cache and activation checkpointing as training wants them."""
     device, settings = job.model.device, job.settings  # type: ignore[attr-defined]
     offload = offloaded_activations(network, device) if settings.activation_offload else nullcontext()
-    with using_attention(network, job.attention), _fewer_activations(network, settings.gradient_checkpointing), offload:
-        network.config.use_cache = False
+    attention = job.attention if apart else own_attention(network)
+    with using_attention(network, attention), _fewer_activations(network, settings.gradient_checkpointing), offload:
+        own, network.config.use_cache = getattr(network.config, "use_cache", True), False
         try:
             yield
         finally:
-            network.config.use_cache = True
+            network.config.use_cache = own
 
 
 @contextmanager
@@ -249,11 +278,6 @@ def _fewer_activations(network: Any, checkpointing: bool) -> Iterator[None]:
         yield
     finally:
         _activation_checkpointing(network, "disable")
-
-
-def _early_stopping(job: TrainingJob) -> Iterator[TrainerCallback]:
-    if job.settings.early_stopping_patience is not None:
-        yield EarlyStoppingCallback(job.settings.early_stopping_patience)
 
 
 def _activation_checkpointing(network: Any, switch: str, *arguments: Any) -> None:
