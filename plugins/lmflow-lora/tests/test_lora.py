@@ -156,3 +156,11 @@ def test_wrong_requests_are_clear(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(ModelError, match="does not fit"):
         LoraTuner().attach(_open(tiny_model), tmp_path)
+
+
+def test_an_adapter_on_the_head_trains(tiny_model: Path, tmp_path: Path) -> None:
+    model, _ = _train(tiny_model, tmp_path, lora_target_modules=("q_proj", "lm_head"))
+    weights = model.network.state_dict().items()
+    trained = {name: float(tensor.abs().max()) for name, tensor in weights if "lora_B" in name}
+    assert any("lm_head" in name for name in trained)
+    assert min(trained.values()) > 0

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from transformers import TrainerCallback
+from safetensors import SafetensorError
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState
 
 from lmflow_core.api import (
     IGNORE,
@@ -28,6 +31,7 @@ from lmflow_transformers.engines import LocalEngine
 from lmflow_transformers.models import CausalModelLoader
 from lmflow_transformers.training import trainer
 from lmflow_transformers.training.checkpoints import damage, last_whole_checkpoint
+from lmflow_transformers.training.interruption import StopOnSignal
 from lmflow_transformers.training.sft import SftObjective
 from lmflow_transformers.tuners import FullTuner
 
@@ -157,6 +161,108 @@ def test_ctrl_c_leaves_a_checkpoint_from_which_the_run_goes_on(tiny_model: Path,
     assert resumed.steps == whole.steps == 8
     for name, tensor in job.model.network.state_dict().items():  # type: ignore[attr-defined]
         assert torch.equal(tensor, other.model.network.state_dict()[name]), name  # type: ignore[attr-defined]
+
+
+def test_a_signal_after_the_last_step_leaves_the_result(tiny_model: Path, tmp_path: Path) -> None:
+    class Interrupt(TrainerCallback):
+        def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == state.max_steps:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    report, _ = _train(tiny_model, tmp_path / "c", Interrupt(), eval_dataset=(Path("held out"),), save_steps=None)
+    assert report.steps == 8
+
+
+def test_a_signal_while_others_are_waited_for_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop, control = StopOnSignal(), TrainerControl()
+
+    def answer(*_: Any, **__: Any) -> None:
+        monkeypatch.setattr(torch.distributed, "all_reduce", lambda *_, **__: None)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(torch.distributed, "new_group", lambda **_: "group")
+    monkeypatch.setattr(torch.distributed, "all_reduce", answer)
+    state = TrainerState(max_steps=9)
+    stop.on_train_begin(SimpleNamespace(world_size=2), state, control)
+    try:
+        stop.on_step_end(None, state, control)
+        assert not control.should_training_stop
+        stop.on_step_end(None, state, control)
+    finally:
+        stop.give_back()
+    assert stop.stopped
+    assert control.should_training_stop
+    assert control.should_save
+
+
+def test_an_interrupted_epoch_is_measured_once_it_is_whole(tiny_model: Path, tmp_path: Path) -> None:
+    class Interrupt(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    values: dict[str, Any] = {"eval_dataset": (Path("held out"),), "save_steps": None, "load_best_model": True}
+    with pytest.raises(LmflowError, match="stopped at step 3"):
+        _train(tiny_model, tmp_path / "a", Interrupt(), **values)
+    resumed, _ = _train(tiny_model, tmp_path / "a", **values)
+    whole, _ = _train(tiny_model, tmp_path / "b", **values)
+    assert [point.step for point in whole.held_out_losses] == [4, 8]
+    assert resumed.held_out_losses == whole.held_out_losses
+
+
+def test_patience_goes_on_counting_where_the_checkpoint_left_off(tiny_model: Path, tmp_path: Path) -> None:
+    class Interrupt(TrainerCallback):
+        def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            losses = [log["eval_loss"] for log in state.log_history if "eval_loss" in log]
+            if len(losses) - losses.index(min(losses)) == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    values: dict[str, Any] = {
+        "lr": 0.3,
+        "epochs": 10,
+        "eval_dataset": (Path("held out"),),
+        "eval_steps": 1,
+        "save_steps": None,
+        "early_stopping_patience": 5,
+        "lr_scheduler_type": "constant",
+    }
+    with pytest.raises(LmflowError, match="stopped at step"):
+        _train(tiny_model, tmp_path / "a", Interrupt(), **values)
+    resumed, _ = _train(tiny_model, tmp_path / "a", **values)
+    whole, _ = _train(tiny_model, tmp_path / "b", **values)
+    assert resumed.steps == whole.steps < 40
+
+
+def test_the_state_names_the_best_checkpoint_where_it_is(tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    _train(tiny_model, folder, eval_dataset=(Path("held out"),), save_steps=None, load_best_model=True)
+    for checkpoint in folder.iterdir():
+        best = json.loads((checkpoint / "trainer_state.json").read_text())["best_model_checkpoint"]
+        assert Path(best).parent == folder
+
+
+@pytest.mark.parametrize("save_steps", [None, 3])
+def test_weights_that_are_no_numbers_are_not_kept(tiny_model: Path, tmp_path: Path, save_steps: int | None) -> None:
+    values = {"lr": 1e30, "max_grad_norm": 0.0, "warmup_ratio": 0.0, "logging_steps": 100, "save_steps": save_steps}
+    step = save_steps or 8
+    with pytest.raises(LmflowError, match=f"the weights are no numbers any more at step {step}: lower --lr"):
+        _train(tiny_model, tmp_path / "checkpoints", **values)
+    assert not list(tmp_path.glob("checkpoints/*"))
+
+
+def test_a_write_that_safetensors_is_refused_is_told(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise SafetensorError("I/O error: File too large")
+
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", refuse)
+    with pytest.raises(LmflowError, match=r"the checkpoint of step 2 cannot be written to .*File too large; earlier"):
+        _train(tiny_model, tmp_path / "checkpoints")
+    assert not list(tmp_path.glob("checkpoints/*"))
+    _, job = _train(tiny_model, tmp_path / "other", save_steps=None)
+    with pytest.raises(OSError, match="I/O error: File too large"):
+        job.model.save(tmp_path / "result", None)  # type: ignore[attr-defined]
 
 
 def test_the_best_weights_are_kept_and_patience_ends_the_run(tiny_model: Path, tmp_path: Path) -> None:

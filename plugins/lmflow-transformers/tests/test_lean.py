@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, GraniteConfig, LlamaConfig, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM,
+    BitNetConfig,
+    FalconH1Config,
+    Gemma2Config,
+    GPT2Config,
+    GraniteConfig,
+    LlamaConfig,
+    Qwen3Config,
+)
 
 from lmflow_transformers.lean import lean_layers
 from lmflow_transformers.lean.recomputable import Recomputable
@@ -29,6 +38,16 @@ _NETWORKS = {
     "granite": GraniteConfig(**_SHAPE, residual_multiplier=0.5),
     "qwen3": Qwen3Config(**_SHAPE, head_dim=8),
     "gpt2": GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4),
+    "a norm in the MLP of bitnet": BitNetConfig(**_SHAPE),
+    "factors in the MLP of falcon h1": FalconH1Config(
+        **_SHAPE,
+        mlp_multipliers=[0.5, 0.3],
+        mamba_d_ssm=32,
+        mamba_n_heads=4,
+        mamba_d_head=8,
+        mamba_n_groups=1,
+        mamba_d_state=8,
+    ),
 }
 _IDS = torch.arange(24)[None] % 64
 
@@ -77,6 +96,36 @@ def test_frozen_layers_pass_gradients_on() -> None:
     for parameter in plain.model.layers[1].parameters():
         parameter.requires_grad_(False)
     _assert_same(plain, copy.deepcopy(plain))
+
+
+class _Mlp(torch.nn.Module):
+    """A gated MLP that does something more."""
+
+    def __init__(self, extra: str) -> None:
+        super().__init__()
+        self.gate_proj, self.up_proj = (torch.nn.Linear(8, 16, bias=False) for _ in range(2))
+        self.down_proj, self.act_fn = torch.nn.Linear(16, 8, bias=False), torch.nn.SiLU()
+        self.extra = extra
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        gate, up = self.gate_proj(hidden), self.up_proj(hidden)
+        if self.extra == "clamp":
+            gate = gate.clamp(max=7.0)
+        product = self.act_fn(gate) * up
+        if self.extra == "dropout":
+            product = torch.nn.functional.dropout(product, 0.1, self.training)
+        return self.down_proj(product)
+
+
+@pytest.mark.parametrize(("extra", "changed"), [("nothing", True), ("clamp", False), ("dropout", False)])
+@pytest.mark.parametrize("training", [True, False])
+def test_an_mlp_is_changed_only_where_it_computes_what_ours_does(extra: str, changed: bool, training: bool) -> None:
+    mlp = _Mlp(extra).train(training)
+    state = torch.random.get_rng_state()
+    with lean_layers(mlp):
+        assert ("forward" in vars(mlp)) == changed
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert {part.training for part in mlp.modules()} == {training}
 
 
 class _Scale:

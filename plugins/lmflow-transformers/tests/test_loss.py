@@ -70,6 +70,19 @@ def test_a_loss_is_differentiated_once() -> None:
         total.backward()
 
 
+def test_no_gradient_is_computed_where_none_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("a gradient was computed")
+
+    monkeypatch.setattr(loss.HeadGradients, "add", refuse)
+    head = Head(torch.nn.Parameter(torch.randn(11, 8)), torch.nn.Parameter(torch.randn(11)))
+    hidden, targets = torch.randn(3, 8), torch.tensor([0, 1, 2])
+    with torch.no_grad():
+        total = chunked_cross_entropy(hidden, targets, head, 2)
+        plain = torch.nn.functional.cross_entropy(hidden @ head.weight.T + head.bias, targets, reduction="sum")
+    torch.testing.assert_close(total, plain)
+
+
 def test_token_scores_equal_plain_cross_entropy() -> None:
     torch.manual_seed(0)
     hidden, weight, targets = torch.randn(9, 8), torch.randn(11, 8), torch.randint(0, 11, (9,))

@@ -45,10 +45,18 @@ def training_arguments(job: TrainingJob, extra: Mapping[str, Any]) -> TrainingAr
         "disable_tqdm": True,
         "ddp_find_unused_parameters": False,
     }
-    arguments = TrainingArguments(**{**values, **job.engine.trainer_arguments(), **extra})
+    arguments = TrainingArguments(**{**values, **_of_engine(job), **extra})
     # One process trains on one GPU: the trainer would else split batches over all, in the middle of examples.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
+
+
+def _of_engine(job: TrainingJob) -> dict[str, Any]:
+    """Return what the engine adds; a job on the processors of a machine with GPUs talks as one without."""
+    added = dict(job.engine.trainer_arguments())
+    if "ddp_backend" in added and job.model.device.type == "cpu":  # type: ignore[attr-defined]
+        added["ddp_backend"] = "gloo"
+    return added
 
 
 def _saving(job: TrainingJob) -> dict[str, Any]:
