@@ -16,25 +16,17 @@ from transformers import AutoModelForCausalLM, DynamicCache, Gemma2Config, Llama
 
 from lmflow_core.api import Encoded, RequestError
 from lmflow_core.testing.fixtures import CliResult
+from lmflow_core.testing.tiny import TINY_SHAPE
 from lmflow_flash_attention import cpu, gpu
 from lmflow_flash_attention.attention import FlashAttention
 from lmflow_transformers.attention import packed_attention
 from lmflow_transformers.caching import for_decoding
 from lmflow_transformers.packing import lay_out
 
-_SHAPE: dict[str, Any] = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "pad_token_id": 0,
-}
 _CONFIGS = {
-    "llama": LlamaConfig(**_SHAPE),
-    "mistral with a sliding window": MistralConfig(**_SHAPE, sliding_window=4),
-    "qwen3": Qwen3Config(**_SHAPE, head_dim=8),
+    "llama": LlamaConfig(**TINY_SHAPE),
+    "mistral with a sliding window": MistralConfig(**TINY_SHAPE, sliding_window=4),
+    "qwen3": Qwen3Config(**TINY_SHAPE, head_dim=8),
 }
 _FLASH = "aten::_scaled_dot_product_flash_attention_for_cpu"
 
@@ -124,7 +116,7 @@ def test_what_the_cpu_kernel_cannot_do_is_refused_not_replaced() -> None:
 
 
 def test_a_model_with_capped_scores_is_refused() -> None:
-    config = Gemma2Config(**_SHAPE, head_dim=8, query_pre_attn_scalar=8)
+    config = Gemma2Config(**TINY_SHAPE, head_dim=8, query_pre_attn_scalar=8)
     network = AutoModelForCausalLM.from_config(config)
     network.set_attn_implementation(FlashAttention().implementation("cpu"))
     with pytest.raises(RequestError, match="capped attention scores"):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from transformers import (
@@ -19,26 +17,18 @@ from transformers import (
 )
 
 from lmflow_core.api import Encoded, RequestError
+from lmflow_core.testing.tiny import TINY_SHAPE
 from lmflow_transformers.attention import SdpaAttention, heeds_masks, packed_attention
 from lmflow_transformers.caching import for_decoding
 from lmflow_transformers.packing import lay_out
 
-_SHAPE: dict[str, Any] = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "pad_token_id": 0,
-}
 _CONFIGS = {
-    "llama": LlamaConfig(**_SHAPE),
-    "mistral with a sliding window": MistralConfig(**_SHAPE, sliding_window=4),
-    "qwen2": Qwen2Config(**_SHAPE),
-    "qwen3": Qwen3Config(**_SHAPE, head_dim=8),
-    "phi3": Phi3Config(**_SHAPE),
-    "gemma2 with caps": Gemma2Config(**_SHAPE, head_dim=8, sliding_window=4, query_pre_attn_scalar=8),
+    "llama": LlamaConfig(**TINY_SHAPE),
+    "mistral with a sliding window": MistralConfig(**TINY_SHAPE, sliding_window=4),
+    "qwen2": Qwen2Config(**TINY_SHAPE),
+    "qwen3": Qwen3Config(**TINY_SHAPE, head_dim=8),
+    "phi3": Phi3Config(**TINY_SHAPE),
+    "gemma2 with caps": Gemma2Config(**TINY_SHAPE, head_dim=8, sliding_window=4, query_pre_attn_scalar=8),
     "gpt2": GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=32),
 }
 

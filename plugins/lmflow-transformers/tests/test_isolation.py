@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from lmflow_core.api import IGNORE, Encoded, ModelSettings, TrainingJob, TrainingSettings, World
+from lmflow_core.testing.tiny import TINY_SHAPE
 from lmflow_transformers.attention import SdpaAttention
 from lmflow_transformers.engines import LocalEngine
 from lmflow_transformers.isolation import keeps_apart
@@ -31,30 +32,21 @@ from lmflow_transformers.models import CausalModel, CausalModelLoader
 from lmflow_transformers.training.sft import SftObjective
 from lmflow_transformers.tuners import FullTuner
 
-_SHAPE: dict[str, Any] = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "pad_token_id": 0,
-}
 _APART = {
-    "llama": LlamaConfig(**_SHAPE),
-    "qwen3": Qwen3Config(**_SHAPE, head_dim=8),
-    "capped gemma2": Gemma2Config(**_SHAPE, head_dim=8),
+    "llama": LlamaConfig(**TINY_SHAPE),
+    "qwen3": Qwen3Config(**TINY_SHAPE, head_dim=8),
+    "capped gemma2": Gemma2Config(**TINY_SHAPE, head_dim=8),
     "gpt2": GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4),
     "opt": OPTConfig(vocab_size=64, hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4),
 }
 _JOINED = {
     "alibi": BloomConfig(vocab_size=64, hidden_size=32, n_layer=2, n_head=4),
     "attention of its own": MptConfig(vocab_size=64, d_model=32, n_layers=2, n_heads=4, max_seq_len=64),
-    "without the interface": StableLmConfig(**_SHAPE),
+    "without the interface": StableLmConfig(**TINY_SHAPE),
     "recurrent": MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, state_size=8),
-    "partly recurrent": JambaConfig(**_SHAPE, num_experts=1, num_experts_per_tok=1, use_mamba_kernels=False),
+    "partly recurrent": JambaConfig(**TINY_SHAPE, num_experts=1, num_experts_per_tok=1, use_mamba_kernels=False),
     "attention in chunks": Llama4TextConfig(
-        **_SHAPE, head_dim=8, intermediate_size_mlp=48, attention_chunk_size=4, num_local_experts=1
+        **TINY_SHAPE, head_dim=8, intermediate_size_mlp=48, attention_chunk_size=4, num_local_experts=1
     ),
 }
 

@@ -19,18 +19,11 @@ from transformers import (
     Qwen3Config,
 )
 
+from lmflow_core.testing.tiny import TINY_SHAPE
 from lmflow_transformers.lean import lean_layers
 from lmflow_transformers.lean.recomputable import Recomputable
 
-_SHAPE: dict[str, Any] = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "pad_token_id": 0,
-}
+_SHAPE: dict[str, Any] = {**TINY_SHAPE, "intermediate_size": 96}
 _NETWORKS = {
     "llama": LlamaConfig(**_SHAPE),
     "llama without activation": LlamaConfig(**_SHAPE, hidden_act="linear"),

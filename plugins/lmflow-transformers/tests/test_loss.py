@@ -18,18 +18,11 @@ from transformers import (
 )
 
 from lmflow_core.api import IGNORE
+from lmflow_core.testing.tiny import TINY_SHAPE
 from lmflow_transformers import loss
 from lmflow_transformers.loss import Head, chunked_cross_entropy, head_is_plain, label_only_forward, token_scores
 
-_SHAPE: dict[str, Any] = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "pad_token_id": 0,
-}
+_SHAPE: dict[str, Any] = {**TINY_SHAPE, "num_hidden_layers": 1}
 _NETWORKS = {
     "tied llama": LlamaConfig(**_SHAPE, tie_word_embeddings=True),
     "untied llama": LlamaConfig(**_SHAPE, tie_word_embeddings=False),

@@ -12,7 +12,7 @@ from lmflow_core.api import RequestError
 Batch = dict[str, torch.Tensor]
 _ON_CPU = 1024
 _BOUNDARIES = "cu_seq_lens_q"
-_OF_TOKENS = ("input_ids", "shift_labels", "labels")
+_POSITIONS = "position_ids"
 
 
 def tokens_per_pass(wanted: int | None, device: torch.device, alone: bool) -> int | None:
@@ -60,8 +60,8 @@ def parts_of(batch: Batch, most: int) -> Iterator[Batch]:
 
 def one_by_one(batch: Batch) -> Iterator[Batch]:
     """Yield the examples of a batch each alone, without boundaries, for models that would not heed them."""
-    for start, stop in pairwise(batch[_BOUNDARIES].tolist()):
-        yield {name: batch[name][:, start:stop] for name in _OF_TOKENS if name in batch}
+    for example in parts_of(batch, 1):
+        yield {name: tensor for name, tensor in example.items() if name not in (_BOUNDARIES, _POSITIONS)}
 
 
 def _part(batch: Batch, start: int, stop: int) -> Batch:

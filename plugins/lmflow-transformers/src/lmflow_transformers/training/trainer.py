@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from accelerate.utils import DistributedType
-from safetensors import SafetensorError
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer
 from transformers.trainer_utils import rotate_checkpoints
@@ -35,6 +34,7 @@ from lmflow_transformers.training.optimizers import allocate_state
 from lmflow_transformers.training.passes import one_by_one, parts_of, tokens_per_pass
 from lmflow_transformers.training.progress import Progress
 from lmflow_transformers.training.trackers import explain_failed_start, prepare_trackers
+from lmflow_transformers.writing import refusals_as_os_errors
 
 Pack = list[Encoded]
 
@@ -175,22 +175,11 @@ class PackedTrainer(Trainer):
         check_finite(model, self.state.global_step)
         folder = Path(self.args.output_dir)
         name = f"checkpoint-{self.state.global_step}"
-        self._note_best(folder, name)
         self._folder = str(folder / PARTIAL)
         try:
-            if self.args.should_save:
-                shutil.rmtree(self._folder, ignore_errors=True)
-            self._barrier()
-            super()._save_checkpoint(model, trial)
-            self._barrier()
-            if self.args.should_save:
-                self._note_best(folder, name)
-                self.state.save_to_json(str(folder / PARTIAL / name / STATE))
-                for save_into in self._savers:
-                    save_into(folder / PARTIAL / name)
-                shutil.rmtree(folder / name, ignore_errors=True)
-                put_in_place(folder / PARTIAL / name, folder / name)
-        except (OSError, RuntimeError, SafetensorError) as error:
+            with refusals_as_os_errors():
+                self._write_checkpoint(model, trial, folder, name)
+        except (OSError, RuntimeError) as error:
             shutil.rmtree(folder / PARTIAL, ignore_errors=True)
             raise LmflowError(
                 f"the checkpoint of step {self.state.global_step} cannot be written to {folder}: "
@@ -202,6 +191,20 @@ class PackedTrainer(Trainer):
             os.rmdir(folder / PARTIAL)
             rotate_checkpoints(str(folder), self.args.save_total_limit, self.state.best_model_checkpoint)
         self._barrier()
+
+    def _write_checkpoint(self, model: Any, trial: Any, folder: Path, name: str) -> None:
+        if self.args.should_save:
+            shutil.rmtree(folder / PARTIAL, ignore_errors=True)
+        self._barrier()
+        super()._save_checkpoint(model, trial)
+        self._barrier()
+        self._note_best(folder, name)
+        if self.args.should_save:
+            self.state.save_to_json(str(folder / PARTIAL / name / STATE))
+            for save_into in self._savers:
+                save_into(folder / PARTIAL / name)
+            shutil.rmtree(folder / name, ignore_errors=True)
+            put_in_place(folder / PARTIAL / name, folder / name)
 
     def _note_best(self, folder: Path, name: str) -> None:
         """Remember the best checkpoint under its final name, which it does not have while it is written."""
