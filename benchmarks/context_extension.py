@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from lmflow_core.api import IGNORE, Encoded, ModelSettings
-from lmflow_core.opening import open_model
-from lmflow_core.registry import Catalogue
+from lmflow_core.contracts.position_scaling import PositionScalingSpec
+from lmflow_core.models.opening import open_model
+from lmflow_core.plugins.registry import Catalogue
 
 MODEL = "smollm2-135m-instruct"
 TRAINED, LENGTH, FACTOR = 8192, 12288, 2.0
@@ -64,8 +65,8 @@ def _score(documents: list[list[int]], scheme: str | None, forget: int) -> dict[
     catalogue = Catalogue.discover()
     model: Any = open_model(ModelSettings(model=MODEL), catalogue).model
     if scheme is not None:
-        spec = catalogue.position_scalings.spec(scheme)
-        function = catalogue.position_scalings.load(scheme)
+        spec = catalogue.of(PositionScalingSpec).spec(scheme)
+        function = catalogue.of(PositionScalingSpec).load(scheme)
         model.scale_positions(scheme, function, FACTOR, spec.options() if spec.options else None)
     model.load()
     rows = [Encoded(ids[forget:], [*([IGNORE] * (TRAINED - forget)), *ids[TRAINED:]]) for ids in documents]

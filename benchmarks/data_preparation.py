@@ -64,10 +64,10 @@ def _apart(measure: str, rows: Path) -> dict[str, Any]:
 
 def _maker(rows: Path) -> Any:
     from lmflow_core.api import ModelSettings
+    from lmflow_core.contracts.settings import DataSettings
     from lmflow_core.data.dataset import DatasetMaker
-    from lmflow_core.opening import open_model
-    from lmflow_core.registry import Catalogue
-    from lmflow_core.settings import DataSettings
+    from lmflow_core.models.opening import open_model
+    from lmflow_core.plugins.registry import Catalogue
 
     catalogue = Catalogue.discover()
     settings = DataSettings(
@@ -89,7 +89,7 @@ def _speed(rows: Path) -> dict[str, Any]:
 
 def _texts(maker: Any, rows: Path) -> list[str]:
     from lmflow_core.data.examples import ExampleReader
-    from lmflow_core.registry import Catalogue
+    from lmflow_core.plugins.registry import Catalogue
 
     template = maker.template
     found = ExampleReader(Catalogue.discover()).read([rows])

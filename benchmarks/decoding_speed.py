@@ -24,13 +24,14 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from lmflow_core.answers import all_stops, prompt_ids
-from lmflow_core.console import table
-from lmflow_core.conversations import Message
-from lmflow_core.opening import choose_template, open_model
-from lmflow_core.prompts import read_prompts
-from lmflow_core.registry import Catalogue
-from lmflow_core.settings import DecodingSettings, ModelSettings
+from lmflow_core.contracts.examples import Message
+from lmflow_core.contracts.settings import DecodingSettings, ModelSettings
+from lmflow_core.generation.answers import all_stops, prompt_ids
+from lmflow_core.generation.prompts import read_prompts
+from lmflow_core.models.opening import open_model
+from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.report.console import table
+from lmflow_core.templates.choosing import choose_template
 from lmflow_speculative.decoders import DraftModelDecoder, PromptLookupDecoder, SelfSpeculativeDecoder
 from lmflow_speculative.options import DraftModelOptions, PromptLookupOptions, SelfSpeculativeOptions
 from lmflow_transformers.sampling import SamplingDecoder

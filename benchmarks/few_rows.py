@@ -16,9 +16,9 @@ from unittest.mock import patch
 import torch
 
 from lmflow_core.api import ModelSettings
-from lmflow_core.console import table
-from lmflow_core.opening import open_model
-from lmflow_core.registry import Catalogue
+from lmflow_core.models.opening import open_model
+from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.report.console import table
 from lmflow_speculative.caching import CachedNetwork
 from lmflow_transformers import linear
 

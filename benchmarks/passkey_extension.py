@@ -25,8 +25,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lmflow_core.api import Encoded, ModelSettings
-from lmflow_core.opening import open_model
-from lmflow_core.registry import Catalogue
+from lmflow_core.contracts.position_scaling import PositionScalingSpec
+from lmflow_core.models.opening import open_model
+from lmflow_core.plugins.registry import Catalogue
 from lmflow_position_scaling.passkey import (
     FILLER,
     INTRODUCTION,
@@ -94,9 +95,9 @@ def _opened(folder: Path, scheme: str | None) -> Any:
     catalogue = Catalogue.discover()
     model: Any = open_model(ModelSettings(model=str(folder), device="cpu"), catalogue).model
     if scheme is not None:
-        spec = catalogue.position_scalings.spec(scheme)
+        spec = catalogue.of(PositionScalingSpec).spec(scheme)
         options = spec.options() if spec.options else None
-        model.scale_positions(scheme, catalogue.position_scalings.load(scheme), FACTOR, options)
+        model.scale_positions(scheme, catalogue.of(PositionScalingSpec).load(scheme), FACTOR, options)
     model.load()
     return model
 

@@ -19,7 +19,7 @@ from statistics import median
 
 import openai
 
-from lmflow_core.console import table
+from lmflow_core.report.console import table
 
 
 @contextlib.contextmanager

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from lmflow_core.api import ModelSettings
-from lmflow_core.opening import open_model
-from lmflow_core.registry import Catalogue
+from lmflow_core.models.opening import open_model
+from lmflow_core.plugins.registry import Catalogue
 from lmflow_streaming.decoder import open_window
 
 MODEL = "smollm2-135m-instruct"

@@ -95,11 +95,12 @@ def _train(parts: tuple[str, ...], data: Path, count: int) -> dict[str, Any]:
 def _opened(data: Path, count: int) -> tuple[Any, list[Any]]:
     """Return the network, ready to train, and the encoded rows."""
     from lmflow_core.api import ModelSettings
+    from lmflow_core.data.encoding import Encoder
     from lmflow_core.data.examples import ExampleReader
     from lmflow_core.data.preparation import Preparer
-    from lmflow_core.encoding import Encoder
-    from lmflow_core.opening import load_template, open_model
-    from lmflow_core.registry import Catalogue
+    from lmflow_core.models.opening import open_model
+    from lmflow_core.plugins.registry import Catalogue
+    from lmflow_core.templates.choosing import load_template
 
     catalogue = Catalogue.discover()
     opened = open_model(ModelSettings(model=MODEL), catalogue)

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmflow_core import console
-from lmflow_core.plugins import short_name
+from lmflow_core.plugins.policy import short_name
+from lmflow_core.report import console
 from lmflow_core.testing.environments import Environment, build_wheels, link_third_party
 
 _ROOT = Path(__file__).parents[1]

@@ -12,8 +12,9 @@ import tomllib
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
-from lmflow_core.plugins import GROUP, PluginPolicy, load_plugins, short_name
-from lmflow_core.specs import KINDS
+from lmflow_core.contracts.hooks import KINDS
+from lmflow_core.plugins.discovery import GROUP, load_plugins
+from lmflow_core.plugins.policy import PluginPolicy, short_name
 
 _ROOT = Path(__file__).parents[1]
 _INDEX = _ROOT / "lmflow_core" / "_official.json"

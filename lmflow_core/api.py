@@ -4,46 +4,13 @@ Everything here is stable within a minor version; everything else is private. ``
 each addition.
 """
 
-from lmflow_core.cache import cache_root, made_aside
-from lmflow_core.contracts import (
-    IGNORE,
-    AnswerStream,
-    Attention,
-    BatchDecoder,
-    Benchmark,
-    BenchmarkReport,
-    DatasetFormat,
-    Decoder,
-    DecodeStep,
-    DrawnToken,
-    EarlyCheck,
-    Encoded,
-    EncodedDataset,
-    Engine,
-    Exporter,
-    ExportReport,
-    Grid,
-    LanguageModel,
-    LossPoint,
-    ModelLoader,
-    ModelOpener,
-    Objective,
-    PositionScaling,
-    Rescalable,
-    Rope,
-    RowSource,
-    Score,
-    TalkingCommand,
-    TalkingModel,
-    Template,
-    Tokenizer,
-    TokenLogprob,
-    TrainingJob,
-    TrainingReport,
-    Tuner,
-    World,
-)
-from lmflow_core.conversations import (
+from lmflow_core.contracts.attention import Attention, AttentionSpec
+from lmflow_core.contracts.benchmark import Benchmark, BenchmarkReport, BenchmarkSpec, Grid
+from lmflow_core.contracts.command import CommandSpec, TalkingCommand
+from lmflow_core.contracts.dataset import DatasetFormat, DatasetSpec
+from lmflow_core.contracts.decoder import BatchDecoder, Decoder, DecoderSpec, DecodeStep, TokenLogprob
+from lmflow_core.contracts.engine import Engine, EngineSpec, World
+from lmflow_core.contracts.examples import (
     ROLES,
     Candidates,
     Conversation,
@@ -61,26 +28,21 @@ from lmflow_core.conversations import (
     call_id,
     is_trained,
 )
-from lmflow_core.dialogue import Dialogue, messages_row
+from lmflow_core.contracts.exporter import Exporter, ExporterSpec, ExportReport
+from lmflow_core.contracts.generation import AnswerStream, DrawnToken, ModelOpener, TalkingModel
+from lmflow_core.contracts.hooks import hookimpl
+from lmflow_core.contracts.model import LanguageModel, ModelLoader, ModelSpec, Rescalable, Score
+from lmflow_core.contracts.objective import EarlyCheck, LossPoint, Objective, ObjectiveSpec, TrainingJob, TrainingReport
+from lmflow_core.contracts.position_scaling import PositionScaling, PositionScalingSpec, Rope
+from lmflow_core.contracts.settings import DecodingSettings, ModelSettings, TrainingSettings
+from lmflow_core.contracts.source import RowSource, SourceSpec
+from lmflow_core.contracts.template import Template, TemplateSpec
+from lmflow_core.contracts.tokens import IGNORE, Encoded, EncodedDataset, Tokenizer
+from lmflow_core.contracts.tuner import Tuner, TunerSpec
 from lmflow_core.errors import DataError, LmflowError, ModelError, OptionError, OutputError, RequestError
-from lmflow_core.hookspecs import hookimpl
+from lmflow_core.files.cache import cache_root, made_aside
+from lmflow_core.generation.dialogue import Dialogue, messages_row
 from lmflow_core.options import OptionField, option
-from lmflow_core.settings import DecodingSettings, ModelSettings, TrainingSettings
-from lmflow_core.specs import (
-    AttentionSpec,
-    BenchmarkSpec,
-    CommandSpec,
-    DatasetSpec,
-    DecoderSpec,
-    EngineSpec,
-    ExporterSpec,
-    ModelSpec,
-    ObjectiveSpec,
-    PositionScalingSpec,
-    SourceSpec,
-    TemplateSpec,
-    TunerSpec,
-)
 from lmflow_core.templates import ChatTemplate, Thoughts, Tools
 
 API_LEVEL = 1

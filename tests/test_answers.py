@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from lmflow_core.answers import Answer, all_stops, prompt_ids
-from lmflow_core.contracts import DecodeStep, LanguageModel
-from lmflow_core.conversations import Message
-from lmflow_core.settings import DecodingSettings
+from lmflow_core.contracts.decoder import DecodeStep
+from lmflow_core.contracts.examples import Message
+from lmflow_core.contracts.model import LanguageModel
+from lmflow_core.contracts.settings import DecodingSettings
+from lmflow_core.generation.answers import Answer, all_stops, prompt_ids
 from lmflow_core.templates import ChatTemplate
 from lmflow_core.testing.tiny import make_tokenizer
 from lmflow_transformers.tokenizers import TransformersTokenizer

@@ -9,9 +9,9 @@ from importlib.metadata import EntryPoint
 import pytest
 
 import lmflow_core
-from lmflow_core import registry
 from lmflow_core.cli import main
 from lmflow_core.errors import LmflowError
+from lmflow_core.plugins import registry
 from lmflow_core.testing.fixtures import CliResult
 
 Install = Callable[..., EntryPoint]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lmflow_core.conversations import Message, ToolCall, check_trainable, check_turns, is_trained, with_training
+from lmflow_core.contracts.examples import Message, ToolCall, check_trainable, check_turns, is_trained, with_training
 
 SYSTEM, USER, ASSISTANT = Message("system", "s"), Message("user", "u"), Message("assistant", "a")
 CALL = Message("assistant", "", tool_calls=(ToolCall("add", {"a": 2}),))

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmflow_core.answers import prompt_ids
-from lmflow_core.contracts import IGNORE, Encoded
-from lmflow_core.conversations import Conversation, Example, Message, Prompted, Segment, Text
-from lmflow_core.encoding import Encoder
+from lmflow_core.contracts.examples import Conversation, Example, Message, Prompted, Segment, Text
+from lmflow_core.contracts.tokens import IGNORE, Encoded
+from lmflow_core.data.encoding import Encoder
+from lmflow_core.generation.answers import prompt_ids
 from lmflow_core.templates import ChatTemplate
 from lmflow_core.testing.tiny import make_tokenizer
 from lmflow_transformers.tokenizers import TransformersTokenizer

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
-from lmflow_core.conversations import Conversation, Message, Prompted, Text
+from lmflow_core.contracts.dataset import DatasetSpec
+from lmflow_core.contracts.examples import Conversation, Message, Prompted, Text
 from lmflow_core.data.examples import ExampleReader
 from lmflow_core.errors import DataError, UnknownNameError
-from lmflow_core.plugins import PluginPolicy, PluginRecord, PluginSet, load_plugins
-from lmflow_core.registry import Catalogue
-from lmflow_core.specs import DatasetSpec
+from lmflow_core.plugins.discovery import load_plugins
+from lmflow_core.plugins.policy import PluginPolicy
+from lmflow_core.plugins.record import PluginRecord, PluginSet
+from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.testing.fixtures import CliResult
 from lmflow_datasets.plugin import lmflow_register_datasets
 

@@ -10,12 +10,17 @@ import pytest
 
 from lmflow_core.cli.flags import Arguments, FlagParser, help_rows, with_run_file
 from lmflow_core.cli.lmflow_names import IGNORED, SWITCHES, TRANSLATED
+from lmflow_core.config.schema import CHAT, FINETUNE, GENERATE, Schema
+from lmflow_core.contracts.attention import AttentionSpec
+from lmflow_core.contracts.decoder import DecoderSpec
+from lmflow_core.contracts.engine import EngineSpec
+from lmflow_core.contracts.objective import ObjectiveSpec
+from lmflow_core.contracts.spec import Spec
+from lmflow_core.contracts.tuner import TunerSpec
 from lmflow_core.errors import OptionError, UnknownNameError
-from lmflow_core.job import CHAT, FINETUNE, GENERATE, Shape
 from lmflow_core.options import option
-from lmflow_core.plugins import PluginRecord, PluginSet
-from lmflow_core.registry import Catalogue
-from lmflow_core.specs import AttentionSpec, DecoderSpec, EngineSpec, ObjectiveSpec, Spec, TunerSpec
+from lmflow_core.plugins.record import PluginRecord, PluginSet
+from lmflow_core.plugins.registry import Catalogue
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,20 +65,20 @@ CATALOGUE = Catalogue(
 )
 
 
-def _parse(*arguments: str, shape: Shape = FINETUNE) -> Arguments:
-    return FlagParser(shape, CATALOGUE).parse(arguments)
+def _parse(*arguments: str, schema: Schema = FINETUNE) -> Arguments:
+    return FlagParser(schema, CATALOGUE).parse(arguments)
 
 
-def _values(*arguments: str, shape: Shape = FINETUNE) -> dict[str, object]:
-    parsed = _parse(*arguments, shape=shape)
+def _values(*arguments: str, schema: Schema = FINETUNE) -> dict[str, object]:
+    parsed = _parse(*arguments, schema=schema)
     assert parsed.positional == []
     assert parsed.switches == set()
     return parsed.values
 
 
-def _refused(*arguments: str, shape: Shape = FINETUNE) -> str:
+def _refused(*arguments: str, schema: Schema = FINETUNE) -> str:
     with pytest.raises(OptionError) as raised:
-        _parse(*arguments, shape=shape)
+        _parse(*arguments, schema=schema)
     return str(raised.value)
 
 
@@ -108,9 +113,9 @@ def test_values(arguments: tuple[str, ...], expected: dict[str, object]) -> None
 
 
 def test_a_prompt_may_begin_with_a_dash() -> None:
-    assert _values("--prompt", "-", shape=GENERATE) == {"prompt": "-"}
-    assert _values("--prompt", "-- hello", shape=GENERATE) == {"prompt": "-- hello"}
-    assert _values("--prompt=--hello", shape=GENERATE) == {"prompt": "--hello"}
+    assert _values("--prompt", "-", schema=GENERATE) == {"prompt": "-"}
+    assert _values("--prompt", "-- hello", schema=GENERATE) == {"prompt": "-- hello"}
+    assert _values("--prompt=--hello", schema=GENERATE) == {"prompt": "--hello"}
 
 
 TRUTHS: list[tuple[tuple[str, ...], dict[str, object]]] = [
@@ -175,7 +180,7 @@ def test_wrong_flags_are_refused(arguments: tuple[str, ...], message: str) -> No
 
 
 def test_the_options_of_a_component_are_not_those_of_a_command_without_it() -> None:
-    assert _refused("--lora-r", "4", shape=CHAT) == "unknown option --lora-r of 'lmflow chat'."
+    assert _refused("--lora-r", "4", schema=CHAT) == "unknown option --lora-r of 'lmflow chat'."
 
 
 LMFLOW: list[tuple[tuple[str, ...], dict[str, object]]] = [

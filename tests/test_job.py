@@ -9,13 +9,20 @@ from typing import Any
 
 import pytest
 
+from lmflow_core.config.request import resolve
+from lmflow_core.config.run_file import read_run_file
+from lmflow_core.config.schema import FINETUNE, GENERATE, Schema
+from lmflow_core.contracts.attention import AttentionSpec
+from lmflow_core.contracts.decoder import DecoderSpec
+from lmflow_core.contracts.engine import EngineSpec
+from lmflow_core.contracts.objective import ObjectiveSpec
+from lmflow_core.contracts.settings import ModelSettings, TrainingSettings
+from lmflow_core.contracts.spec import Spec
+from lmflow_core.contracts.tuner import TunerSpec
 from lmflow_core.errors import NameConflictError, OptionError, RequestError, UnknownNameError
-from lmflow_core.job import FINETUNE, GENERATE, Shape, read_run_file, resolve
 from lmflow_core.options import option
-from lmflow_core.plugins import PluginRecord, PluginSet
-from lmflow_core.registry import Catalogue
-from lmflow_core.settings import ModelSettings, TrainingSettings
-from lmflow_core.specs import AttentionSpec, DecoderSpec, EngineSpec, ObjectiveSpec, Spec, TunerSpec
+from lmflow_core.plugins.record import PluginRecord, PluginSet
+from lmflow_core.plugins.registry import Catalogue
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +60,9 @@ CATALOGUE = Catalogue(PluginSet((LORA, RUNTIME)))
 NEEDED: dict[str, object] = {"model": "m", "dataset": "d.json", "output": "out"}
 
 
-def _refused(values: dict[str, object], catalogue: Catalogue = CATALOGUE, shape: Shape = FINETUNE) -> str:
+def _refused(values: dict[str, object], catalogue: Catalogue = CATALOGUE, schema: Schema = FINETUNE) -> str:
     with pytest.raises(OptionError) as raised:
-        resolve(shape, values, catalogue)
+        resolve(schema, values, catalogue)
     return str(raised.value)
 
 
@@ -87,7 +94,7 @@ def test_an_unknown_option_gets_a_suggestion() -> None:
     expected = "unknown option --max-step of 'lmflow finetune'. Did you mean 'max_steps'?"
     assert _refused({**NEEDED, "max_step": 1}) == expected
     assert _refused({**NEEDED, "xyzzy": 1}) == "unknown option --xyzzy of 'lmflow finetune'."
-    assert _refused({"model": "m", "prompt": "p", "epochs": 1}, shape=GENERATE) == (
+    assert _refused({"model": "m", "prompt": "p", "epochs": 1}, schema=GENERATE) == (
         "unknown option --epochs of 'lmflow generate'."
     )
 

@@ -13,15 +13,19 @@ from typing import Any
 
 import pytest
 
-from lmflow_core.conversations import Message
+from lmflow_core.contracts.examples import Message
+from lmflow_core.contracts.model import ModelSpec
+from lmflow_core.contracts.settings import ModelSettings
+from lmflow_core.contracts.template import TemplateSpec
 from lmflow_core.errors import ModelError, PluginLoadError, RequestError, UnknownNameError
-from lmflow_core.finding import find_model
-from lmflow_core.opening import OpenModel, choose_template, load_template, matching_templates, open_model
-from lmflow_core.plugins import PluginPolicy, PluginRecord, PluginSet, load_plugins
-from lmflow_core.registry import Catalogue
-from lmflow_core.settings import ModelSettings
-from lmflow_core.specs import ModelSpec, TemplateSpec
+from lmflow_core.models.opening import OpenModel, open_model
+from lmflow_core.plugins.discovery import load_plugins
+from lmflow_core.plugins.policy import PluginPolicy
+from lmflow_core.plugins.record import PluginRecord, PluginSet
+from lmflow_core.plugins.references import find_model
+from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.templates import ChatTemplate
+from lmflow_core.templates.choosing import choose_template, load_template, matching_templates
 from lmflow_core.testing.fixtures import CliResult
 
 # Whatever else is installed, the names are those of these plugins.
@@ -237,12 +241,12 @@ def _opened(own: ChatTemplate | None, named: str | None = None) -> OpenModel:
 
 
 def _own(name: str) -> ChatTemplate:
-    template = CATALOGUE.templates.load(name)
+    template = CATALOGUE.of(TemplateSpec).load(name)
     assert isinstance(template, ChatTemplate)
     return template
 
 
-@pytest.mark.parametrize("name", [provided.spec.name for provided in CATALOGUE.templates])
+@pytest.mark.parametrize("name", [provided.spec.name for provided in CATALOGUE.of(TemplateSpec)])
 def test_a_template_is_known_by_what_it_renders(name: str) -> None:
     chosen, template = choose_template(None, _opened(_own(name)), CATALOGUE)
     assert chosen == name
@@ -290,7 +294,7 @@ UNUSABLE = {
     "no template": (
         None,
         "the model has no chat template: choose one with --template NAME. Known: "
-        + ", ".join(CATALOGUE.templates.names()),
+        + ", ".join(CATALOGUE.of(TemplateSpec).names()),
     ),
     "no stop": (
         replace(STRANGE, assistant="A{content}", stop=("x",)),

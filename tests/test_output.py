@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lmflow_core.errors import OutputError
-from lmflow_core.output import (
+from lmflow_core.files.output import (
     check_output,
     check_output_file,
     file_written_aside,

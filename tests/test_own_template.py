@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmflow_core.conversations import Conversation, Message, Segment, ToolCall
-from lmflow_core.encoding import Encoder
-from lmflow_core.registry import Catalogue
+from lmflow_core.contracts.examples import Conversation, Message, Segment, ToolCall
+from lmflow_core.contracts.template import TemplateSpec
+from lmflow_core.data.encoding import Encoder
+from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.templates import ChatTemplate
 from lmflow_core.templates.own import JinjaTemplate
 from lmflow_core.testing.tiny import make_tokenizer
@@ -71,10 +72,11 @@ def test_the_fingerprint_is_that_of_the_text() -> None:
     assert JinjaTemplate(TINY, CHATML).fingerprint != JinjaTemplate(TINY, CHATML + "{# #}").fingerprint
 
 
+_TEMPLATES = Catalogue.discover().of(TemplateSpec)
 # Every template that LMFlow knows, as if it were a model's own.
 KNOWN: dict[str, ChatTemplate] = {
-    provided.spec.name: Catalogue.discover().templates.load(f"templates:{provided.spec.name}").bind("<s>", "</s>")
-    for provided in Catalogue.discover().templates
+    provided.spec.name: _TEMPLATES.load(f"templates:{provided.spec.name}").bind("<s>", "</s>")
+    for provided in _TEMPLATES
     if provided.plugin.name == "templates"
 }
 STOPS = _tokenizer(*sorted({stop for template in KNOWN.values() for stop in template.stop}))

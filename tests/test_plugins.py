@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 
 import lmflow_core
+from lmflow_core.contracts.tuner import TunerSpec
 from lmflow_core.errors import PluginError
-from lmflow_core.plugins import PluginPolicy, PluginRecord, PluginSet, load_plugins, short_name
-from lmflow_core.registry import Catalogue
+from lmflow_core.plugins.discovery import load_plugins
+from lmflow_core.plugins.policy import PluginPolicy, short_name
+from lmflow_core.plugins.record import PluginRecord, PluginSet
+from lmflow_core.plugins.registry import Catalogue
 
 Install = Callable[..., EntryPoint]
 
@@ -181,7 +184,7 @@ def test_a_broken_plugin_is_dropped_whole_and_alone(install_plugin: Install, cas
     assert not bad.healthy
     assert good.status == "ok"
     assert plugins.unhealthy() == [bad]
-    assert Catalogue(plugins).tuners.names() == ["better", "good"]
+    assert Catalogue(plugins).of(TunerSpec).names() == ["better", "good"]
 
 
 def test_a_broken_plugin_keeps_its_traceback(install_plugin: Install) -> None:
@@ -428,7 +431,7 @@ def test_the_order_of_entry_points_does_not_matter(install_plugin: Install) -> N
     assert len(outcomes) == 1
     assert {plugins.digest() for plugins in loaded} == {loaded[0].digest()}
     assert list(_by_name(loaded[0])) == ["bad", "good", "rival", "twin"]
-    assert Catalogue(loaded[-1]).tuners.conflicts() == {"good": ["good:good", "rival:good"]}
+    assert Catalogue(loaded[-1]).of(TunerSpec).conflicts() == {"good": ["good:good", "rival:good"]}
 
 
 def test_the_digest_covers_the_distributions_in_use(install_plugin: Install) -> None:

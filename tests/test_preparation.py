@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from lmflow_core.contracts import IGNORE, Encoded
-from lmflow_core.conversations import Conversation, Example, Message, Prompted, Text
+from lmflow_core.contracts.examples import Conversation, Example, Message, Prompted, Text
+from lmflow_core.contracts.tokens import IGNORE, Encoded
 from lmflow_core.data import store
+from lmflow_core.data.encoding import Encoder
 from lmflow_core.data.examples import Located
 from lmflow_core.data.preparation import Counts, Preparer, trained_tokens
 from lmflow_core.data.store import EncodedRows, RowWriter
-from lmflow_core.encoding import Encoder
 from lmflow_core.errors import DataError
 from lmflow_core.templates import ChatTemplate
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from lmflow_core.contracts import Encoded
+from lmflow_core.contracts.tokens import Encoded
 from lmflow_core.data.examples import ExampleReader
 from lmflow_core.data.store import EncodedRows, RowWriter
 from lmflow_core.errors import DataError
-from lmflow_core.registry import Catalogue
+from lmflow_core.plugins.registry import Catalogue
 
 _CALL = {"function": {"name": "f", "arguments": {"x": "\ud800"}}}
 _TURNS = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]

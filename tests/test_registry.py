@@ -9,12 +9,19 @@ from typing import Any
 
 import pytest
 
-from lmflow_core import registry
-from lmflow_core.contracts import CONTRACTS
+from lmflow_core.contracts.dataset import DatasetSpec
+from lmflow_core.contracts.decoder import DecoderSpec
+from lmflow_core.contracts.exporter import ExporterSpec
+from lmflow_core.contracts.hooks import KINDS
+from lmflow_core.contracts.template import TemplateSpec
+from lmflow_core.contracts.tuner import TunerSpec
 from lmflow_core.errors import NameConflictError, PluginLoadError, UnknownNameError
-from lmflow_core.plugins import PluginPolicy, PluginRecord, PluginSet, load_plugins
-from lmflow_core.registry import Catalogue, contract_problem
-from lmflow_core.specs import KINDS, DatasetSpec, DecoderSpec, ExporterSpec, TunerSpec
+from lmflow_core.plugins import registry
+from lmflow_core.plugins.discovery import load_plugins
+from lmflow_core.plugins.policy import PluginPolicy
+from lmflow_core.plugins.record import PluginRecord, PluginSet
+from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.plugins.targets import contract_problem
 
 Install = Callable[..., EntryPoint]
 
@@ -48,7 +55,7 @@ BROKEN = {"status": "broken", "stage": "import"}
 
 
 def test_names_are_those_that_can_be_used_as_they_are() -> None:
-    tuners = _catalogue(PEFTX, LORA).tuners
+    tuners = _catalogue(PEFTX, LORA).of(TunerSpec)
     assert tuners.names() == ["dora", "ia3"]
     assert [provided.qualified for provided in tuners] == ["peftx:lora", "peftx:ia3", "lora:lora", "lora:dora"]
     assert [name in tuners for name in ("lora", "low-rank", "dora", "nothing")] == [True, True, True, False]
@@ -56,7 +63,7 @@ def test_names_are_those_that_can_be_used_as_they_are() -> None:
 
 
 def test_a_name_an_alias_and_a_qualified_name_mean_the_same() -> None:
-    tuners = _catalogue(LORA).tuners
+    tuners = _catalogue(LORA).of(TunerSpec)
     names = ("lora", "low-rank", "lora:lora", "lora:low-rank", "lmflow-lora:lora", "LMFlow_LoRA:lora")
     assert {tuners.spec(name).name for name in names} == {"lora"}
     assert tuners.find("dora").plugin is LORA
@@ -76,7 +83,7 @@ CONTESTED = {
 
 @pytest.mark.parametrize("name", CONTESTED)
 def test_a_contested_name_is_an_error_that_names_both(name: str) -> None:
-    tuners = _catalogue(LORA, PEFTX).tuners
+    tuners = _catalogue(LORA, PEFTX).of(TunerSpec)
     with pytest.raises(NameConflictError) as raised:
         tuners.find(name)
     assert str(raised.value) == CONTESTED[name]
@@ -97,7 +104,7 @@ def test_one_name_may_be_of_several_kinds() -> None:
     dataset = DatasetSpec(name="lora", target="nowhere:X", summary="Rows.", fields="text")
     catalogue = _catalogue(LORA, _record("rows", dataset))
     assert catalogue.conflicts() == []
-    assert catalogue.datasets.find("lora").qualified == "rows:lora"
+    assert catalogue.of(DatasetSpec).find("lora").qualified == "rows:lora"
 
 
 UNKNOWN: dict[str, tuple[list[PluginRecord], str, str]] = {
@@ -188,7 +195,7 @@ UNKNOWN: dict[str, tuple[list[PluginRecord], str, str]] = {
 def test_an_unknown_name_is_answered_by_its_cause(case: str) -> None:
     records, name, message = UNKNOWN[case]
     with pytest.raises(UnknownNameError) as raised:
-        _catalogue(*records).exporters.find(name)
+        _catalogue(*records).of(ExporterSpec).find(name)
     assert str(raised.value) == message
     assert raised.value.exit_status == 2
 
@@ -200,14 +207,14 @@ TAKEN_BY_STRANGERS = ("eval", "evaluate", "evaluator", "finetune", "inference", 
 def test_a_package_that_is_not_official_is_never_suggested(plugin: str) -> None:
     for name in (f"{plugin}:gguf", f"lmflow-{plugin}:gguf", plugin):
         with pytest.raises(UnknownNameError) as raised:
-            _catalogue(LORA).exporters.find(name)
+            _catalogue(LORA).of(ExporterSpec).find(name)
         assert "pip install" not in str(raised.value)
 
 
 def test_the_registry_of_each_kind_is_found() -> None:
     catalogue = _catalogue(LORA)
     assert [catalogue.of_kind(kind).kind for kind in KINDS] == list(KINDS)
-    assert catalogue.of_kind("tuner") is catalogue.tuners
+    assert catalogue.of_kind("tuner") is catalogue.of(TunerSpec)
 
 
 PLUGIN = """
@@ -261,7 +268,7 @@ def decoders(install_plugin: Install, monkeypatch: pytest.MonkeyPatch) -> regist
     for name, source in modules.items():
         monkeypatch.delitem(sys.modules, name, raising=False)
         (site / f"{name}.py").write_text(source)  # type: ignore[attr-defined]
-    return Catalogue(load_plugins(PluginPolicy(), [entry])).decoders
+    return Catalogue(load_plugins(PluginPolicy(), [entry])).of(DecoderSpec)
 
 
 def test_a_target_is_imported_only_when_it_is_loaded(decoders: registry.Registry[DecoderSpec]) -> None:
@@ -323,7 +330,7 @@ class _Template:
 
 
 def test_an_object_fits_a_contract_as_a_class_does() -> None:
-    template = CONTRACTS["template"]
+    template = TemplateSpec.contract
     assert contract_problem(_Template, template) is None
     assert contract_problem(_Template(), template) is None
     assert contract_problem(object(), template) == "it has no method 'bind'"

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from lmflow_core.api import ModelSettings, OptionError, RequestError
+from lmflow_core.models.position_scaling import scale_positions
 from lmflow_core.options import build
-from lmflow_core.plugins import PluginPolicy, load_plugins
-from lmflow_core.registry import Catalogue
-from lmflow_core.scaling import scale_positions
+from lmflow_core.plugins.discovery import load_plugins
+from lmflow_core.plugins.policy import PluginPolicy
+from lmflow_core.plugins.registry import Catalogue
 
 _SCHEMES = """
 from dataclasses import dataclass

@@ -16,15 +16,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmflow_core.conversations import Text
+from lmflow_core.contracts.examples import Text
+from lmflow_core.contracts.settings import DataSettings
 from lmflow_core.data.examples import ExampleReader
 from lmflow_core.data.files import is_hub_name
 from lmflow_core.data.rows import read_rows
 from lmflow_core.data.selection import first_examples, selected
 from lmflow_core.errors import DataError
-from lmflow_core.plugins import PluginPolicy, load_plugins
-from lmflow_core.registry import Catalogue
-from lmflow_core.settings import DataSettings
+from lmflow_core.plugins.discovery import load_plugins
+from lmflow_core.plugins.policy import PluginPolicy
+from lmflow_core.plugins.registry import Catalogue
 
 KINDS = ("text", "prompted", "conversation")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lmflow_core.conversations import Message
+from lmflow_core.contracts.examples import Message
 from lmflow_core.errors import OptionError, RequestError
 from lmflow_core.templates import ChatTemplate, Thoughts, Tools
 from lmflow_core.templates.files import described, is_template_file, load_template_file

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jinja2.exceptions import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from lmflow_core.conversations import Message, Segment, ToolCall
+from lmflow_core.contracts.examples import Message, Segment, ToolCall
 from lmflow_core.templates import ChatTemplate, Thoughts, Tools
 
 SYSTEM, USER, ASSISTANT = Message("system", "s"), Message("user", "u"), Message("assistant", "a")

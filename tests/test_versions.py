@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.specifiers import SpecifierSet
 
-from lmflow_core.versions import core_requirement, satisfies
+from lmflow_core.plugins.versions import core_requirement, satisfies
 
 releases = st.lists(st.integers(0, 12), min_size=1, max_size=4).map(lambda parts: ".".join(map(str, parts)))
 longer_releases = releases.filter(lambda text: "." in text)

@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
-from lmflow_core import console
-from lmflow_core.cli.shaped import print_json
+from lmflow_core.cli.command import print_json
+from lmflow_core.contracts.settings import DataSettings, ModelSettings
 from lmflow_core.errors import DataError
 from lmflow_core.options import build
-from lmflow_core.pictures import draw_lengths
-from lmflow_core.registry import Catalogue
-from lmflow_core.settings import DataSettings, ModelSettings
+from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.report import console
+from lmflow_core.report.plots import draw_lengths
 from lmflow_core.workflows import inspect_data
 
 Command = Callable[..., Any]

@@ -8,11 +8,13 @@ from typing import Any
 
 import click
 
-from lmflow_core import console
-from lmflow_core.cli.shaped import print_json
+from lmflow_core.cli.command import print_json
+from lmflow_core.contracts.attention import AttentionSpec
 from lmflow_core.errors import LmflowError
-from lmflow_core.record import versions
-from lmflow_core.registry import Catalogue, official_names
+from lmflow_core.plugins.official import official_names
+from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.report import console
+from lmflow_core.workflows.record import versions
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -47,10 +49,10 @@ def _devices() -> list[str]:
 def _attentions(catalogue: Catalogue) -> dict[str, str]:
     """Tell for each attention under which name the runtime has it on this machine, or why it does not."""
     found = {}
-    for provided in catalogue.attentions:
+    for provided in catalogue.of(AttentionSpec):
         options = provided.spec.options
         try:
-            attention = catalogue.attentions.load(provided.qualified)(options() if options else None)
+            attention = catalogue.of(AttentionSpec).load(provided.qualified)(options() if options else None)
             found[provided.spec.name] = attention.implementation("auto")
         except LmflowError as error:
             found[provided.spec.name] = f"not available: {error}"

@@ -7,14 +7,15 @@ from typing import Any
 
 import click
 
-from lmflow_core import console
+from lmflow_core.cli.command import SchemaCommand, print_json
 from lmflow_core.cli.flags import Arguments
-from lmflow_core.cli.shaped import ShapedCommand, print_json
-from lmflow_core.job import EVALUATE, Request
-from lmflow_core.output import write_json
-from lmflow_core.pictures import draw_grid
-from lmflow_core.registry import Catalogue
-from lmflow_core.settings import EvaluationSettings
+from lmflow_core.config.request import Request
+from lmflow_core.config.schema import EVALUATE
+from lmflow_core.contracts.settings import EvaluationSettings
+from lmflow_core.files.output import write_json
+from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.report import console
+from lmflow_core.report.plots import draw_grid
 
 
 def _run(request: Request, catalogue: Catalogue, arguments: Arguments) -> None:
@@ -57,4 +58,4 @@ def _benchmark(request: Request, catalogue: Catalogue, arguments: Arguments) -> 
     click.echo(console.pairs((name, f"{value:.4f}") for name, value in report.metrics.items()))
 
 
-evaluate = ShapedCommand(EVALUATE, _run, summary="Measure the likelihood of data under a model, or run a benchmark.")
+evaluate = SchemaCommand(EVALUATE, _run, summary="Measure the likelihood of data under a model, or run a benchmark.")

@@ -6,12 +6,13 @@ import dataclasses
 
 import click
 
-from lmflow_core import console
+from lmflow_core.cli.command import SchemaCommand, print_json
 from lmflow_core.cli.flags import Arguments
-from lmflow_core.cli.shaped import ShapedCommand, print_json
-from lmflow_core.contracts import ExportReport
-from lmflow_core.job import EXPORT, Request
-from lmflow_core.registry import Catalogue
+from lmflow_core.config.request import Request
+from lmflow_core.config.schema import EXPORT
+from lmflow_core.contracts.exporter import ExportReport
+from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.report import console
 from lmflow_core.workflows.export import export as work
 
 
@@ -42,8 +43,8 @@ def _as_json(report: ExportReport) -> dict[str, object]:
     return {"files": dict(report.files), **measured}
 
 
-export = ShapedCommand(EXPORT, _export, summary="Write a model in another form; its adapter is merged on the way.")
-merge = ShapedCommand(
+export = SchemaCommand(EXPORT, _export, summary="Write a model in another form; its adapter is merged on the way.")
+merge = SchemaCommand(
     dataclasses.replace(EXPORT, name="merge"),
     _merge,
     summary="Merge an adapter into its model and write the whole.",

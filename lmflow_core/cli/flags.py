@@ -11,12 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lmflow_core import console
 from lmflow_core.cli.lmflow_names import FALSE, IGNORED, SWITCHES, TRANSLATED
+from lmflow_core.config.request import all_fields, chosen, option_classes, unknown_option
+from lmflow_core.config.run_file import read_run_file
+from lmflow_core.config.schema import Schema
 from lmflow_core.errors import OptionError
-from lmflow_core.job import Shape, all_fields, chosen, option_classes, read_run_file, unknown_option
 from lmflow_core.options import OptionField, fields_of
-from lmflow_core.registry import Catalogue
+from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.report import console
 
 _TRUTH = re.compile(r"^(true|false|yes|no|on|off|0|1)$", re.IGNORECASE)
 _VALUE = re.compile(r"^(?!--?[A-Za-z])")
@@ -38,11 +40,11 @@ class Arguments:
 class FlagParser:
     """Parses the flags of one command, with the options of every component it could choose."""
 
-    def __init__(self, shape: Shape, catalogue: Catalogue, switches: Sequence[str] = ()) -> None:
-        self._shape = shape
+    def __init__(self, schema: Schema, catalogue: Catalogue, switches: Sequence[str] = ()) -> None:
+        self._schema = schema
         self._catalogue = catalogue
         self._switches = {"json", "help", *switches}
-        self._fields = _known_fields(shape, catalogue)
+        self._fields = _known_fields(schema, catalogue)
         self._aliases: dict[str, str] = {}
         for option in self._fields.values():
             for alias in option.aliases:
@@ -63,7 +65,7 @@ class FlagParser:
             elif token.startswith("--") and len(token) > 2:
                 self._flag(parsed, token[2:], rest)
             elif token.startswith("-") and len(token) > 1:
-                raise OptionError(f"unknown option {token} of 'lmflow {self._shape.name}'")
+                raise OptionError(f"unknown option {token} of 'lmflow {self._schema.name}'")
             else:
                 parsed.positional.append(token)
         return parsed
@@ -85,7 +87,7 @@ class FlagParser:
             self._from_lmflow(parsed, name, given, rest)
         else:
             known = {*self._fields, *self._aliases, *SWITCHES, *TRANSLATED}
-            raise OptionError(unknown_option(name, known, self._shape, self._catalogue))
+            raise OptionError(unknown_option(name, known, self._schema, self._catalogue))
 
     def _field_name(self, name: str) -> str:
         return name if name in self._fields else self._aliases.get(name, name)
@@ -105,7 +107,7 @@ class FlagParser:
         """
         name = self._field_name(key)
         if name not in self._fields:
-            raise OptionError(where + unknown_option(key, set(self._fields), self._shape, self._catalogue))
+            raise OptionError(where + unknown_option(key, set(self._fields), self._schema, self._catalogue))
         return name
 
     def _value(self, option: OptionField, given: str | None, rest: list[str]) -> str:
@@ -147,10 +149,10 @@ def _take_truth(rest: list[str]) -> str:
     return rest.pop(0) if rest and _TRUTH.match(rest[0]) else "true"
 
 
-def _known_fields(shape: Shape, catalogue: Catalogue) -> dict[str, OptionField]:
+def _known_fields(schema: Schema, catalogue: Catalogue) -> dict[str, OptionField]:
     """Return every field by name; the command's own come first, so that no component can change their meaning."""
-    classes = list(shape.settings)
-    for kind in shape.selectors.values():
+    classes = list(schema.settings)
+    for kind in schema.selectors.values():
         classes += [p.spec.options for p in catalogue.of_kind(kind) if p.spec.options is not None]
     fields: dict[str, OptionField] = {}
     for options in dict.fromkeys(classes):
@@ -175,9 +177,9 @@ def with_run_file(parsed: Arguments, parser: FlagParser) -> dict[str, object]:
     return values | parsed.values
 
 
-def help_rows(shape: Shape, values: Mapping[str, object], catalogue: Catalogue) -> Iterator[tuple[str, str]]:
+def help_rows(schema: Schema, values: Mapping[str, object], catalogue: Catalogue) -> Iterator[tuple[str, str]]:
     """Yield each flag of a command with its help, for the components that the values choose."""
-    for option in all_fields(option_classes(shape, chosen(shape, values, catalogue))):
+    for option in all_fields(option_classes(schema, chosen(schema, values, catalogue))):
         yield f"{option.flag} {_metavar(option)}".rstrip(), _help(option)
 
 

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 import click
 
 import lmflow_core
-from lmflow_core import console
+from lmflow_core.contracts.command import CommandSpec
 from lmflow_core.errors import LmflowError, OptionError, PluginLoadError
-from lmflow_core.plugins import PluginPolicy, load_plugins
-from lmflow_core.registry import Catalogue
+from lmflow_core.plugins.discovery import load_plugins
+from lmflow_core.plugins.policy import PluginPolicy
+from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.report import console
 
 # name -> (module, summary): a module is imported only when its command runs.
 CORE_COMMANDS = {
@@ -38,7 +40,7 @@ class LmflowGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the core's commands, then those of plugins."""
         catalogue: Catalogue = ctx.obj
-        return [*CORE_COMMANDS, *catalogue.commands.names()]
+        return [*CORE_COMMANDS, *catalogue.of(CommandSpec).names()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command."""
@@ -49,26 +51,26 @@ class LmflowGroup(click.Group):
             module = importlib.import_module(f"lmflow_core.cli.{CORE_COMMANDS[cmd_name][0]}")
             command: click.Command = getattr(module, cmd_name)
             return command
-        if cmd_name in catalogue.commands or ":" in cmd_name:
+        if cmd_name in catalogue.of(CommandSpec) or ":" in cmd_name:
             return _command_of_plugin(catalogue, cmd_name)
         raise click.UsageError(self._unknown(catalogue, cmd_name), ctx)
 
     def _unknown(self, catalogue: Catalogue, name: str) -> str:
         from lmflow_core.errors import UnknownNameError, suggestion
-        from lmflow_core.registry import official_names
+        from lmflow_core.plugins.official import official_names
 
         if name in official_names().get("command", {}):
             try:
-                catalogue.commands.find(name)
+                catalogue.of(CommandSpec).find(name)
             except UnknownNameError as error:
                 return str(error)
-        return f"No such command {name!r}.{suggestion(name, (*CORE_COMMANDS, *catalogue.commands.names()))}"
+        return f"No such command {name!r}.{suggestion(name, (*CORE_COMMANDS, *catalogue.of(CommandSpec).names()))}"
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands from their summaries, without importing any."""
         catalogue: Catalogue = ctx.obj
         rows = [(name, summary) for name, (_, summary) in CORE_COMMANDS.items()]
-        rows += [(p.spec.name, f"{p.spec.summary} ({p.plugin.name})") for p in catalogue.commands]
+        rows += [(p.spec.name, f"{p.spec.summary} ({p.plugin.name})") for p in catalogue.of(CommandSpec)]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
@@ -82,10 +84,10 @@ def cli(no_plugin: tuple[str, ...], debug: bool) -> None:
 
 
 def _command_of_plugin(catalogue: Catalogue, name: str) -> click.Command:
-    command = catalogue.commands.load(name)
-    spec = catalogue.commands.spec(name)
+    command = catalogue.of(CommandSpec).load(name)
+    spec = catalogue.of(CommandSpec).spec(name)
     if spec.talks and callable(command):
-        from lmflow_core.cli.talking import talking_command
+        from lmflow_core.cli.generation import talking_command
 
         return talking_command(spec, command)
     if spec.finetunes and isinstance(command, dict):

@@ -9,12 +9,13 @@ from typing import Any
 import click
 
 import lmflow_core
-from lmflow_core import console
-from lmflow_core.cli.shaped import print_json
+from lmflow_core.cli.command import print_json
+from lmflow_core.contracts.hooks import KINDS
 from lmflow_core.errors import UnknownNameError, suggestion
-from lmflow_core.plugins import PluginRecord, short_name
-from lmflow_core.registry import Catalogue
-from lmflow_core.specs import KINDS
+from lmflow_core.plugins.policy import short_name
+from lmflow_core.plugins.record import PluginRecord
+from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.report import console
 
 SCHEMA = 1
 

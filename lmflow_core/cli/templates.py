@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from lmflow_core import console
-from lmflow_core.cli.shaped import print_json
-from lmflow_core.contracts import Template
-from lmflow_core.conversations import Message, ToolCall
+from lmflow_core.cli.command import print_json
+from lmflow_core.contracts.examples import Message, ToolCall
+from lmflow_core.contracts.template import Template, TemplateSpec
 from lmflow_core.errors import RequestError
-from lmflow_core.registry import Catalogue
+from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.report import console
 from lmflow_core.templates.files import is_template_file, load_template_file
 
 _ASK, _ANSWER, _ASK_MORE = Message("user", "What is 2 + 3?"), Message("assistant", "5"), Message("user", "And 2 * 3?")
@@ -32,7 +32,7 @@ def templates(ctx: click.Context, as_json: bool) -> None:
     """List the conversation templates with the models they were made for, or show one."""
     if ctx.invoked_subcommand is not None:
         return
-    listed = list(ctx.obj.templates)
+    listed = list(ctx.obj.of(TemplateSpec))
     if as_json:
         print_json([{**_described(provided.spec), "plugin": provided.plugin.name} for provided in listed])
         return
@@ -54,7 +54,9 @@ def _described(spec: object) -> dict[str, object]:
 @click.pass_obj
 def show(catalogue: Catalogue, name: str, jinja: bool, tools: bool, thoughts: bool, bos: str, eos: str) -> None:
     """Render a sample conversation; what is trained on is green. NAME is a template's name or a YAML file."""
-    template: Template = load_template_file(name, None) if is_template_file(name) else catalogue.templates.load(name)
+    template: Template = (
+        load_template_file(name, None) if is_template_file(name) else catalogue.of(TemplateSpec).load(name)
+    )
     template = template.bind(bos, eos)
     if jinja:
         click.echo(template.to_jinja())

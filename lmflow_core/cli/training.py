@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from lmflow_core import console
+from lmflow_core.cli.command import SchemaCommand, print_json
 from lmflow_core.cli.flags import Arguments
-from lmflow_core.cli.shaped import ShapedCommand, print_json
-from lmflow_core.job import FINETUNE, Request
-from lmflow_core.registry import Catalogue
-from lmflow_core.specs import CommandSpec
+from lmflow_core.config.request import Request
+from lmflow_core.config.schema import FINETUNE
+from lmflow_core.contracts.command import CommandSpec
+from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.report import console
 
 
 def _run(request: Request, catalogue: Catalogue, arguments: Arguments) -> None:
@@ -33,7 +34,7 @@ def _run(request: Request, catalogue: Catalogue, arguments: Arguments) -> None:
     console.note(f"result in {finished.folder}")
 
 
-finetune = ShapedCommand(
+finetune = SchemaCommand(
     FINETUNE,
     _run,
     summary="Fine-tune a model on data. Flags override the run file; the chosen tuner's options join in.",
@@ -41,9 +42,9 @@ finetune = ShapedCommand(
 )
 
 
-def finetuning_command(spec: CommandSpec, preset: Mapping[str, object]) -> ShapedCommand:
+def finetuning_command(spec: CommandSpec, preset: Mapping[str, object]) -> SchemaCommand:
     """Return the command of a plugin that is ``lmflow finetune`` with defaults of its own."""
-    shape = replace(FINETUNE, name=spec.name)
+    schema = replace(FINETUNE, name=spec.name)
     chosen = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in preset.items())
     summary = f"{spec.summary} Does what lmflow finetune does with {chosen}."
-    return ShapedCommand(shape, _run, summary=summary, run_file=True, preset=preset)
+    return SchemaCommand(schema, _run, summary=summary, run_file=True, preset=preset)

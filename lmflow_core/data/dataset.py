@@ -12,18 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmflow_core import __version__, console
-from lmflow_core.cache import cache_root, made_aside, one_at_a_time
-from lmflow_core.contracts import Template
+from lmflow_core import __version__
+from lmflow_core.contracts.settings import DataSettings
+from lmflow_core.contracts.template import Template
+from lmflow_core.data.encoding import Encoder
 from lmflow_core.data.examples import Located
 from lmflow_core.data.preparation import Counts, Preparer
 from lmflow_core.data.selection import first_examples, selected
 from lmflow_core.data.sources import sources
 from lmflow_core.data.store import EncodedRows, RowWriter, read_meta
-from lmflow_core.encoding import Encoder
-from lmflow_core.opening import OpenModel, choose_template_for
-from lmflow_core.registry import Catalogue
-from lmflow_core.settings import DataSettings
+from lmflow_core.files.cache import cache_root, made_aside, one_at_a_time
+from lmflow_core.models.opening import OpenModel
+from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.report import console
+from lmflow_core.templates.choosing import choose_template_for
 
 _ROWS, _HELD_OUT = "rows", "held_out"
 EVERY_KIND = ("text", "prompted", "conversation")

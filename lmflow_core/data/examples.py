@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmflow_core import console
-from lmflow_core.contracts import DatasetFormat
-from lmflow_core.conversations import (
+from lmflow_core.contracts.dataset import DatasetFormat, DatasetSpec
+from lmflow_core.contracts.examples import (
     Candidates,
     Conversation,
     Example,
@@ -19,7 +18,8 @@ from lmflow_core.conversations import (
 from lmflow_core.data.rows import OnError, Row, raise_error
 from lmflow_core.data.sources import Source, sources
 from lmflow_core.errors import DataError, PluginLoadError
-from lmflow_core.registry import Catalogue
+from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.report import console
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class ExampleReader:
     def _fitting(self, row: Row) -> list[str]:
         """Return the forms that recognise a row. One that cannot be loaded is left out, with a note."""
         fitting = []
-        for name in map(self._catalogue.datasets.unambiguous, self._catalogue.datasets):
+        for name in map(self._catalogue.of(DatasetSpec).unambiguous, self._catalogue.of(DatasetSpec)):
             try:
                 reader = self._reader(name)
             except PluginLoadError as error:
@@ -104,24 +104,24 @@ class ExampleReader:
         return fitting
 
     def _declared(self, row: Row, name: str) -> ChosenFormat:
-        if name not in self._catalogue.datasets:
-            known = ", ".join(self._catalogue.datasets.names())
+        if name not in self._catalogue.of(DatasetSpec):
+            known = ", ".join(self._catalogue.of(DatasetSpec).names())
             raise DataError(f"unknown type {name!r}; known types: {known}", file=row.file)
         return self._named(name, "named by the file's 'type'")
 
     def _named(self, name: str, reason: str) -> ChosenFormat:
-        datasets = self._catalogue.datasets
+        datasets = self._catalogue.of(DatasetSpec)
         return ChosenFormat(datasets.unambiguous(datasets.find(name)), reason, self._reader(name))
 
     def _reader(self, name: str) -> DatasetFormat:
-        reader: DatasetFormat = self._catalogue.datasets.load(name)()
+        reader: DatasetFormat = self._catalogue.of(DatasetSpec).load(name)()
         return reader
 
     def _unrecognised(self, row: Row, fitting: Sequence[str]) -> str:
         fields = ", ".join(row.value) or "none"
         if fitting:
             return f"fields {fields} fit several forms: choose one with --dataset-format {'|'.join(fitting)}"
-        forms = "; ".join(f"{p.spec.name} ({p.spec.fields})" for p in self._catalogue.datasets)
+        forms = "; ".join(f"{p.spec.name} ({p.spec.fields})" for p in self._catalogue.of(DatasetSpec))
         return f"no known form has the fields {fields}. Known forms: {forms}"
 
 

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
-from lmflow_core.contracts import IGNORE, Encoded
+from lmflow_core.contracts.tokens import IGNORE, Encoded
+from lmflow_core.data.encoding import Encoder, Runs
 from lmflow_core.data.examples import Located
 from lmflow_core.data.store import EncodedRows
-from lmflow_core.encoding import Encoder, Runs
 from lmflow_core.errors import DataError
 
 _BATCH, _AHEAD = 1024, 2

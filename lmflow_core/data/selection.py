@@ -6,11 +6,11 @@ import itertools
 import random
 from collections.abc import Iterator
 
-from lmflow_core.conversations import Example
+from lmflow_core.contracts.examples import Example
+from lmflow_core.contracts.settings import DataSettings
 from lmflow_core.data.examples import ExampleReader, Located
 from lmflow_core.errors import DataError
-from lmflow_core.registry import Catalogue
-from lmflow_core.settings import DataSettings
+from lmflow_core.plugins.registry import Catalogue
 
 
 def selected(

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmflow_core.contracts import RowSource
+from lmflow_core.contracts.source import RowSource, SourceSpec
 from lmflow_core.data.files import TEXT_SUFFIXES, data_files, is_hub_name, suffix
 from lmflow_core.data.rows import OnError, Row, read_rows
 from lmflow_core.errors import DataError
-from lmflow_core.registry import Catalogue
+from lmflow_core.plugins.registry import Catalogue
 
 _CHUNK = 1 << 20
 
@@ -60,12 +60,14 @@ def sources(paths: Sequence[Path], catalogue: Catalogue) -> list[Source]:
         DataError: a path names nothing that can be read.
         PluginLoadError: what reads it lacks a library.
     """
-    by_suffix = {suffix: provided.qualified for provided in catalogue.sources for suffix in provided.spec.suffixes}
-    hub = next((provided.qualified for provided in catalogue.sources if provided.spec.hub), None)
+    by_suffix = {
+        suffix: provided.qualified for provided in catalogue.of(SourceSpec) for suffix in provided.spec.suffixes
+    }
+    hub = next((provided.qualified for provided in catalogue.of(SourceSpec) if provided.spec.hub), None)
     found = []
     for path in paths:
         if hub is not None and is_hub_name(path):
-            found.append(Source(path, catalogue.sources.load(hub)()))
+            found.append(Source(path, catalogue.of(SourceSpec).load(hub)()))
         else:
             files = data_files([path], (*TEXT_SUFFIXES, *by_suffix))
             found += [_file(file, by_suffix, catalogue) for file in files]
@@ -74,4 +76,4 @@ def sources(paths: Sequence[Path], catalogue: Catalogue) -> list[Source]:
 
 def _file(file: Path, by_suffix: Mapping[str, str], catalogue: Catalogue) -> Source:
     reader = by_suffix.get(suffix(file))
-    return Source(file, catalogue.sources.load(reader)() if reader else None)
+    return Source(file, catalogue.of(SourceSpec).load(reader)() if reader else None)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from lmflow_core.contracts import Encoded
+from lmflow_core.contracts.tokens import Encoded
 from lmflow_core.errors import OutputError
 
 _FIELDS: dict[str, Literal["i", "q"]] = {"input_ids": "i", "labels": "i", "ends": "q"}

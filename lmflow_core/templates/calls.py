@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 
-from lmflow_core.conversations import ToolCall
+from lmflow_core.contracts.examples import ToolCall
 from lmflow_core.templates.description import Tools
 from lmflow_core.templates.patterns import around, split_pattern
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from lmflow_core.conversations import Message, Segment, ToolCall
+from lmflow_core.contracts.examples import Message, Segment, ToolCall
 from lmflow_core.templates.calls import read_calls
 from lmflow_core.templates.description import Description
 from lmflow_core.templates.jinja import compiled

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lmflow_core.contracts import Template, Tokenizer
+from lmflow_core.contracts.template import Template
+from lmflow_core.contracts.tokens import Tokenizer
 from lmflow_core.errors import OptionError, RequestError, suggestion
 from lmflow_core.templates.chat import ChatTemplate
 from lmflow_core.templates.description import Thoughts, Tools

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lmflow_core.contracts import Template, Tokenizer
-from lmflow_core.conversations import Message, ToolCall
+from lmflow_core.contracts.examples import Message, ToolCall
+from lmflow_core.contracts.template import Template
+from lmflow_core.contracts.tokens import Tokenizer
 
 _TOOL = {
     "type": "function",

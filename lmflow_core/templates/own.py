@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from lmflow_core.contracts import Tokenizer
-from lmflow_core.conversations import Message, Segment, check_turns, is_trained
+from lmflow_core.contracts.examples import Message, Segment, check_turns, is_trained
+from lmflow_core.contracts.tokens import Tokenizer
 
 _MARK = "LMFLOW{}X"
 _MARKS = re.compile(_MARK.format(r"(\d+)"))

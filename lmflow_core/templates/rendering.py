@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from lmflow_core.conversations import Message, Segment, ToolCall, call_id, check_turns, is_trained
+from lmflow_core.contracts.examples import Message, Segment, ToolCall, call_id, check_turns, is_trained
 from lmflow_core.templates.description import Description, Thoughts, Tools, thought_marks
 from lmflow_core.templates.patterns import around, split_pattern
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lmflow_core import console
-from lmflow_core.answers import Answer
-from lmflow_core.contracts import DecodeStep, LanguageModel
-from lmflow_core.conversations import Message, as_turns
+from lmflow_core.contracts.decoder import DecodeStep
+from lmflow_core.contracts.examples import Message, as_turns
+from lmflow_core.contracts.model import LanguageModel
 from lmflow_core.errors import OutputError
-from lmflow_core.workflows.generate import Talker
+from lmflow_core.generation.answers import Answer
+from lmflow_core.generation.chat_model import Talker
+from lmflow_core.report import console
 
 # What may differ between the run that began an output and the one that goes on with it.
 _FREE = ("prompts", "output", "resume", "overwrite", "batch_size")

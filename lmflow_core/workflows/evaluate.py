@@ -6,14 +6,16 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from lmflow_core import console
-from lmflow_core.contracts import Benchmark, BenchmarkReport, Encoded, LanguageModel
+from lmflow_core.config.request import Request
+from lmflow_core.contracts.benchmark import Benchmark, BenchmarkReport
+from lmflow_core.contracts.model import LanguageModel
+from lmflow_core.contracts.settings import DataSettings, EvaluationSettings, ModelSettings
+from lmflow_core.contracts.tokens import Encoded
 from lmflow_core.data.dataset import DatasetMaker
 from lmflow_core.errors import OptionError
-from lmflow_core.job import Request
-from lmflow_core.opening import OpenModel, open_model
-from lmflow_core.registry import Catalogue
-from lmflow_core.settings import DataSettings, EvaluationSettings, ModelSettings
+from lmflow_core.models.opening import OpenModel, open_model
+from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.report import console
 from lmflow_core.workflows.windows import windows
 
 

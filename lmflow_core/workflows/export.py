@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lmflow_core.contracts import Exporter, ExportReport
+from lmflow_core.config.request import Request
+from lmflow_core.contracts.exporter import Exporter, ExporterSpec, ExportReport
+from lmflow_core.contracts.settings import ModelSettings, OutputSettings
+from lmflow_core.contracts.spec import TORCH
 from lmflow_core.errors import ModelError, RequestError
-from lmflow_core.job import Request
-from lmflow_core.opening import OpenModel, choose_template, open_model
-from lmflow_core.output import check_output, check_output_file, file_written_aside, written_aside
-from lmflow_core.registry import Catalogue
-from lmflow_core.settings import ModelSettings, OutputSettings
-from lmflow_core.specs import TORCH, ExporterSpec
+from lmflow_core.files.output import check_output, check_output_file, file_written_aside, written_aside
+from lmflow_core.models.opening import OpenModel, open_model
+from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.templates.choosing import choose_template
 
 
 @dataclass(frozen=True)

@@ -8,19 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmflow_core import console
-from lmflow_core.contracts import Engine, Objective, TrainingJob, TrainingReport, Tuner, World
+from lmflow_core.config.request import Request
+from lmflow_core.contracts.engine import Engine, World
+from lmflow_core.contracts.objective import Objective, TrainingJob, TrainingReport
+from lmflow_core.contracts.settings import DataSettings, ModelSettings, OutputSettings, ResumeSettings, TrainingSettings
+from lmflow_core.contracts.spec import TORCH
+from lmflow_core.contracts.tuner import Tuner
 from lmflow_core.data.dataset import Dataset, DatasetMaker
 from lmflow_core.data.store import EncodedRows
 from lmflow_core.errors import OptionError, RequestError
-from lmflow_core.job import Request
-from lmflow_core.opening import OpenModel, open_model
-from lmflow_core.output import CHECKPOINTS, RUN_FILE, check_output, remove_if_empty, write_json, written_aside
-from lmflow_core.pictures import draw_losses
-from lmflow_core.record import run_record
-from lmflow_core.registry import Catalogue
-from lmflow_core.settings import DataSettings, ModelSettings, OutputSettings, ResumeSettings, TrainingSettings
-from lmflow_core.specs import TORCH
+from lmflow_core.files.output import CHECKPOINTS, RUN_FILE, check_output, remove_if_empty, write_json, written_aside
+from lmflow_core.models.opening import OpenModel, open_model
+from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.report import console
+from lmflow_core.report.plots import draw_losses
+from lmflow_core.workflows.record import run_record
 
 
 @dataclass(frozen=True)

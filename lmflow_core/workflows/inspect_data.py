@@ -9,17 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lmflow_core import console
-from lmflow_core.contracts import Encoded, LanguageModel
+from lmflow_core.contracts.model import LanguageModel
+from lmflow_core.contracts.settings import DataSettings, ModelSettings
+from lmflow_core.contracts.spec import TORCH
+from lmflow_core.contracts.tokens import Encoded
+from lmflow_core.data.encoding import Encoder
 from lmflow_core.data.examples import ExampleReader, Located
 from lmflow_core.data.preparation import Preparer, trained_tokens
 from lmflow_core.data.selection import first_examples
-from lmflow_core.encoding import Encoder
 from lmflow_core.errors import DataError
-from lmflow_core.opening import choose_template_for, open_model
-from lmflow_core.registry import Catalogue
-from lmflow_core.settings import DataSettings, ModelSettings
-from lmflow_core.specs import TORCH
+from lmflow_core.models.opening import open_model
+from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.report import console
+from lmflow_core.templates.choosing import choose_template_for
 
 _STEPS = 20
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from lmflow_core.contracts import IGNORE, Encoded
+from lmflow_core.contracts.tokens import IGNORE, Encoded
 
 
 def windows(documents: Iterable[Encoded], context: int, stride: int) -> Iterator[Encoded]:

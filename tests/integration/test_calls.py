@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from lmflow_core.conversations import Message, ToolCall, is_trained
-from lmflow_core.registry import Catalogue
+from lmflow_core.contracts.examples import Message, ToolCall, is_trained
+from lmflow_core.contracts.template import TemplateSpec
+from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.templates import ChatTemplate
 
 CATALOGUE = Catalogue.discover()
@@ -21,7 +22,8 @@ CALLS = (
 
 def _with_tools() -> dict[str, ChatTemplate]:
     loaded = {
-        name: CATALOGUE.templates.load(name) for name in map(CATALOGUE.templates.unambiguous, CATALOGUE.templates)
+        name: CATALOGUE.of(TemplateSpec).load(name)
+        for name in map(CATALOGUE.of(TemplateSpec).unambiguous, CATALOGUE.of(TemplateSpec))
     }
     return {n: t.bind("<s>", "</s>") for n, t in loaded.items() if isinstance(t, ChatTemplate) and t.tools}
 
@@ -63,6 +65,6 @@ def test_what_is_no_call_is_content(name: str) -> None:
 
 
 def test_a_template_without_a_place_for_calls_reads_none() -> None:
-    plain: ChatTemplate = CATALOGUE.templates.load("chatml")
+    plain: ChatTemplate = CATALOGUE.of(TemplateSpec).load("chatml")
     assert plain.read_calls("hello") is None
     assert len(TEMPLATES) >= 10

@@ -13,10 +13,10 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lmflow_core.answers import Answer
-from lmflow_core.conversations import Message
+from lmflow_core.contracts.examples import Message
+from lmflow_core.generation.answers import Answer
+from lmflow_core.generation.chat_model import Talker
 from lmflow_core.testing.fixtures import CliResult
-from lmflow_core.workflows.generate import Talker
 
 Cli = Callable[..., CliResult]
 

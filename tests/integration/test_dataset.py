@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from lmflow_core.api import ModelSettings
+from lmflow_core.contracts.settings import DataSettings
 from lmflow_core.data.dataset import Dataset, DatasetMaker
-from lmflow_core.opening import open_model
-from lmflow_core.registry import Catalogue
-from lmflow_core.settings import DataSettings
+from lmflow_core.models.opening import open_model
+from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.testing.fixtures import CliResult
 
 Cli = Callable[..., CliResult]

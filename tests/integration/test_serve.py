@@ -21,14 +21,15 @@ from typing import Any
 import openai
 import pytest
 
-from lmflow_core.contracts import IGNORE
-from lmflow_core.conversations import Conversation, Message, ToolCall
-from lmflow_core.encoding import Encoder
-from lmflow_core.job import CHAT, resolve
-from lmflow_core.registry import Catalogue
+from lmflow_core.config.request import resolve
+from lmflow_core.config.schema import CHAT
+from lmflow_core.contracts.examples import Conversation, Message, ToolCall
+from lmflow_core.contracts.tokens import IGNORE
+from lmflow_core.data.encoding import Encoder
+from lmflow_core.generation.chat_model import Talker, open_talker
+from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.testing.fixtures import CliResult
 from lmflow_core.testing.tiny import make_tiny_model
-from lmflow_core.workflows.generate import Talker, open_talker
 
 Cli = Callable[..., CliResult]
 HI = {"role": "user", "content": "hi"}

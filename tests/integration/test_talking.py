@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from lmflow_core.conversations import Conversation, Message
-from lmflow_core.encoding import Encoder
-from lmflow_core.opening import choose_template, open_model
-from lmflow_core.registry import Catalogue
-from lmflow_core.settings import ModelSettings
+from lmflow_core.contracts.examples import Conversation, Message
+from lmflow_core.contracts.settings import ModelSettings
+from lmflow_core.data.encoding import Encoder
+from lmflow_core.models.opening import open_model
+from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.templates.choosing import choose_template
 from lmflow_core.testing.fixtures import CliResult
 from lmflow_core.workflows.batch import derived_seed
 from lmflow_transformers.sampling import SamplingDecoder

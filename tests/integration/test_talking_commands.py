@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from lmflow_core.contracts.command import CommandSpec
+from lmflow_core.contracts.settings import EvaluationSettings
 from lmflow_core.errors import SpecError
-from lmflow_core.settings import EvaluationSettings
-from lmflow_core.specs import CommandSpec
 from lmflow_core.testing.fixtures import CliResult
 
 Install = Callable[..., EntryPoint]

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from lmflow_core.api import Conversation, LmflowError, Message
-from lmflow_core.encoding import Encoder
-from lmflow_core.job import CHAT, resolve
-from lmflow_core.registry import Catalogue
-from lmflow_core.workflows.generate import TalkerOpener
+from lmflow_core.config.request import resolve
+from lmflow_core.config.schema import CHAT
+from lmflow_core.data.encoding import Encoder
+from lmflow_core.generation.chat_model import TalkerOpener
+from lmflow_core.plugins.registry import Catalogue
 from lmflow_transformers.sampling import SamplingDecoder
 from lmflow_webui.talks import Desk
 

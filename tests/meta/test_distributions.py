@@ -16,8 +16,10 @@ import pytest
 
 import lmflow_core
 from lmflow_core.options import fields_of
-from lmflow_core.plugins import GROUP, PluginPolicy, PluginRecord, load_plugins
-from lmflow_core.versions import satisfies
+from lmflow_core.plugins.discovery import GROUP, load_plugins
+from lmflow_core.plugins.policy import PluginPolicy
+from lmflow_core.plugins.record import PluginRecord
+from lmflow_core.plugins.versions import satisfies
 
 _ROOT = Path(__file__).parents[2]
 FOLDERS = sorted(path.parent for path in _ROOT.glob("plugins/*/pyproject.toml"))

@@ -5,18 +5,22 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
 
 from lmflow_core import api
-from lmflow_core.hookspecs import HOOKS, HookSpecs
-from lmflow_core.job import CHAT, EVALUATE, EXPORT, FINETUNE, GENERATE
+from lmflow_core.config.schema import CHAT, EVALUATE, EXPORT, FINETUNE, GENERATE
+from lmflow_core.contracts.hooks import HOOKS, KINDS, SPEC_CLASSES, HookSpecs
+from lmflow_core.contracts.spec import Spec
 from lmflow_core.options import fields_of
-from lmflow_core.plugins import PluginPolicy, PluginSet, load_plugins
-from lmflow_core.registry import Catalogue, Provided, missing_requirement
-from lmflow_core.specs import KINDS, SPEC_CLASSES, Spec
+from lmflow_core.plugins.discovery import load_plugins
+from lmflow_core.plugins.policy import PluginPolicy
+from lmflow_core.plugins.provided import Provided
+from lmflow_core.plugins.record import PluginSet
+from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.plugins.targets import missing_requirement
 
 _ROOT = Path(__file__).parents[2]
 # Offered to others; the core's own tests install a plugin that uses it.
@@ -61,8 +65,18 @@ def test_every_hook_is_used_by_an_official_plugin() -> None:
 def test_a_hook_takes_nothing_and_says_what_it_gives(hook: str) -> None:
     function = getattr(HookSpecs, hook)
     assert list(inspect.signature(function).parameters) == ["self"]
-    assert inspect.signature(function).return_annotation == f"Iterable[{HOOKS[hook].__name__}]"
-    assert (function.__doc__ or "").startswith("Offer ")
+    assert inspect.signature(function).return_annotation == Iterable[HOOKS[hook]]
+    assert function.__doc__ == HOOKS[hook].__doc__
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_the_example_in_a_hook_s_documentation_works(hook: str) -> None:
+    documentation = inspect.cleandoc(HOOKS[hook].__doc__ or "")
+    example = documentation.partition("Example::\n")[2]
+    namespace = dict(vars(api))
+    exec(inspect.cleandoc(example), namespace)
+    (spec,) = namespace[hook]()
+    assert type(spec) is HOOKS[hook]
 
 
 @pytest.mark.parametrize("spec_class", SPEC_CLASSES, ids=lambda spec_class: spec_class.__name__)
@@ -98,8 +112,8 @@ def test_options_are_frozen_described_and_their_own(name: str) -> None:
     assert options.__dataclass_params__.frozen  # type: ignore[attr-defined]
     shared = {
         field.name: field
-        for shape in (FINETUNE, EVALUATE, EXPORT, GENERATE, CHAT)
-        for settings in shape.settings
+        for schema in (FINETUNE, EVALUATE, EXPORT, GENERATE, CHAT)
+        for settings in schema.settings
         for field in fields_of(settings)
     }
     for field in fields_of(options):
@@ -110,11 +124,11 @@ def test_options_are_frozen_described_and_their_own(name: str) -> None:
 
 
 def test_options_of_components_that_can_meet_have_different_names() -> None:
-    for shape in (FINETUNE, EVALUATE, EXPORT, GENERATE, CHAT):
+    for schema in (FINETUNE, EVALUATE, EXPORT, GENERATE, CHAT):
         owners: dict[str, Spec] = {}
         for provided in PROVIDED.values():
             spec = provided.spec
-            if spec.kind not in shape.selectors.values():
+            if spec.kind not in schema.selectors.values():
                 continue
             for field in fields_of(spec.options) if spec.options else ():
                 other = owners.setdefault(field.name, spec)

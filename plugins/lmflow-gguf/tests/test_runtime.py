@@ -13,8 +13,8 @@ import pytest
 pytest.importorskip("llama_cpp", reason="llama.cpp's binding is optional")
 
 from lmflow_core.api import IGNORE, Encoded, Message, ModelError, ModelSettings, RequestError
-from lmflow_core.opening import open_model
-from lmflow_core.registry import Catalogue
+from lmflow_core.models.opening import open_model
+from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.testing.fixtures import CliResult
 from lmflow_gguf.decoder import LlamaCppDecoder
 from lmflow_gguf.export import GgufExporter

@@ -15,8 +15,8 @@ import pytest
 import uvicorn
 
 from lmflow_core.api import ChatTemplate, DecodeStep, DecodingSettings, TokenLogprob, Tools, option
-from lmflow_core.job import Component
-from lmflow_core.workflows.generate import Talker
+from lmflow_core.config.request import Component
+from lmflow_core.generation.chat_model import Talker
 from lmflow_serve.app import Service
 from lmflow_serve.command import _bound
 from lmflow_serve.options import ServeOptions

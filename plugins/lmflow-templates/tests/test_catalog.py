@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmflow_core.api import ChatTemplate, Conversation, Message, Segment, ToolCall, is_trained
-from lmflow_core.encoding import Encoder
+from lmflow_core.data.encoding import Encoder
 from lmflow_core.testing.tiny import make_tokenizer
 from lmflow_templates import others, plugin
 

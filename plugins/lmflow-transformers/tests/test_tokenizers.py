@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import PreTrainedTokenizerFast
 
 from lmflow_core.api import ChatTemplate, Conversation, Message, ModelError, Text, ToolCall
-from lmflow_core.encoding import Encoder
+from lmflow_core.data.encoding import Encoder
 from lmflow_core.testing.tiny import make_tokenizer
 from lmflow_transformers.tokenizers import TransformersTokenizer
 

@@ -1,0 +1,80 @@
+"""Commands whose options depend on the components that are chosen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import click
+
+from lmflow_core.cli.flags import Arguments, FlagParser, help_rows, with_run_file
+from lmflow_core.config.request import Request, resolve
+from lmflow_core.config.schema import Schema
+from lmflow_core.errors import OptionError
+from lmflow_core.plugins.registry import Catalogue
+
+Run = Callable[[Request, Catalogue, Arguments], None]
+
+
+class SchemaCommand(click.Command):
+    """A command that hands its raw arguments to a :class:`FlagParser`. ``preset`` holds defaults of its own."""
+
+    def __init__(
+        self,
+        schema: Schema,
+        run: Run,
+        *,
+        summary: str,
+        run_file: bool = False,
+        switches: Sequence[str] = (),
+        preset: Mapping[str, object] | None = None,
+    ):
+        super().__init__(schema.name, add_help_option=False, help=summary)
+        self._schema = schema
+        self._run = run
+        self._run_file = run_file
+        self._switches = ("json", *switches)
+        self._preset = dict(preset or {})
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the arguments as they are; :meth:`invoke` parses them."""
+        ctx.args = list(args)
+        return []
+
+    def invoke(self, ctx: click.Context) -> None:
+        """Parse, check and run; or show the help for the chosen components."""
+        catalogue: Catalogue = ctx.obj
+        parser = FlagParser(self._schema, catalogue, self._switches)
+        parsed = parser.parse(ctx.args)
+        if self._run_file:
+            values = with_run_file(parsed, parser)
+        elif parsed.positional:
+            raise OptionError(f"unexpected argument {parsed.positional[0]!r} of 'lmflow {self._schema.name}'")
+        else:
+            values = parsed.values
+        values = {**self._preset, **values}
+        if "help" in parsed.switches:
+            click.echo(self._help_text(values, catalogue))
+            return
+        self._run(resolve(self._schema, values, catalogue), catalogue, parsed)
+
+    def _help_text(self, values: dict[str, Any], catalogue: Catalogue) -> str:
+        formatter = click.HelpFormatter(width=110)
+        usage = "[RUN.yaml] [OPTIONS]" if self._run_file else "[OPTIONS]"
+        formatter.write_usage(f"lmflow {self._schema.name}", usage)
+        formatter.write_paragraph()
+        formatter.write_text(self.help or "")
+        with formatter.section("Options"):
+            rows = list(help_rows(self._schema, values, catalogue))
+            rows += [(f"--{switch}", _SWITCH_HELP.get(switch, "")) for switch in self._switches]
+            formatter.write_dl([*rows, ("-h, --help", "Show this; with components chosen, their options too.")])
+        return formatter.getvalue().rstrip()
+
+
+_SWITCH_HELP = {"json": "Print one JSON document on stdout."}
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document on stdout."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -1,0 +1,68 @@
+"""What each command takes: settings, and the options that choose a component, which follow from the spec classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, make_dataclass
+
+from lmflow_core.contracts.hooks import SPEC_CLASSES
+from lmflow_core.contracts.settings import (
+    DataSettings,
+    DecodingSettings,
+    EvaluationDataSettings,
+    EvaluationSettings,
+    ModelSettings,
+    OutputSettings,
+    PromptSettings,
+    ResumeSettings,
+    TrainingSettings,
+)
+from lmflow_core.contracts.spec import Selector
+from lmflow_core.options import fields_of, option
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What a command takes.
+
+    Attributes:
+        name: of the command.
+        settings: options classes whose fields every call has.
+        selectors: for each option that chooses a component, the kind of component.
+    """
+
+    name: str
+    settings: tuple[type, ...]
+    selectors: Mapping[str, str] = field(default_factory=dict)
+
+
+def _schema(command: str, *settings: type) -> Schema:
+    """Return the schema of a command; what it lets choose is what the selectors of the spec classes say."""
+    chosen = {
+        spec_class.kind: spec_class.selector
+        for spec_class in SPEC_CLASSES
+        if spec_class.selector is not None and command in spec_class.selector.defaults
+    }
+    known = {each.name for one in settings for each in fields_of(one)}
+    missing = [selector for selector in chosen.values() if selector.name not in known]
+    selectors = {selector.name: kind for kind, selector in chosen.items()}
+    return Schema(command, (*settings, _choices(command, missing)), selectors)
+
+
+def _choices(command: str, selectors: list[Selector]) -> type:
+    """Return an options class with a field for each selector, for those that no settings class describes."""
+    fields = []
+    for selector in selectors:
+        default = selector.defaults[command]
+        kind = str if default is not None else str | None
+        fields.append((selector.name, kind, option(default, help=selector.help)))
+    return make_dataclass(f"{command.capitalize()}Choices", fields, frozen=True, kw_only=True)
+
+
+FINETUNE = _schema("finetune", ModelSettings, DataSettings, OutputSettings, TrainingSettings, ResumeSettings)
+EVALUATE = _schema("evaluate", ModelSettings, EvaluationDataSettings, EvaluationSettings)
+EXPORT = _schema("export", ModelSettings, OutputSettings)
+GENERATE = _schema("generate", ModelSettings, PromptSettings, DecodingSettings)
+CHAT = _schema("chat", ModelSettings, DecodingSettings)
+# An adapter's run file tells how the positions of its model were scaled.
+ADAPTER_RUN = Schema("the adapter's run", (ModelSettings,), {"position_scaling": "position_scaling"})

@@ -1,0 +1,66 @@
+"""Engines: how a training job is spread over processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from lmflow_core.contracts.spec import Selector, Spec
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a job and this one's place among them."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes and prints."""
+        return self.rank == 0
+
+
+class Engine(Protocol):
+    """Target of an ``EngineSpec``."""
+
+    def start(self) -> AbstractContextManager[World]:
+        """Join the job's processes for the time of the context.
+
+        Raises:
+            RequestError: the environment is not the one this engine needs.
+        """
+
+    def gathered(self, value: str) -> list[str]:
+        """Return what every process of the job passed, in the order of their ranks; all of them call this."""
+
+    def trainer_arguments(self) -> Mapping[str, Any]:
+        """Return what the engine adds to the trainer's arguments."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSpec(Spec):
+    """How a training job is spread over processes; ``target(options)`` satisfies ``Engine``.
+
+    ``environment`` names the variables whose presence chooses this engine when none is asked for.
+
+    Example::
+
+        @hookimpl
+        def lmflow_register_engines():
+            yield EngineSpec(
+                name="mpi",
+                target="lmflow_mpi.engine:MpiEngine",
+                summary="The processes MPI started.",
+                environment=("OMPI_COMM_WORLD_RANK",),
+            )
+    """
+
+    kind: ClassVar[str] = "engine"
+    contract: ClassVar[type | None] = Engine
+    selector: ClassVar[Selector | None] = Selector(
+        "engine", "How the job is spread; recognised from the environment when left out.", {"finetune": None}
+    )
+    environment: tuple[str, ...] = ()

@@ -1,0 +1,218 @@
+"""The settings every run shares, whichever components it chooses. Components add options of their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lmflow_core.contracts.examples import TRAIN_ON
+from lmflow_core.options import option
+
+LENGTH_POLICIES = ("error", "drop", "truncate", "split")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """Which model, and how it is opened."""
+
+    model: str = option(help="Model: a registered name, a folder, a hub name or a GGUF file.")
+    adapter: Path | None = option(
+        None, help="Folder (or GGUF file) of an adapter to put on the model.", aliases=("lora_model_path",)
+    )
+    dtype: str = option(
+        "auto",
+        help="Number format of the weights; auto is float32 on a CPU, bfloat16 on a GPU.",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        aliases=("torch_dtype",),
+    )
+    device: str = option("auto", help="Where to run: auto, cpu, cuda or cuda:N.")
+    revision: str | None = option(None, help="Revision of a hub model.", aliases=("model_revision",))
+    trust_remote_code: bool = option(False, help="Run Python code that comes with a model. Off unless you ask.")
+    position_scaling: str | None = option(None, help="Way to extend rotary positions beyond the trained length.")
+    position_scaling_factor: float | None = option(
+        None, help="How many times as far positions are to reach.", minimum=1
+    )
+    target_length: int | None = option(
+        None, help="Length in tokens that scaled positions are to reach; the factor follows.", minimum=1
+    )
+
+    def __post_init__(self) -> None:
+        reach = [given for given in (self.position_scaling_factor, self.target_length) if given is not None]
+        if self.position_scaling is None and reach:
+            raise ValueError("--position-scaling-factor and --target-length need --position-scaling NAME")
+        if self.position_scaling is not None and len(reach) != 1:
+            raise ValueError("--position-scaling needs one of --position-scaling-factor and --target-length")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Which data, and how rows become tokens."""
+
+    dataset: tuple[Path, ...] = option(help="Data file, folder or hub name; several with commas.")
+    dataset_format: str | None = option(None, help="Form of the rows; recognised from them when left out.")
+    template: str | None = option(
+        None,
+        help="Conversation template; the model decides when left out.",
+        aliases=("conversation_template",),
+    )
+    max_length: int | None = option(
+        None, help="Longest example in tokens; the model's context when left out.", minimum=2
+    )
+    length_policy: str = option(
+        "error", help="What happens to longer examples; always counted.", choices=LENGTH_POLICIES
+    )
+    max_train_samples: int | None = option(None, help="Read only this many rows.", minimum=1)
+    dataset_weights: tuple[float, ...] = option(
+        (), help="How often the rows of each --dataset count: 2 is twice, 0.5 a random half.", above=0
+    )
+    eval_share: float = option(
+        0.0,
+        help="Share of the rows, drawn by the seed, that is held out to measure the loss on.",
+        minimum=0,
+        maximum=0.9,
+    )
+    train_on: str = option(
+        "assistant",
+        help="Turns of a conversation that are trained on: the assistant's, its last, or all.",
+        choices=TRAIN_ON,
+    )
+    cache: bool = option(True, help="Keep the encoded rows for the next run on the same data.")
+
+    def __post_init__(self) -> None:
+        if self.dataset_weights and len(self.dataset_weights) != len(self.dataset):
+            found, wanted = len(self.dataset_weights), len(self.dataset)
+            raise ValueError(f"--dataset-weights has {found} numbers for {wanted} entries of --dataset")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationDataSettings(DataSettings):
+    """Which data; a benchmark may bring its own."""
+
+    dataset: tuple[Path, ...] = option((), help="Data file or folder; several with commas. Benchmarks bring their own.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How a training run goes. Names in ``aliases`` are those of transformers' ``TrainingArguments``."""
+
+    epochs: float = option(1.0, help="Passes over the data.", above=0, aliases=("num_train_epochs",))
+    max_steps: int | None = option(None, help="Stop after this many optimizer steps.", minimum=1)
+    batch_size: int = option(
+        8, help="Examples per step and process.", minimum=1, aliases=("per_device_train_batch_size",)
+    )
+    pack_length: int | None = option(
+        None, help="Pack examples into rows of this many tokens; --batch-size then counts packs.", minimum=2
+    )
+    pass_tokens: int | None = option(
+        None,
+        help="Tokens of a batch that go through the model at a time, in whole examples; 1024 on a CPU, else all, "
+        "when left out.",
+        minimum=1,
+    )
+    gradient_accumulation_steps: int = option(1, help="Batches per optimizer step.", minimum=1)
+    lr: float | None = option(
+        None, help="Peak learning rate; the tuner's own when left out.", above=0, aliases=("learning_rate",)
+    )
+    lr_scheduler_type: str = option(
+        "cosine",
+        help="Course of the learning rate.",
+        choices=("cosine", "linear", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"),
+    )
+    warmup_ratio: float = option(0.03, help="Share of the steps spent warming up.", minimum=0, maximum=1)
+    weight_decay: float = option(0.0, help="Weight decay.", minimum=0)
+    max_grad_norm: float = option(1.0, help="Gradients are clipped to this norm; 0 turns clipping off.", minimum=0)
+    adam_beta1: float = option(0.9, help="AdamW's first decay.", minimum=0, maximum=1)
+    adam_beta2: float = option(0.999, help="AdamW's second decay.", minimum=0, maximum=1)
+    adam_epsilon: float = option(1e-8, help="AdamW's epsilon.", above=0)
+    gradient_checkpointing: bool = option(False, help="Recompute activations to save memory.")
+    activation_offload: bool = option(False, help="Keep activations in main memory, not on the GPU.")
+    logging_steps: int = option(10, help="Steps between points of the loss curve.", minimum=1)
+    save_steps: int | None = option(None, help="Steps between checkpoints; none are kept when left out.", minimum=1)
+    save_total_limit: int = option(2, help="Checkpoints kept.", minimum=1)
+    eval_dataset: tuple[Path, ...] = option((), help="Held-out data to measure during training.")
+    eval_steps: int | None = option(None, help="Steps between measurements; once per epoch when left out.", minimum=1)
+    load_best_model: bool = option(
+        False, help="Keep the weights with the lowest held-out loss.", aliases=("load_best_model_at_end",)
+    )
+    early_stopping_patience: int | None = option(
+        None, help="Stop after this many measurements without a lower held-out loss.", minimum=1
+    )
+    report_to: tuple[str, ...] = option((), help="Trackers: tensorboard, wandb, mlflow, …")
+    run_name: str | None = option(None, help="Name of the run in trackers.")
+    seed: int = option(42, help="Seed of every random choice.", minimum=0, maximum=2**32 - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputSettings:
+    """Where a result goes."""
+
+    output: Path = option(
+        help="Folder for the result, or the file where the result is one.",
+        aliases=("output_dir", "output_model_path", "output_lora_path"),
+    )
+    overwrite: bool = option(False, help="Replace a result that is already there.", aliases=("overwrite_output_dir",))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumeSettings:
+    """Going on with a run."""
+
+    resume: bool = option(False, help="Go on from the last checkpoint in the output folder.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """How a model is measured."""
+
+    output_file: Path | None = option(None, help="Write the result to this JSON file; a picture goes beside it.")
+    benchmark: str | None = option(None, help="What is measured; the likelihood of the data when left out.")
+    context: int | None = option(
+        None, help="Score long documents with a sliding window of this many tokens.", minimum=2
+    )
+    stride: int | None = option(None, help="Tokens between windows; half a window when left out.", minimum=1)
+
+    def __post_init__(self) -> None:
+        if self.stride is not None and self.context is None:
+            raise ValueError("--stride needs --context, the length of the window")
+        if self.context is not None and self.stride is not None and self.stride >= self.context:
+            raise ValueError("--stride must be smaller than --context, so that each token has something before it")
+        if self.benchmark is not None and self.context is not None:
+            raise ValueError("--context is for the likelihood of data, not for --benchmark")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptSettings:
+    """What is asked."""
+
+    prompt: str | None = option(None, help="The prompt; '-' reads it from standard input.")
+    prompts: Path | None = option(
+        None, help="File of prompts: JSONL rows with 'prompt' or 'messages', or plain text, one a line."
+    )
+    output: Path | None = option(None, help="JSONL file for the answers to --prompts.")
+    batch_size: int = option(8, help="Prompts of a file that are answered together.", minimum=1)
+    resume: bool = option(False, help="Go on behind the last whole row of the output.")
+    overwrite: bool = option(False, help="Replace an output that is already there.")
+    raw: bool = option(False, help="Use the prompt as it is, without a conversation template.")
+
+    def __post_init__(self) -> None:
+        if (self.prompt is None) == (self.prompts is None):
+            raise ValueError("either --prompt or --prompts is required: a prompt, or a file of them")
+        if (self.prompts is None) != (self.output is None):
+            raise ValueError("--prompts and --output go together: the prompts, and the file for their answers")
+        if self.resume and self.overwrite:
+            raise ValueError("--resume goes on with an output and --overwrite replaces it: leave one out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodingSettings:
+    """What every decoder is asked."""
+
+    max_new_tokens: int = option(256, help="Longest answer in tokens.", minimum=1)
+    stop: tuple[str, ...] = option((), help="Texts that end the answer; several with commas.", aliases=("end_string",))
+    seed: int = option(42, help="Seed of every random choice.", minimum=0, maximum=2**32 - 1)
+    system: str | None = option(None, help="System prompt.", aliases=("system_prompt",))
+    template: str | None = option(
+        None,
+        help="Conversation template; the model decides when left out.",
+        aliases=("conversation_template",),
+    )

@@ -1,0 +1,51 @@
+"""Places that rows are read from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from lmflow_core.contracts.spec import Spec
+
+
+class RowSource(Protocol):
+    """Target of a ``SourceSpec``: rows from a file or a hub, as a stream."""
+
+    def rows(self, reference: str) -> Iterator[Mapping[str, Any]]:
+        """Yield the rows of a file's path or a hub's name, as JSON values by field.
+
+        Raises:
+            DataError: the reference cannot be read.
+        """
+
+    def fingerprint(self, reference: str) -> str:
+        """Return a digest that changes when a row of the reference does.
+
+        Raises:
+            DataError: the reference cannot be read.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceSpec(Spec):
+    """A place rows are read from; ``target`` is called with no argument and satisfies ``RowSource``.
+
+    ``suffixes`` are those of the files it reads, such as ``.parquet``; ``hub`` tells that it reads ``owner/name``.
+
+    Example::
+
+        @hookimpl
+        def lmflow_register_sources():
+            yield SourceSpec(
+                name="sqlite",
+                target="lmflow_sqlite.source:Sqlite",
+                summary="Tables of SQLite files.",
+                suffixes=(".sqlite",),
+            )
+    """
+
+    kind: ClassVar[str] = "source"
+    contract: ClassVar[type | None] = RowSource
+    suffixes: tuple[str, ...] = ()
+    hub: bool = False

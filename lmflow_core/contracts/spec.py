@@ -1,0 +1,107 @@
+"""Specs: the frozen declarations with which a plugin offers something, one class per extension point.
+
+A spec costs nothing to read. ``target`` is a ``"module:attribute"`` string that is imported only when somebody
+chooses the name, so a plugin's ``plugin.py`` stays light.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lmflow_core.errors import SpecError
+from lmflow_core.options import fields_of
+
+_NAME = re.compile(r"^[a-z0-9][a-z0-9._-]*$")
+_TARGET = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+_DISTRIBUTION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+_LONGEST_SUMMARY = 60
+HOOK_PREFIX = "lmflow_register_"
+TORCH = "torch"
+
+
+@dataclass(frozen=True)
+class Selector:
+    """The option by which a user chooses a component.
+
+    Attributes:
+        name: of the option: ``tuner`` is the flag ``--tuner`` and the key of run files. Where the settings of a command
+            have a field of that name, that field is the option.
+        help: one sentence for ``--help``.
+        defaults: the commands that have the option, with what each takes when it is left out; None is nothing.
+    """
+
+    name: str
+    help: str
+    defaults: Mapping[str, str | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What every spec has. What the core needs to know of a kind stands in its spec class, and nowhere else.
+
+    Class attributes:
+        kind: the word for such a component in listings and messages.
+        contract: the protocol that ``target`` satisfies; None where it depends on the spec.
+        selector: the option by which a user chooses one; None where they are chosen otherwise.
+
+    Attributes:
+        name: lower-case name by which a user chooses it, unique among the healthy plugins.
+        target: ``"module:attribute"``, imported when the name is chosen.
+        summary: one line of at most 60 characters for listings.
+        aliases: other names that mean the same.
+        requires: names of distributions that ``target`` needs beyond the plugin's own dependencies.
+        options: a frozen dataclass whose fields become flags and run-file keys while the name is chosen.
+
+    Raises:
+        SpecError: a field does not have the form above.
+    """
+
+    kind: ClassVar[str] = ""
+    contract: ClassVar[type | None] = None
+    selector: ClassVar[Selector | None] = None
+
+    name: str
+    target: str
+    summary: str
+    aliases: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    options: type | None = None
+
+    @classmethod
+    def hook(cls) -> str:
+        """Return the name of the hook that gives specs of this kind."""
+        return f"{HOOK_PREFIX}{cls.kind}s"
+
+    def __post_init__(self) -> None:
+        self._check_tuples()
+        for name in (self.name, *self.aliases):
+            if not _NAME.fullmatch(name):
+                raise SpecError(f"{self.kind} name {name!r} must match {_NAME.pattern}")
+        if not _TARGET.fullmatch(self.target):
+            raise SpecError(f"target {self.target!r} of {self.name!r} must look like 'module:attribute'")
+        if not self.summary or len(self.summary) > _LONGEST_SUMMARY or "\n" in self.summary:
+            raise SpecError(f"summary of {self.name!r} must be one line of 1 to {_LONGEST_SUMMARY} characters")
+        for distribution in self.requires:
+            if not _DISTRIBUTION.fullmatch(distribution):
+                raise SpecError(f"requires of {self.name!r} must hold names of distributions, not {distribution!r}")
+        if self.options is not None:
+            self._check_options(self.options)
+
+    def _check_tuples(self) -> None:
+        """Refuse a string where several are meant: it would be taken letter by letter."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if str(field.type).startswith("tuple") and not isinstance(value, tuple):
+                raise SpecError(f"{field.name} of {self.name!r} must be a tuple, not {value!r}")
+
+    def _check_options(self, options: object) -> None:
+        if not isinstance(options, type) or not dataclasses.is_dataclass(options):
+            raise SpecError(f"options of {self.name!r} must be a dataclass, not {options!r}")
+        try:
+            fields_of(options)
+        except TypeError as error:
+            raise SpecError(f"options of {self.name!r}: {error}") from error

@@ -1,0 +1,1 @@
+"""Files: results that are whole or absent, caches, locks."""

@@ -1,0 +1,1 @@
+"""Plugins: found, loaded whole or left out, and reached by name."""

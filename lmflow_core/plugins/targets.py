@@ -1,0 +1,79 @@
+"""From a chosen spec to the code behind it, checked against the contract of its kind."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.resources
+import inspect
+from typing import Any
+
+from lmflow_core.contracts.spec import Spec
+from lmflow_core.errors import PluginLoadError
+from lmflow_core.plugins.provided import Provided
+
+
+def load_target(provided: Provided[Any]) -> Any:
+    """Import the target of a spec and check it against the contract of its kind.
+
+    Raises:
+        PluginLoadError: the target lacks a distribution, cannot be imported or does not fit its contract.
+    """
+    _check_requirements(provided)
+    target = _import_target(provided)
+    if problem := contract_problem(target, provided.spec.contract):
+        raise PluginLoadError(f"{_described(provided)} does not fit its contract: {problem}")
+    return target
+
+
+def _described(provided: Provided[Any]) -> str:
+    plugin = provided.plugin
+    return (
+        f"{provided.spec.kind} {provided.spec.name!r} of plugin {plugin.name!r} "
+        f"({plugin.distribution} {plugin.version}, target {provided.spec.target})"
+    )
+
+
+def missing_requirement(spec: Spec) -> str | None:
+    """Return the first distribution that a spec's target needs and that is not installed, or None."""
+    for requirement in spec.requires:
+        try:
+            importlib.metadata.version(requirement)
+        except importlib.metadata.PackageNotFoundError:
+            return requirement
+    return None
+
+
+def _check_requirements(provided: Provided[Any]) -> None:
+    if requirement := missing_requirement(provided.spec):
+        raise PluginLoadError(f"{_described(provided)} needs {requirement}: pip install {requirement}")
+
+
+def _import_target(provided: Provided[Any]) -> Any:
+    module, _, attribute = provided.spec.target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (Exception, SystemExit) as error:
+        raise PluginLoadError(f"{_described(provided)} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def contract_problem(target: Any, contract: type | None) -> str | None:
+    """Return what keeps a target from fitting a contract: a missing method or parameter, or None."""
+    if contract is None:
+        return None
+    for name, method in vars(contract).items():
+        if name.startswith("_") or not callable(method):
+            continue
+        if not callable(getattr(target, name, None)):
+            return f"it has no method {name!r}"
+        wanted = [p for p in inspect.signature(method).parameters if p != "self"]
+        if missing := _missing_parameters(getattr(target, name), wanted):
+            return f"{name}() does not take {', '.join(missing)}"
+    return None
+
+
+def _missing_parameters(function: Any, wanted: list[str]) -> list[str]:
+    parameters = inspect.signature(function).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return []
+    return [name for name in wanted if name not in parameters]

@@ -1,0 +1,1 @@
+"""What people read: notes, tables, progress and plots."""

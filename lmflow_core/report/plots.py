@@ -1,0 +1,69 @@
+"""Pictures that lie beside results. They need matplotlib and are left out, with a note, where it is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lmflow_core.contracts.benchmark import Grid
+from lmflow_core.contracts.objective import TrainingReport
+from lmflow_core.report import console
+
+
+def draw_losses(report: TrainingReport, path: Path) -> None:
+    """Draw the loss curve of a run into a PNG file."""
+    figure = _figure(path)
+    if figure is None:
+        return
+    axes = figure.add_subplot()
+    axes.plot([p.step for p in report.losses], [p.loss for p in report.losses], label="training")
+    if report.held_out_losses:
+        points = report.held_out_losses
+        axes.plot([p.step for p in points], [p.loss for p in points], marker="o", label="held out")
+    axes.set(xlabel="step", ylabel="loss (nats per token)")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path)
+
+
+def draw_grid(grid: Grid, path: Path) -> None:
+    """Draw a grid of values between 0 and 1 into a PNG file, green where they are high."""
+    figure = _figure(path)
+    if figure is None:
+        return
+    axes = figure.add_subplot()
+    image = axes.imshow(grid.values, cmap="RdYlGn", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(len(grid.columns)), grid.columns)
+    axes.set_yticks(range(len(grid.rows)), grid.rows)
+    for row, values in enumerate(grid.values):
+        for column, value in enumerate(values):
+            axes.text(column, row, f"{value:.0%}", ha="center", va="center")
+    axes.set(title=grid.title, xlabel=grid.column_label, ylabel=grid.row_label)
+    figure.colorbar(image)
+    figure.savefig(path)
+
+
+def draw_lengths(histogram: Sequence[tuple[int, int]], limit: int | None, path: Path) -> None:
+    """Draw how many examples have how many tokens into a PNG file, with the limit where one is in sight."""
+    figure = _figure(path)
+    if figure is None:
+        return
+    axes = figure.add_subplot()
+    width = histogram[0][0]
+    axes.bar([bound - width / 2 for bound, _ in histogram], [count for _, count in histogram], width=width * 0.95)
+    if limit is not None and limit <= histogram[-1][0]:
+        axes.axvline(limit, color="red", label=f"longest allowed: {limit}")
+        axes.legend()
+    axes.set(xlabel="tokens of an example", ylabel="examples")
+    figure.savefig(path)
+
+
+def _figure(path: Path) -> Any:
+    """Return an empty figure, or None, with a note, where matplotlib is missing."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        console.note(f"no {path.name}: pip install matplotlib to have it drawn")
+        return None
+    return Figure(figsize=(7, 4), layout="constrained")
