@@ -13,7 +13,7 @@ help:            ## list the targets
 
 setup: $(VENV)/.ready   ## make the virtual environment
 
-$(VENV)/.ready: pyproject.toml dev/build.txt dev/tools.txt dev/requirements.txt $(wildcard plugins/*/pyproject.toml)
+$(VENV)/.ready: pyproject.toml dev/build.txt dev/tools.txt dev/requirements.txt $(wildcard plugins/*/pyproject.toml contrib/*/pyproject.toml)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q "$(TORCH)"
 	$(BIN)/python -m pip install -q -r dev/build.txt -r dev/tools.txt

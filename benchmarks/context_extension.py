@@ -15,11 +15,12 @@ import math
 import re
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lmflow_core.api import IGNORE, Encoded, ModelSettings
-from lmflow_core.contracts.position_scaling import PositionScalingSpec
+from lmflow_core.api import IGNORE, EncodedSequence, ModelSettings
+from lmflow_core.contracts.position_scaling import PositionScalingSpec, ScaledPositions
 from lmflow_core.models.opening import open_model
 from lmflow_core.plugins.registry import Catalogue
 
@@ -67,9 +68,10 @@ def _score(documents: list[list[int]], scheme: str | None, forget: int) -> dict[
     if scheme is not None:
         spec = catalogue.of(PositionScalingSpec).spec(scheme)
         function = catalogue.of(PositionScalingSpec).load(scheme)
-        model.scale_positions(scheme, function, FACTOR, spec.options() if spec.options else None)
+        positions = ScaledPositions(scheme, function, FACTOR, spec.options() if spec.options else None)
+        model.accept(replace(model.plan, positions=positions))
     model.load()
-    rows = [Encoded(ids[forget:], [*([IGNORE] * (TRAINED - forget)), *ids[TRAINED:]]) for ids in documents]
+    rows = [EncodedSequence(ids[forget:], [*([IGNORE] * (TRAINED - forget)), *ids[TRAINED:]]) for ids in documents]
     started = time.perf_counter()
     scores = list(model.score(rows))
     nll = math.fsum(score.nll for score in scores) / sum(score.tokens for score in scores)

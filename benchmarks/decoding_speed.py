@@ -24,11 +24,13 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
+from lmflow_core.contracts.decoder import DecodingRequest
 from lmflow_core.contracts.examples import Message
-from lmflow_core.contracts.settings import DecodingSettings, ModelSettings
-from lmflow_core.generation.answers import all_stops, prompt_ids
+from lmflow_core.contracts.settings import ModelSettings
+from lmflow_core.generation.answers import own_stops, prompt_ids, stop_tokens
 from lmflow_core.generation.prompts import read_prompts
 from lmflow_core.models.opening import open_model
+from lmflow_core.models.services import Models
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.report.console import table
 from lmflow_core.templates.choosing import choose_template
@@ -61,7 +63,7 @@ PROMPTS = {
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Sampled:
     """An answer: its tokens, how many of them were drafted and accepted, and the passes of the model; 0 is unknown."""
 
     ids: list[int]
@@ -70,16 +72,22 @@ class Drawn:
     passes: int = 0
 
 
-Contender = Callable[[Sequence[int], int], Drawn]
+Contender = Callable[[Sequence[int], int], Sampled]
 
 
-def contenders(model: Any, stop_ids: frozenset[int], length: int, draft_model: Path | None) -> dict[str, Contender]:
+def contenders(
+    model: Any, catalogue: Catalogue, stop_ids: frozenset[int], length: int, draft_model: Path | None
+) -> dict[str, Contender]:
     """Return by name what answers a prompt greedily with up to a number of tokens."""
 
+    services = Models(catalogue)
+
     def ours(decoder: Any) -> Contender:
-        def answer(prompt: Sequence[int], tokens: int) -> Drawn:
-            steps = list(decoder.decode(model, prompt, max_new_tokens=tokens, stop_ids=stop_ids, seed=0))
-            return Drawn(
+        decoder.prepare(model, services)
+
+        def answer(prompt: Sequence[int], tokens: int) -> Sampled:
+            steps = list(decoder.decode(model, DecodingRequest(prompt, tokens, stop_ids)))
+            return Sampled(
                 [token for step in steps for token in step.ids],
                 sum(step.drafted for step in steps),
                 sum(step.accepted for step in steps),
@@ -92,11 +100,11 @@ def contenders(model: Any, stop_ids: frozenset[int], length: int, draft_model: P
     theirs = copy.deepcopy(model.base)
 
     def generate(**options: Any) -> Contender:
-        def answer(prompt: Sequence[int], tokens: int) -> Drawn:
+        def answer(prompt: Sequence[int], tokens: int) -> Sampled:
             ids = torch.tensor([list(prompt)])
             asked = {"max_new_tokens": tokens, "do_sample": False, "eos_token_id": list(stop_ids), **options}
             whole = theirs.generate(ids, attention_mask=torch.ones_like(ids), pad_token_id=0, **asked)
-            return Drawn(list(whole[0, len(prompt) :].tolist()))
+            return Sampled(list(whole[0, len(prompt) :].tolist()))
 
         return answer
 
@@ -119,37 +127,37 @@ def measure(prompts: Sequence[Sequence[int]], asked: dict[str, Contender], token
     """Return by contender the tokens/s of every answer, how drafts fared, and whether the first one's tokens came."""
     speeds: dict[str, list[float]] = {name: [] for name in asked}
     busy: dict[str, list[float]] = {name: [] for name in asked}
-    answers: dict[str, list[Drawn]] = {name: [] for name in asked}
+    answers: dict[str, list[Sampled]] = {name: [] for name in asked}
     for answer in asked.values():
         answer(prompts[0], 4)  # warms up
     for _ in range(rounds):
         for prompt in prompts:
             for name, answer in asked.items():
                 started, worked = time.perf_counter(), time.process_time()
-                drawn = answer(prompt, tokens)
-                speeds[name].append(len(drawn.ids) / (time.perf_counter() - started))
-                busy[name].append(len(drawn.ids) / (time.process_time() - worked))
-                answers[name].append(drawn)
-    first = [drawn.ids for drawn in next(iter(answers.values()))]
+                sampled = answer(prompt, tokens)
+                speeds[name].append(len(sampled.ids) / (time.perf_counter() - started))
+                busy[name].append(len(sampled.ids) / (time.process_time() - worked))
+                answers[name].append(sampled)
+    first = [sampled.ids for sampled in next(iter(answers.values()))]
     return {
         name: {
             "tokens_per_second": round(median(speeds[name]), 2),
             "tokens_per_processor_second": round(median(busy[name]), 2),
             **_drafts(answers[name]),
-            "same_tokens": [drawn.ids for drawn in answers[name]] == first,
+            "same_tokens": [sampled.ids for sampled in answers[name]] == first,
         }
         for name in asked
     }
 
 
-def _drafts(answers: Sequence[Drawn]) -> dict[str, float]:
+def _drafts(answers: Sequence[Sampled]) -> dict[str, float]:
     """Return how drafts fared over all answers, where that is known."""
-    drafted, passes = sum(drawn.drafted for drawn in answers), sum(drawn.passes for drawn in answers)
+    drafted, passes = sum(sampled.drafted for sampled in answers), sum(sampled.passes for sampled in answers)
     if not drafted:
         return {}
     return {
-        "acceptance_rate": round(sum(drawn.accepted for drawn in answers) / drafted, 4),
-        "tokens_per_pass": round(sum(len(drawn.ids) for drawn in answers) / passes, 3),
+        "acceptance_rate": round(sum(sampled.accepted for sampled in answers) / drafted, 4),
+        "tokens_per_pass": round(sum(len(sampled.ids) for sampled in answers) / passes, 3),
     }
 
 
@@ -168,16 +176,13 @@ def main() -> None:
     opened = open_model(ModelSettings(model=arguments.model, device="cpu"), catalogue)
     _, template = choose_template(None, opened, catalogue)
     model: Any = opened.load()
-    stops = all_stops(DecodingSettings(), template, model.tokenizer)
-    stop_ids = frozenset(
-        model.tokenizer.control_tokens[stop] for stop in stops if stop in model.tokenizer.control_tokens
-    )
-    asked = contenders(model, stop_ids, arguments.draft_length, arguments.draft_model)
-    talks = {kind: [[Message("user", text)] for text in texts] for kind, texts in PROMPTS.items()}
+    stop_ids = stop_tokens(own_stops(template, model.tokenizer), model.tokenizer)
+    asked = contenders(model, catalogue, stop_ids, arguments.draft_length, arguments.draft_model)
+    asked_for = {kind: [[Message("user", text)] for text in texts] for kind, texts in PROMPTS.items()}
     if arguments.prompts is not None:
-        talks = {arguments.prompts.name: read_prompts(arguments.prompts)}
+        asked_for = {arguments.prompts.name: read_prompts(arguments.prompts)}
     measured = {}
-    for kind, conversations in talks.items():
+    for kind, conversations in asked_for.items():
         prompts = [prompt_ids(model.tokenizer, template, messages) for messages in conversations]
         measured[kind] = measure(prompts, asked, arguments.tokens, arguments.rounds)
     if arguments.json:

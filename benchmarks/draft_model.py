@@ -2,7 +2,7 @@
 
 ``python benchmarks/draft_model.py --data alpaca_en_demo.json --output FOLDER`` takes the prompts of alpaca rows, leaves
 the last ones out, lets the model answer the rest greedily, and distils a draft model from prompts and answers. FOLDER
-then holds ``draft`` and ``held_out.jsonl``, the prompts that were left out.
+then holds ``draft`` and ``validation.jsonl``, the prompts that were left out.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lmflow_core.cli.main import run
 
-_HELD_OUT = 60
+_VALIDATION = 60
 _SKIPPED = 300  # the rows that other figures use
 _LONGEST = 600  # characters
 
@@ -56,8 +56,8 @@ def main() -> None:
     folder = arguments.output
     folder.mkdir(parents=True, exist_ok=True)
     prompts = _prompts(arguments.data)
-    asked, held_out = prompts[_SKIPPED:-_HELD_OUT], prompts[-_HELD_OUT:]
-    _write(folder / "held_out.jsonl", ({"prompt": text} for text in held_out))
+    asked, validation = prompts[_SKIPPED:-_VALIDATION], prompts[-_VALIDATION:]
+    _write(folder / "validation.jsonl", ({"prompt": text} for text in validation))
     _write(folder / "asked.jsonl", ({"prompt": text} for text in asked))
     generating = ("--prompts", folder / "asked.jsonl", "--output", folder / "answers.jsonl", "--batch-size", 32)
     _lmflow("generate", "--model", arguments.model, *generating, "--max-new-tokens", 128, "--overwrite")

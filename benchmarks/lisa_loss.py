@@ -33,7 +33,7 @@ def main() -> None:
     """Train with every tuner, measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="alpaca rows: a JSON list")
-    parser.add_argument("--rows", type=int, default=300, help="rows to train on; 100 after them are held out")
+    parser.add_argument("--rows", type=int, default=300, help="rows to train on; the next 100 are for validation")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--only", help="run tuners whose name holds this text")
     parser.add_argument("--json", action="store_true")
@@ -41,18 +41,20 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     rows = json.loads(arguments.data.read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
-        trained, held_out = Path(folder) / "trained.json", Path(folder) / "held_out.json"
+        trained, validation = Path(folder) / "trained.json", Path(folder) / "validation.json"
         trained.write_text(json.dumps(rows[: arguments.rows]))
-        held_out.write_text(json.dumps(rows[arguments.rows : arguments.rows + 100]))
+        validation.write_text(json.dumps(rows[arguments.rows : arguments.rows + 100]))
         results = [
-            _measured(name, flags, arguments.epochs, trained, held_out, Path(folder) / "out")
+            _measured(name, flags, arguments.epochs, trained, validation, Path(folder) / "out")
             for name, flags in TUNERS.items()
             if arguments.only is None or arguments.only in name
         ]
     print(json.dumps(results, indent=2) if arguments.json else _table(results))
 
 
-def _measured(name: str, flags: list[str], epochs: int, trained: Path, held_out: Path, output: Path) -> dict[str, Any]:
+def _measured(
+    name: str, flags: list[str], epochs: int, trained: Path, validation: Path, output: Path
+) -> dict[str, Any]:
     print(f"training {name}", file=sys.stderr, flush=True)
     record = _lmflow(
         ["finetune", "--model", MODEL, "--dataset", str(trained), "--output", str(output), "--overwrite"],
@@ -60,7 +62,7 @@ def _measured(name: str, flags: list[str], epochs: int, trained: Path, held_out:
     )
     losses = {
         kind: _lmflow(["evaluate", "--model", str(output), "--dataset", str(data)], _LENGTH)["nll_per_token"]
-        for kind, data in (("trained", trained), ("held_out", held_out))
+        for kind, data in (("trained", trained), ("validation", validation))
     }
     figures = {key: record[key] for key in ("tokens_per_second", "peak_memory_bytes")}
     return {"name": name, **losses, **figures}
@@ -72,10 +74,10 @@ def _lmflow(command: list[str], flags: list[str]) -> Any:
 
 
 def _table(results: list[dict[str, Any]]) -> str:
-    lines = [f"{'':34}{'loss':>8}{'held out':>10}{'tokens/s':>10}{'peak GB':>9}"]
+    lines = [f"{'':34}{'loss':>8}{'validation':>11}{'tokens/s':>10}{'peak GB':>9}"]
     for result in results:
         lines.append(
-            f"{result['name']:34}{result['trained']:8.4f}{result['held_out']:10.4f}"
+            f"{result['name']:34}{result['trained']:8.4f}{result['validation']:10.4f}"
             f"{result['tokens_per_second']:10.1f}{result['peak_memory_bytes'] / 1e9:9.2f}"
         )
     for result in results[1:]:

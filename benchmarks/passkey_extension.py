@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from lmflow_core.api import Encoded, ModelSettings
-from lmflow_core.contracts.position_scaling import PositionScalingSpec
+from lmflow_core.api import EncodedSequence, ModelSettings
+from lmflow_core.contracts.position_scaling import PositionScalingSpec, ScaledPositions
 from lmflow_core.models.opening import open_model
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_position_scaling.passkey import (
@@ -97,7 +98,8 @@ def _opened(folder: Path, scheme: str | None) -> Any:
     if scheme is not None:
         spec = catalogue.of(PositionScalingSpec).spec(scheme)
         options = spec.options() if spec.options else None
-        model.scale_positions(scheme, catalogue.of(PositionScalingSpec).load(scheme), FACTOR, options)
+        positions = ScaledPositions(scheme, catalogue.of(PositionScalingSpec).load(scheme), FACTOR, options)
+        model.accept(replace(model.plan, positions=positions))
     model.load()
     return model
 
@@ -155,14 +157,14 @@ def _steps(
     network.eval()
 
 
-def _lesson(prompt: PasskeyPrompt, length: int, generator: random.Random) -> Encoded:
+def _lesson(prompt: PasskeyPrompt, length: int, generator: random.Random) -> EncodedSequence:
     """Return a prompt whose answer is learned, and the key's second mention too: that is the easier half to learn."""
     built = prompt.build(f"{generator.randrange(10**DIGITS):0{DIGITS}d}", length, generator.random())
     ids, labels = list(built.input_ids), list(built.labels)
     answer = ids[-DIGITS:]
     mentions = [at for at in range(length - DIGITS) if ids[at : at + DIGITS] == answer]
     labels[mentions[-1] : mentions[-1] + DIGITS] = answer
-    return Encoded(ids, labels)
+    return EncodedSequence(ids, labels)
 
 
 def _measure(model: Any, trials: int) -> dict[int, float]:

@@ -24,7 +24,7 @@ MODEL = "smollm2-135m-instruct"
 BATCH, LENGTH, CHUNK, PASS = 8, 512, 256, 1024
 STAGES: dict[str, tuple[str, ...]] = {
     "padded, all logits": (),
-    "+ laid end to end": ("packed",),
+    "+ packed end to end": ("packed",),
     "+ loss at labels, in chunks": ("packed", "label-only"),
     "+ norms and MLPs recomputed": ("packed", "label-only", "lean"),
     "+ state first, memory kept": ("packed", "label-only", "lean", "memory"),
@@ -80,13 +80,13 @@ def _train(parts: tuple[str, ...], data: Path, count: int) -> dict[str, Any]:
         if "memory" in parts:
             allocate_state(optimizer)
         for batch in batches:
-            loss = sum(_loss_after_backward(network, **part) for part in _parts(batch, parts))
+            loss = _loss_after_backward(network, batch, parts)
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             optimizer.zero_grad()
         seconds = time.perf_counter() - started
     return {
-        "tokens_per_second": sum(len(row.input_ids) for row in rows) / seconds,
+        "tokens_per_second": sum(row.tokens for row in rows) / seconds,
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "loss": loss,
     }
@@ -115,13 +115,10 @@ def _opened(data: Path, count: int) -> tuple[Any, list[Any]]:
 def _set_up(network: Any, parts: tuple[str, ...]) -> Iterator[None]:
     from lmflow_transformers.attention import SdpaAttention, using_attention
     from lmflow_transformers.lean import lean_layers
-    from lmflow_transformers.loss import label_only_forward
 
     with ExitStack() as stack:
         if "packed" in parts:
             stack.enter_context(using_attention(network, SdpaAttention().implementation("cpu")))
-        if "label-only" in parts:
-            stack.enter_context(label_only_forward(network, CHUNK))
         if "lean" in parts:
             stack.enter_context(lean_layers(network))
         if "checkpointing" in parts:
@@ -129,15 +126,39 @@ def _set_up(network: Any, parts: tuple[str, ...]) -> Iterator[None]:
         yield
 
 
-def _parts(batch: list[Any], parts: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    """Yield what goes through the model at a time, with the number of labels of the whole batch."""
-    from lmflow_transformers.packing import lay_out
-    from lmflow_transformers.training.passes import parts_of
+def _loss_after_backward(network: Any, rows: list[Any], parts: tuple[str, ...]) -> float:
+    """Add the gradients of the mean loss over the labelled tokens of a batch, and return it."""
+    import torch
 
-    laid = lay_out(batch) if "packed" in parts else _padded(batch)
-    count = int((laid["shift_labels"] >= 0).sum())
-    for part in parts_of(laid, PASS) if "passes" in parts else [laid]:
-        yield {**part, "count": count, "label_only": "label-only" in parts}
+    from lmflow_transformers.api import collate, summed_cross_entropy
+    from lmflow_transformers.training.micro_batches import micro_batches
+
+    if "packed" not in parts:
+        return _of_padded(network, rows)
+    batches = [collate(each) for each in micro_batches(rows, PASS if "passes" in parts else None)]
+    count = sum(int(batch.labelled.sum()) for batch in batches)
+    total = 0.0
+    for batch in batches:
+        if "label-only" in parts:
+            loss = summed_cross_entropy(network, batch, CHUNK) / count
+        else:
+            logits = network(**batch.inputs[0], use_cache=False).logits[0].float()
+            loss = torch.nn.functional.cross_entropy(logits, batch.targets, reduction="sum") / count
+        loss.backward()
+        total += float(loss.detach())
+    return total
+
+
+def _of_padded(network: Any, rows: list[Any]) -> float:
+    import torch
+
+    inputs = _padded([row.sequences[0] for row in rows])
+    targets = inputs.pop("targets")
+    logits = network(**inputs, use_cache=False).logits.flatten(0, 1).float()
+    summed = torch.nn.functional.cross_entropy(logits, targets.flatten(), reduction="sum")
+    loss = summed / int((targets >= 0).sum())
+    loss.backward()
+    return float(loss.detach())
 
 
 def _padded(batch: list[Any]) -> dict[str, Any]:
@@ -151,21 +172,7 @@ def _padded(batch: list[Any]) -> dict[str, Any]:
         ids[number, :length] = torch.tensor(list(row.input_ids))
         labels[number, : length - 1] = torch.tensor(list(row.labels[1:]))
         mask[number, :length] = 1
-    return {"input_ids": ids, "attention_mask": mask, "shift_labels": labels}
-
-
-def _loss_after_backward(network: Any, count: int, label_only: bool, **inputs: Any) -> float:
-    """Add the gradients of the summed loss divided by ``count``, and return it."""
-    import torch
-
-    targets = inputs.pop("shift_labels")
-    if label_only:
-        loss = network(**inputs, shift_labels=targets, num_items_in_batch=count)["loss"]
-    else:
-        logits = network(**inputs, use_cache=False).logits.flatten(0, 1).float()
-        loss = torch.nn.functional.cross_entropy(logits, targets.flatten(), reduction="sum") / count
-    loss.backward()
-    return float(loss.detach())
+    return {"input_ids": ids, "attention_mask": mask, "targets": labels}
 
 
 def _table(results: list[dict[str, Any]]) -> str:

@@ -42,10 +42,10 @@ class Outcome:
     output: str
 
 
-def read_plugins(folder: Path) -> dict[str, Plugin]:
-    """Return the plugins in a folder by the names of their distributions."""
+def read_plugins(root: Path) -> dict[str, Plugin]:
+    """Return the plugins of a checkout, contributed ones too, by the names of their distributions."""
     plugins: dict[str, Plugin] = {}
-    for path in sorted(folder.glob("*/pyproject.toml")):
+    for path in sorted(path for folder in ("plugins", "contrib") for path in root.glob(f"{folder}/*/pyproject.toml")):
         project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
         names = (re.split(r"[^\w.-]", requirement, maxsplit=1)[0] for requirement in project["dependencies"])
         depends_on = tuple(name for name in names if name.startswith("lmflow-"))
@@ -94,7 +94,7 @@ def run_all(chosen: Sequence[Plugin], plugins: dict[str, Plugin]) -> Iterator[Ou
 
 def main(names: Sequence[str]) -> int:
     """Run what is named, print a table, and return the exit status."""
-    plugins = read_plugins(_ROOT / "plugins")
+    plugins = read_plugins(_ROOT)
     wanted = [f"lmflow-{short_name(name)}" for name in names] or list(plugins)
     if unknown := [name for name in wanted if name not in plugins]:
         console.note(f"no such plugin: {', '.join(unknown)}")

@@ -3,10 +3,10 @@
 # saw, and one answer, before and after.
 set -eu
 output="${OUTPUT:-runs/quickstart}"
-held_out=examples/lmflow_guide/held_out.jsonl
+validation=examples/lmflow_guide/validation.jsonl
 question="What is LMFlow?"
 
-measure() { lmflow evaluate --model "$1" --dataset "$held_out" --output-file "$2" >/dev/null; }
+measure() { lmflow evaluate --model "$1" --dataset "$validation" --output-file "$2" >/dev/null; }
 answer() { lmflow generate --model "$1" --prompt "$question" --max-new-tokens 80; }
 
 echo "== before =="
@@ -21,7 +21,7 @@ echo "== after =="
 measure "$output" runs/after.json
 answer "$output"
 
-echo "== held-out questions: negative log-likelihood per token =="
+echo "== validation questions: negative log-likelihood per token =="
 printf 'before  '; grep nll_per_token runs/before.json
 printf 'after   '; grep nll_per_token runs/after.json
 echo "The loss, drawn: $output/loss.png"

@@ -6,19 +6,21 @@ each addition.
 
 from lmflow_core.contracts.attention import Attention, AttentionSpec
 from lmflow_core.contracts.benchmark import Benchmark, BenchmarkReport, BenchmarkSpec, Grid
-from lmflow_core.contracts.command import CommandSpec, TalkingCommand
+from lmflow_core.contracts.command import ChatCommand, CommandSpec
 from lmflow_core.contracts.dataset import DatasetFormat, DatasetSpec
-from lmflow_core.contracts.decoder import BatchDecoder, Decoder, DecoderSpec, DecodeStep, TokenLogprob
+from lmflow_core.contracts.decoder import BatchDecoder, Decoder, DecoderSpec, DecodeStep, DecodingRequest, TokenLogprob
 from lmflow_core.contracts.engine import Engine, EngineSpec, World
 from lmflow_core.contracts.examples import (
     ROLES,
     Candidates,
     Conversation,
     Example,
+    ImagePart,
     ImageText,
     Judged,
     Message,
     Preference,
+    Prompt,
     Prompted,
     Segment,
     Text,
@@ -29,21 +31,49 @@ from lmflow_core.contracts.examples import (
     is_trained,
 )
 from lmflow_core.contracts.exporter import Exporter, ExporterSpec, ExportReport
-from lmflow_core.contracts.generation import AnswerStream, DrawnToken, ModelOpener, TalkingModel
+from lmflow_core.contracts.generation import AnswerStream, ChatModel, GeneratedAnswer, ModelOpener, SampledToken
 from lmflow_core.contracts.hooks import hookimpl
-from lmflow_core.contracts.model import LanguageModel, ModelLoader, ModelSpec, Rescalable, Score
-from lmflow_core.contracts.objective import EarlyCheck, LossPoint, Objective, ObjectiveSpec, TrainingJob, TrainingReport
-from lmflow_core.contracts.position_scaling import PositionScaling, PositionScalingSpec, Rope
+from lmflow_core.contracts.model import LanguageModel, LoadPlan, ModelLoader, ModelServices, ModelSpec, Score
+from lmflow_core.contracts.objective import (
+    Curves,
+    JobServices,
+    MetricPoint,
+    Objective,
+    ObjectiveSpec,
+    TrainingJob,
+    TrainingReport,
+    TrainingSetup,
+)
+from lmflow_core.contracts.optimizer import Optimizer, OptimizerSpec, ParameterGroup
+from lmflow_core.contracts.position_scaling import PositionScaling, PositionScalingSpec, Rope, ScaledPositions
 from lmflow_core.contracts.settings import DecodingSettings, ModelSettings, TrainingSettings
 from lmflow_core.contracts.source import RowSource, SourceSpec
 from lmflow_core.contracts.template import Template, TemplateSpec
-from lmflow_core.contracts.tokens import IGNORE, Encoded, EncodedDataset, Tokenizer
-from lmflow_core.contracts.tuner import Tuner, TunerSpec
-from lmflow_core.errors import DataError, LmflowError, ModelError, OptionError, OutputError, RequestError
-from lmflow_core.files.cache import cache_root, made_aside
-from lmflow_core.generation.dialogue import Dialogue, messages_row
+from lmflow_core.contracts.tokens import (
+    IGNORE,
+    EncodedDataset,
+    EncodedExample,
+    EncodedSequence,
+    Media,
+    MediaTokenizer,
+    Tokenizer,
+)
+from lmflow_core.contracts.tuner import Destination, TrainingCallback, TrainingState, Tuner, TunerSpec
+from lmflow_core.errors import (
+    DataError,
+    LmflowError,
+    ModelError,
+    OptionError,
+    OutputError,
+    PromptTooLongError,
+    RequestError,
+)
+from lmflow_core.files.cache import atomic_cache_folder, cache_root
+from lmflow_core.generation.history import messages_row
+from lmflow_core.generation.session import ChatSession
 from lmflow_core.options import OptionField, option
-from lmflow_core.templates import ChatTemplate, Thoughts, Tools
+from lmflow_core.templates import ChatTemplate, Reasoning, Tools
+from lmflow_core.templates.control_tokens import ControlTokenBreaker
 
 API_LEVEL = 1
 
@@ -59,78 +89,97 @@ __all__ = [
     "BenchmarkReport",
     "BenchmarkSpec",
     "Candidates",
+    "ChatCommand",
+    "ChatModel",
+    "ChatSession",
     "ChatTemplate",
     "CommandSpec",
+    "ControlTokenBreaker",
     "Conversation",
+    "Curves",
     "DataError",
     "DatasetFormat",
     "DatasetSpec",
     "DecodeStep",
     "Decoder",
     "DecoderSpec",
+    "DecodingRequest",
     "DecodingSettings",
-    "Dialogue",
-    "DrawnToken",
-    "EarlyCheck",
-    "Encoded",
+    "Destination",
     "EncodedDataset",
+    "EncodedExample",
+    "EncodedSequence",
     "Engine",
     "EngineSpec",
     "Example",
     "ExportReport",
     "Exporter",
     "ExporterSpec",
+    "GeneratedAnswer",
     "Grid",
+    "ImagePart",
     "ImageText",
+    "JobServices",
     "Judged",
     "LanguageModel",
     "LmflowError",
-    "LossPoint",
+    "LoadPlan",
+    "Media",
+    "MediaTokenizer",
     "Message",
+    "MetricPoint",
     "ModelError",
     "ModelLoader",
     "ModelOpener",
+    "ModelServices",
     "ModelSettings",
     "ModelSpec",
     "Objective",
     "ObjectiveSpec",
+    "Optimizer",
+    "OptimizerSpec",
     "OptionError",
     "OptionField",
     "OutputError",
+    "ParameterGroup",
     "PositionScaling",
     "PositionScalingSpec",
     "Preference",
+    "Prompt",
+    "PromptTooLongError",
     "Prompted",
+    "Reasoning",
     "RequestError",
-    "Rescalable",
     "Rope",
     "RowSource",
+    "SampledToken",
+    "ScaledPositions",
     "Score",
     "Segment",
     "SourceSpec",
-    "TalkingCommand",
-    "TalkingModel",
     "Template",
     "TemplateSpec",
     "Text",
-    "Thoughts",
     "TokenLogprob",
     "Tokenizer",
     "ToolCall",
     "Tools",
+    "TrainingCallback",
     "TrainingJob",
     "TrainingReport",
     "TrainingSettings",
+    "TrainingSetup",
+    "TrainingState",
     "Tuner",
     "TunerSpec",
     "Value",
     "World",
     "as_turns",
+    "atomic_cache_folder",
     "cache_root",
     "call_id",
     "hookimpl",
     "is_trained",
-    "made_aside",
     "messages_row",
     "option",
 ]

@@ -46,6 +46,23 @@ class ModelError(RequestError):
     """A model reference that names nothing, or a model that cannot do what is asked of it."""
 
 
+class PromptTooLongError(RequestError):
+    """A prompt that leaves no room in the context for a single token of an answer.
+
+    Attributes:
+        prompt_tokens: the length of the prompt.
+        context: how many tokens prompt and answer may have together.
+    """
+
+    def __init__(self, prompt_tokens: int, context: int) -> None:
+        self.prompt_tokens = prompt_tokens
+        self.context = context
+        super().__init__(
+            f"the prompt has {prompt_tokens} tokens and the context of the model holds {context}, so that no token of "
+            "an answer fits behind it: shorten the prompt"
+        )
+
+
 class OutputError(RequestError):
     """A place to write to that is taken or cannot be written."""
 

@@ -13,11 +13,15 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from lmflow_core.contracts.decoder import DecodeStep
-from lmflow_core.contracts.examples import Message
-from lmflow_core.contracts.model import LanguageModel
+from lmflow_core.contracts.decoder import DecoderSpec, DecodeStep, DecodingRequest, TokenLogprob
+from lmflow_core.contracts.examples import ImagePart, Message
+from lmflow_core.contracts.generation import GeneratedAnswer
+from lmflow_core.contracts.model import LanguageModel, ModelServices
 from lmflow_core.contracts.settings import DecodingSettings
-from lmflow_core.generation.answers import Answer, all_stops, prompt_ids
+from lmflow_core.errors import PromptTooLongError
+from lmflow_core.generation.answers import Answer, all_stops, own_stops, prompt_ids, stop_tokens
+from lmflow_core.generation.context import answer_limit, context_limit, session_room
+from lmflow_core.generation.many import generate_many, generated_answers
 from lmflow_core.templates import ChatTemplate
 from lmflow_core.testing.tiny import make_tokenizer
 from lmflow_transformers.tokenizers import TransformersTokenizer
@@ -31,12 +35,13 @@ class Script:
     def __init__(self, *steps: Sequence[int]) -> None:
         self.steps = steps
         self.taken = 0
-        self.asked: dict[str, Any] = {}
+        self.asked: DecodingRequest | None = None
 
-    def decode(
-        self, model: LanguageModel, prompt: Sequence[int], *, max_new_tokens: int, stop_ids: frozenset[int], seed: int
-    ) -> Iterator[DecodeStep]:
-        self.asked = {"prompt": prompt, "max_new_tokens": max_new_tokens, "stop_ids": stop_ids, "seed": seed}
+    def prepare(self, model: LanguageModel, services: ModelServices) -> None:
+        pass
+
+    def decode(self, model: LanguageModel, request: DecodingRequest) -> Iterator[DecodeStep]:
+        self.asked = request
         for step in self.steps:
             self.taken += 1
             yield DecodeStep(tuple(step))
@@ -56,15 +61,19 @@ def _bytes(tokenizer: TransformersTokenizer, text: str) -> list[int]:
     return ids
 
 
+def _model(tokenizer: TransformersTokenizer, context: int | None = None) -> Any:
+    return SimpleNamespace(tokenizer=tokenizer, context_length=context)
+
+
 def _answer(tokenizer: TransformersTokenizer, script: Script, *stops: str, **asked: Any) -> Answer:
-    model: Any = SimpleNamespace(tokenizer=tokenizer)
-    return Answer(script, model, [5, 6], DecodingSettings(**asked), stops)
+    request = DecodingRequest([5, 6], **{"max_new_tokens": 256, "stop_ids": stop_tokens(stops, tokenizer), **asked})
+    return Answer(script, _model(tokenizer), request, stops)
 
 
 def _written(
     tokenizer: TransformersTokenizer, steps: Sequence[Sequence[int]], *stops: str
 ) -> tuple[list[str], str, int]:
-    """Return the pieces of an answer, why it ended, and how many tokens were drawn."""
+    """Return the pieces of an answer, why it ended, and how many tokens were sampled."""
     answer = _answer(tokenizer, Script(*steps), *stops)
     pieces = list(answer)
     assert answer.text == "".join(pieces)
@@ -162,7 +171,7 @@ def test_what_the_decoder_is_asked(tokenizer: TransformersTokenizer) -> None:
     answer = _answer(tokenizer, script, "<|im_end|>", "<|endoftext|>", "User:", max_new_tokens=7, seed=3)
     assert answer.prompt_tokens == 2
     assert (answer.finish().tokens_per_second, answer.text) == (0.0, "")
-    assert script.asked == {"prompt": [5, 6], "max_new_tokens": 7, "stop_ids": frozenset({0, 2}), "seed": 3}
+    assert script.asked == DecodingRequest([5, 6], 7, frozenset({0, 2}), 3)
 
 
 _stops = st.lists(st.text("ab\n€", min_size=1, max_size=3), max_size=3)
@@ -209,6 +218,8 @@ def test_all_stops_without_repetition(tokenizer: TransformersTokenizer) -> None:
     asked = DecodingSettings(stop=("User:", "", "<|endoftext|>"))
     assert all_stops(asked, CHATML, tokenizer) == ["<|im_end|>", "<|endoftext|>", "User:"]
     assert all_stops(asked, None, tokenizer) == ["<|im_end|>", "User:", "<|endoftext|>"]
+    assert own_stops(CHATML, tokenizer) == ["<|im_end|>", "<|endoftext|>"]
+    assert own_stops(None, tokenizer) == ["<|im_end|>"]
 
 
 def test_what_was_drafted_is_summed(tokenizer: TransformersTokenizer) -> None:
@@ -223,3 +234,137 @@ def test_what_was_drafted_is_summed(tokenizer: TransformersTokenizer) -> None:
     assert (answer.acceptance_rate, answer.tokens_per_pass) == (0.5, 1.5)
     plain = _answer(tokenizer, Script([70], [71])).finish()
     assert (plain.drafted, plain.acceptance_rate, plain.passes, plain.tokens_per_pass) == (0, 0.0, 2, 1.0)
+
+
+def test_an_image_is_refused(tokenizer: TransformersTokenizer) -> None:
+    for template in (CHATML, None):
+        with pytest.raises(ValueError, match="a message holds an image"):
+            prompt_ids(tokenizer, template, [Message("user", ("look at this: ", ImagePart("cat.png")))])
+    parts = prompt_ids(tokenizer, CHATML, [Message("user", ("one ", "two"))])
+    assert parts == prompt_ids(tokenizer, CHATML, [Message("user", "one two")])
+
+
+def test_what_is_taken_step_by_step_is_what_is_iterated_over(tokenizer: TransformersTokenizer) -> None:
+    a, b, c = _bytes(tokenizer, "abc")
+    logprobs = tuple(TokenLogprob(-number) for number in (1.0, 2.0, 3.0))
+    steps = [DecodeStep((a, b), drafted=3, accepted=1, logprobs=logprobs[:2]), DecodeStep((c,), logprobs=logprobs[2:])]
+
+    class Given(Script):
+        def decode(self, model: LanguageModel, request: DecodingRequest) -> Iterator[DecodeStep]:
+            yield from steps
+
+    alone = _answer(tokenizer, Given(), "xyz").finish()
+    fed = _answer(tokenizer, Script(), "xyz")
+    fed.begin()
+    pieces = [*map(fed.take, steps), fed.close()]
+    assert (pieces, fed.text) == (["ab", "c", ""], alone.text)
+    assert fed.sampled == alone.sampled
+    assert [token.logprob for token in fed.sampled] == [*logprobs]
+    for name in ("tokens", "ids", "drafted", "accepted", "passes", "finish_reason"):
+        assert getattr(fed, name) == getattr(alone, name), name
+    assert fed.result() == GeneratedAnswer((a, b, c), "abc", "length")
+
+
+def test_nothing_is_taken_behind_the_end(tokenizer: TransformersTokenizer) -> None:
+    a, b = _bytes(tokenizer, "ab")
+    answer = _answer(tokenizer, Script(), "<|im_end|>")
+    answer.begin()
+    assert [answer.take(DecodeStep((token,), drafted=1)) for token in (a, END, b)] == ["a", "", ""]
+    assert (answer.close(), answer.text, answer.tokens, answer.passes, answer.drafted) == ("", "a", 2, 2, 2)
+    cancelled = _answer(tokenizer, Script([a], [b]))
+    cancelled.cancel()
+    assert (cancelled.finish().text, cancelled.finish_reason, cancelled.tokens) == ("", "cancelled", 0)
+
+
+class Many(Script):
+    """Gives a token of every unfinished answer in turn, as a batch does; one script for each request."""
+
+    def __init__(self, scripts: Sequence[Sequence[int]]) -> None:
+        super().__init__()
+        self.scripts = scripts
+        self.requests: Sequence[DecodingRequest] = ()
+
+    def decode(self, model: LanguageModel, request: DecodingRequest) -> Iterator[DecodeStep]:
+        yield from self._until_end(request)
+
+    def decode_many(
+        self, model: LanguageModel, requests: Sequence[DecodingRequest]
+    ) -> Iterator[tuple[int, DecodeStep]]:
+        self.requests = requests
+        for steps in itertools.zip_longest(*map(self._until_end, requests)):
+            yield from ((place, step) for place, step in enumerate(steps) if step is not None)
+
+    def _until_end(self, request: DecodingRequest) -> Iterator[DecodeStep]:
+        for token in self.scripts[request.seed][: request.max_new_tokens]:
+            self.taken += 1
+            yield DecodeStep((token,))
+            if token in request.stop_ids:
+                return
+
+
+def _spec(**changes: bool) -> DecoderSpec:
+    return DecoderSpec(name="many", target="a:b", summary="x", **changes)
+
+
+def test_answers_of_a_batch_are_those_alone(tokenizer: TransformersTokenizer) -> None:
+    texts = ["short", "a longer one", "a😀 stop: here and on", ""]
+    scripts = [[*_bytes(tokenizer, text), END, *_bytes(tokenizer, "behind")] for text in texts]
+    asked = [
+        DecodingRequest([5, 6], 30, frozenset({END}), 0),
+        DecodingRequest([5], 4, frozenset({END}), 1),
+        DecodingRequest([5, 6, 7], 30, frozenset(), 2),
+        DecodingRequest([5, 6], 30, frozenset({END}), 3),
+    ]
+    stops = ["stop:"]
+    expected = [Answer(Many(scripts), _model(tokenizer), one, stops).finish().result() for one in asked]
+    assert [(one.text, one.finish_reason) for one in expected] == [
+        ("short", "stop"),
+        ("a lo", "length"),
+        ("a😀 ", "stop"),
+        ("", "stop"),
+    ]
+    for batches in (True, False):
+        decoder = Many(scripts)
+        answers = [Answer(decoder, _model(tokenizer), one, stops) for one in asked]
+        written = list(generate_many(decoder, _spec(batches=batches), _model(tokenizer), answers))
+        assert written == answers
+        assert [answer.result() for answer in written] == expected
+        assert list(decoder.requests) == (asked if batches else [])
+        told = generated_answers(decoder, _spec(batches=batches), _model(tokenizer), asked, stops=stops)
+        assert told == expected
+
+
+def test_a_batch_ends_when_every_answer_has_met_a_stop_text(tokenizer: TransformersTokenizer) -> None:
+    decoder = Many([_bytes(tokenizer, "one. two"), _bytes(tokenizer, "1. 2")])
+    asked = [DecodingRequest([5], 30, seed=seed) for seed in (0, 1)]
+    told = generated_answers(decoder, _spec(batches=True), _model(tokenizer), asked, stops=["."])
+    assert [(one.text, one.finish_reason, len(one.ids)) for one in told] == [("one", "stop", 4), ("1", "stop", 2)]
+    assert decoder.taken < 10
+
+
+def test_stops_that_are_control_tokens_end_the_decoder_too(tokenizer: TransformersTokenizer) -> None:
+    decoder = Many([[*_bytes(tokenizer, "a"), END, *_bytes(tokenizer, "b")]])
+    (told,) = generated_answers(
+        decoder, _spec(), _model(tokenizer), [DecodingRequest([5], 9)], stops=own_stops(CHATML, tokenizer)
+    )
+    assert (told.text, told.finish_reason, decoder.taken) == ("a", "stop", 2)
+
+
+def test_one_rule_tells_whether_a_prompt_fits(tokenizer: TransformersTokenizer) -> None:
+    assert [answer_limit(10, prompt, 4) for prompt in (0, 6, 7, 9)] == [4, 4, 3, 1]
+    assert answer_limit(None, 1000, 4) == 4
+    for prompt in (10, 11):
+        with pytest.raises(PromptTooLongError, match=f"has {prompt} tokens and the context of the model holds 10"):
+            answer_limit(10, prompt, 4)
+    assert [session_room(10, most) for most in (3, 5, 8)] == [3, 5, 5]
+    assert session_room(None, 8) == 8
+    model = _model(tokenizer, context=4)
+    assert context_limit(model, _spec()) == 4
+    assert context_limit(model, _spec(unbounded=True)) is None
+    decoder = Many([_bytes(tokenizer, "abcdef")])
+    (cut,) = generated_answers(decoder, _spec(), model, [DecodingRequest([5, 6], 5)])
+    assert (cut.text, cut.finish_reason) == ("ab", "length")
+    (whole,) = generated_answers(decoder, _spec(unbounded=True), model, [DecodingRequest([5, 6], 5)])
+    assert (whole.text, whole.finish_reason) == ("abcde", "length")
+    with pytest.raises(PromptTooLongError):
+        generated_answers(decoder, _spec(), model, [DecodingRequest([5, 6, 7, 8], 5)])

@@ -4,7 +4,25 @@ from __future__ import annotations
 
 import pytest
 
-from lmflow_core.contracts.examples import Message, ToolCall, check_trainable, check_turns, is_trained, with_training
+from lmflow_core.contracts.examples import (
+    Conversation,
+    Example,
+    ImagePart,
+    Judged,
+    Message,
+    Preference,
+    Prompt,
+    Prompted,
+    Text,
+    ToolCall,
+    as_turns,
+    check_prompt,
+    check_trainable,
+    check_turns,
+    has_conversation,
+    is_trained,
+    with_training,
+)
 
 SYSTEM, USER, ASSISTANT = Message("system", "s"), Message("user", "u"), Message("assistant", "a")
 CALL = Message("assistant", "", tool_calls=(ToolCall("add", {"a": 2}),))
@@ -89,3 +107,48 @@ def test_what_is_trained_on_ends_with_the_assistant() -> None:
     for last in ("tool", "user"):
         with pytest.raises(ValueError, match=f"^the conversation ends with a {last} message"):
             check_trainable((USER, CALL, RESULT) if last == "tool" else (USER,))
+
+
+def test_a_prompt_ends_where_an_answer_is_due() -> None:
+    check_prompt((SYSTEM, USER, ASSISTANT, USER))
+    check_prompt((USER, CALL, RESULT))
+    for last in (ASSISTANT, CALL):
+        with pytest.raises(
+            ValueError, match=r"^the prompt ends with a message of the assistant; the last message must"
+        ):
+            check_prompt((USER, last))
+    with pytest.raises(ValueError, match=r"^turn 2 comes from 'user' where 'assistant' is due"):
+        check_prompt((USER, USER))
+    with pytest.raises(ValueError, match=r"^the conversation is empty"):
+        check_prompt((SYSTEM,))
+
+
+CHAT = Conversation((USER, ASSISTANT))
+
+
+@pytest.mark.parametrize(
+    ("example", "needed"),
+    [
+        (Text("x"), False),
+        (CHAT, True),
+        (Prompt((USER,)), True),
+        (Preference(CHAT, CHAT), True),
+        (Judged(CHAT, True), True),
+        (Preference(Prompted("p", "a"), Prompted("p", "b")), False),
+    ],
+)
+def test_who_needs_a_template(example: Example, needed: bool) -> None:
+    assert has_conversation(example) is needed
+
+
+def test_parts_of_a_content_as_chat_templates_take_them() -> None:
+    shown = Message("user", ("Is ", ImagePart("a.png"), " it?"))
+    assert (shown.text, shown.parts) == ("Is  it?", shown.content)
+    assert (USER.text, USER.parts) == ("u", ("u",))
+    [turn, plain] = as_turns([shown, Message("assistant", ("y", "es"))])
+    assert turn["content"] == [
+        {"type": "text", "text": "Is "},
+        {"type": "image", "image": "a.png"},
+        {"type": "text", "text": " it?"},
+    ]
+    assert plain["content"] == "yes"

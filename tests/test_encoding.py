@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmflow_core.contracts.examples import Conversation, Example, Message, Prompted, Segment, Text
-from lmflow_core.contracts.tokens import IGNORE, Encoded
+from lmflow_core.contracts.tokens import IGNORE, EncodedSequence
 from lmflow_core.data.encoding import Encoder
 from lmflow_core.generation.answers import prompt_ids
 from lmflow_core.templates import ChatTemplate
@@ -71,14 +71,22 @@ TURNS = ChatTemplate(
 )
 
 
-def _encoded(input_ids: list[int], labels: list[int]) -> Encoded:
-    return Encoded(array("i", input_ids), array("i", labels))
+def _encoded(input_ids: list[int], labels: list[int]) -> EncodedSequence:
+    return EncodedSequence(array("i", input_ids), array("i", labels))
+
+
+def _sequence(encoder: Encoder, example: Example) -> EncodedSequence:
+    """Return the one sequence of an example, which has no numbers."""
+    [encoded] = encoder.encode([example])
+    assert not encoded.numbers
+    [sequence] = encoded.sequences
+    return sequence
 
 
 def test_ids_and_labels_of_a_conversation() -> None:
     tokenizer = Letters()
     conversation = Conversation((Message("user", "hi"), Message("assistant", "yo")))
-    [encoded] = Encoder(tokenizer, TURNS).encode([conversation])
+    encoded = _sequence(Encoder(tokenizer, TURNS), conversation)
     assert list(encoded.input_ids) == [-2, *_codes("Uhi"), -1, *_codes("Ayo"), -1, *_codes("\n")]
     assert list(encoded.labels) == [IGNORE] * 6 + [*_codes("yo"), -1, IGNORE]
     assert tokenizer.asked == [("Uhi", False), ("A", False), ("yo", True), ("\n", False)]
@@ -99,11 +107,12 @@ def test_plain_text_begins_behind_the_opening_token_as_it_would_alone() -> None:
 
 
 def test_ids_and_labels_of_text_and_of_a_prompt_with_its_completion() -> None:
-    text, prompted = Encoder(Letters(), None).encode([Text("ab"), Prompted("ab", "cd")])
+    encoder = Encoder(Letters(), None)
+    text, prompted = _sequence(encoder, Text("ab")), _sequence(encoder, Prompted("ab", "cd"))
     assert text == _encoded([97, 98, -1], [97, 98, -1])
     assert prompted == _encoded([97, 98, 99, 100, -1], [IGNORE, IGNORE, 99, 100, -1])
-    opened = Encoder(Letters(bos="<b>"), None).encode([Text("ab"), Prompted("ab", "cd")])
-    assert opened == [
+    encoder = Encoder(Letters(bos="<b>"), None)
+    assert [_sequence(encoder, Text("ab")), _sequence(encoder, Prompted("ab", "cd"))] == [
         _encoded([-2, 97, 98, -1], [IGNORE, 97, 98, -1]),
         _encoded([-2, 97, 98, 99, 100, -1], [IGNORE, IGNORE, IGNORE, 99, 100, -1]),
     ]
@@ -112,7 +121,7 @@ def test_ids_and_labels_of_text_and_of_a_prompt_with_its_completion() -> None:
 def test_a_tokenizer_without_an_end_token_ends_no_text() -> None:
     tokenizer = Letters()
     tokenizer.eos = None
-    assert Encoder(tokenizer, None).encode([Text("ab")]) == [_encoded([97, 98], [97, 98])]
+    assert _sequence(Encoder(tokenizer, None), Text("ab")) == _encoded([97, 98], [97, 98])
 
 
 def test_control_tokens_are_found_in_the_template_alone_and_the_longest_wins() -> None:
@@ -178,7 +187,7 @@ def tokenizer(inner: Any) -> TransformersTokenizer:
 
 
 def test_tokens_and_labels_of_a_real_tokenizer(tokenizer: TransformersTokenizer, inner: Any) -> None:
-    [encoded] = Encoder(tokenizer, CHATML).encode([Conversation((ASK, ANSWER))])
+    encoded = _sequence(Encoder(tokenizer, CHATML), Conversation((ASK, ANSWER)))
     assert inner.convert_ids_to_tokens(encoded.input_ids) == [
         *("<|im_start|>", "user", "Ċ", "What", "Ġis", "Ġthe", "Ġcapital", "Ġof", "ĠFrance", "?", "<|im_end|>", "Ċ"),
         *("<|im_start|>", "a", "ss", "istan", "t", "Ċ", "Pa", "ris", ".", "<|im_end|>", "Ċ"),
@@ -198,7 +207,7 @@ CONVERSATIONS: dict[str, tuple[Message, ...]] = {
 def test_ids_are_those_of_the_tokenizers_own_template(tokenizer: TransformersTokenizer, inner: Any, name: str) -> None:
     messages = CONVERSATIONS[name]
     turns = [{"role": message.role, "content": message.content} for message in messages]
-    [encoded] = Encoder(tokenizer, CHATML).encode([Conversation(messages)])
+    encoded = _sequence(Encoder(tokenizer, CHATML), Conversation(messages))
     assert list(encoded.input_ids) == inner.apply_chat_template(turns, tokenize=True, return_dict=False)
     prompt = inner.apply_chat_template(turns[:-1], tokenize=True, add_generation_prompt=True, return_dict=False)
     assert prompt_ids(tokenizer, CHATML, messages[:-1]) == prompt
@@ -213,7 +222,7 @@ def test_a_control_token_in_a_content_stays_text(tokenizer: TransformersTokenize
     nasty = f"say {control}{control}\n{control} to the dog"
     messages = [Message(role, nasty) if role == other else Message(other, "x") for other in ("system", "user")]
     answer = Message("assistant", nasty if role == "assistant" else "x")
-    [encoded] = Encoder(tokenizer, CHATML).encode([Conversation((*messages, answer))])
+    encoded = _sequence(Encoder(tokenizer, CHATML), Conversation((*messages, answer)))
     found = [number for number in encoded.input_ids if number in tokenizer.control_tokens.values()]
     assert found == [1, 2] * 3
     text = "".join(segment.text for segment in CHATML.render((*messages, answer), False))
@@ -223,7 +232,8 @@ def test_a_control_token_in_a_content_stays_text(tokenizer: TransformersTokenize
 
 @pytest.mark.parametrize("control", CONTROLS)
 def test_a_control_token_in_plain_text_stays_text(tokenizer: TransformersTokenizer, control: str) -> None:
-    text, prompted = Encoder(tokenizer, None).encode([Text(control), Prompted(control, control)])
+    encoder = Encoder(tokenizer, None)
+    text, prompted = _sequence(encoder, Text(control)), _sequence(encoder, Prompted(control, control))
     assert [number for number in text.input_ids if number < 3] == [2]
     assert [number for number in prompted.input_ids if number < 3] == [2]
     assert tokenizer.decode(prompted.input_ids) == f"{control}{control}<|im_end|>"
@@ -242,7 +252,7 @@ def test_control_ids_come_from_the_template_alone_and_prompts_are_prefixes(
 ) -> None:
     turns = [Message(("user", "assistant")[at % 2], text) for at, text in enumerate(contents[: len(contents) // 2 * 2])]
     messages = [*([] if system is None else [Message("system", system)]), *turns]
-    [encoded] = Encoder(tokenizer, CHATML).encode([Conversation(tuple(messages))])
+    encoded = _sequence(Encoder(tokenizer, CHATML), Conversation(tuple(messages)))
     ids, labels = list(encoded.input_ids), list(encoded.labels)
     assert [number for number in ids if number in tokenizer.control_tokens.values()] == [1, 2] * len(messages)
     assert tokenizer.decode(ids) == "".join(s.text for s in CHATML.render(messages, False))

@@ -15,6 +15,7 @@ from lmflow_core.contracts.attention import AttentionSpec
 from lmflow_core.contracts.decoder import DecoderSpec
 from lmflow_core.contracts.engine import EngineSpec
 from lmflow_core.contracts.objective import ObjectiveSpec
+from lmflow_core.contracts.optimizer import OptimizerSpec
 from lmflow_core.contracts.spec import Spec
 from lmflow_core.contracts.tuner import TunerSpec
 from lmflow_core.errors import OptionError, UnknownNameError
@@ -56,6 +57,7 @@ CATALOGUE = Catalogue(
                     _spec(TunerSpec, "greedy", options=GreedyOptions),
                     _spec(ObjectiveSpec, "sft", examples=("text",)),
                     _spec(AttentionSpec, "sdpa"),
+                    _spec(OptimizerSpec, "adamw"),
                     _spec(EngineSpec, "local"),
                     _spec(DecoderSpec, "sampling"),
                 ),

@@ -10,12 +10,12 @@ import pytest
 
 from lmflow_core.errors import OutputError
 from lmflow_core.files.output import (
+    atomic_file,
+    atomic_folder,
     check_output,
     check_output_file,
-    file_written_aside,
     remove_if_empty,
     write_json,
-    written_aside,
 )
 
 
@@ -27,7 +27,7 @@ def _tree(folder: Path) -> dict[str, str | None]:
 
 
 def _write_and_fail(folder: Path, error: BaseException) -> None:
-    with written_aside(folder) as aside:
+    with atomic_folder(folder) as aside:
         (aside / "weights").write_text("new")
         (aside / "run.json").write_text("{}")
         raise error
@@ -35,7 +35,7 @@ def _write_and_fail(folder: Path, error: BaseException) -> None:
 
 def test_a_result_is_put_in_place_when_it_is_whole(tmp_path: Path) -> None:
     out = tmp_path / "deep" / "out"
-    with written_aside(out) as aside:
+    with atomic_folder(out) as aside:
         assert list(aside.iterdir()) == []
         (aside / "weights").write_text("new")
         (aside / "part").mkdir()
@@ -70,11 +70,11 @@ def test_an_error_takes_back_the_folders_that_were_made(tmp_path: Path) -> None:
 
 def test_an_error_of_the_disk_is_told_by_its_cause(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with pytest.raises(OutputError) as caught, written_aside(out) as aside:
+    with pytest.raises(OutputError) as caught, atomic_folder(out) as aside:
         raise OSError(28, os.strerror(28), str(aside / "weights"))
     assert str(caught.value) == f"{out} cannot be written: No space left on device"
     assert _tree(tmp_path) == {}
-    with pytest.raises(OutputError) as caught, written_aside(out):
+    with pytest.raises(OutputError) as caught, atomic_folder(out):
         raise OSError("full")
     assert str(caught.value) == f"{out} cannot be written: full"
 
@@ -82,7 +82,7 @@ def test_an_error_of_the_disk_is_told_by_its_cause(tmp_path: Path) -> None:
 def test_what_an_earlier_try_left_aside_does_not_come_in(tmp_path: Path) -> None:
     (tmp_path / ".partial").mkdir()
     (tmp_path / ".partial" / "half").write_text("half")
-    with written_aside(tmp_path) as aside:
+    with atomic_folder(tmp_path) as aside:
         (aside / "weights").write_text("new")
     assert _tree(tmp_path) == {"weights": "new"}
 
@@ -93,7 +93,7 @@ def test_entries_of_the_same_name_are_replaced_and_others_stay(tmp_path: Path) -
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "part").mkdir()
     (tmp_path / "part" / "gone").write_text("old")
-    with written_aside(tmp_path) as aside:
+    with atomic_folder(tmp_path) as aside:
         (aside / "weights").write_text("new")
         (aside / "part").mkdir()
         (aside / "part" / "inner").write_text("new")
@@ -115,7 +115,7 @@ def test_files_of_the_earlier_result_go_with_it(tmp_path: Path) -> None:
     }
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    with written_aside(tmp_path) as aside:
+    with atomic_folder(tmp_path) as aside:
         (aside / "weights").write_text("new")
         (aside / "shared").write_text("new")
     assert _tree(tmp_path) == {"weights": "new", "shared": "new", "notes": "mine"}
@@ -130,7 +130,7 @@ def test_a_strange_record_of_the_earlier_result_removes_nothing_else(tmp_path: P
     (out / "folder").mkdir(parents=True)
     (out / "notes").write_text("mine")
     (out / "run.json").write_text(record)
-    with written_aside(out) as aside:
+    with atomic_folder(out) as aside:
         (aside / "weights").write_text("new")
     assert _tree(tmp_path) == {
         "outside": "mine",
@@ -151,7 +151,7 @@ def test_the_record_is_put_in_place_last(tmp_path: Path, monkeypatch: pytest.Mon
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", watched)
-    with written_aside(tmp_path) as aside:
+    with atomic_folder(tmp_path) as aside:
         for name in ("weights", "run.json", "a", "z"):
             (aside / name).write_text("")
     assert sorted(moved) == ["a", "run.json", "weights", "z"]
@@ -244,7 +244,7 @@ def test_a_json_file_is_replaced_whole(tmp_path: Path) -> None:
 def test_a_file_is_put_in_place_under_its_own_name(tmp_path: Path) -> None:
     file = tmp_path / "deep" / "model.gguf"
     check_output_file(file)
-    with file_written_aside(file) as aside:
+    with atomic_file(file) as aside:
         (aside / "whatever.gguf").write_text("new")
         assert not file.exists()
     assert _tree(tmp_path) == {"deep": None, "deep/model.gguf": "new"}
@@ -256,7 +256,7 @@ def test_a_file_is_put_in_place_under_its_own_name(tmp_path: Path) -> None:
 
 
 def _write_file(file: Path, names: tuple[str, ...], error: BaseException | None) -> None:
-    with file_written_aside(file) as aside:
+    with atomic_file(file) as aside:
         for name in names:
             (aside / name).write_text("half")
         if error is not None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmflow_core.contracts.examples import Conversation, Message, Segment, ToolCall
+from lmflow_core.contracts.examples import Conversation, ImagePart, Message, Segment, ToolCall
 from lmflow_core.contracts.template import TemplateSpec
 from lmflow_core.data.encoding import Encoder
 from lmflow_core.plugins.registry import Catalogue
@@ -103,14 +103,25 @@ def test_the_mask_is_that_of_the_template_as_data(name: str) -> None:
     assert "choose a template that LMFlow knows with --template NAME" in str(caught.value)
 
 
-def test_calls_and_thoughts() -> None:
+def test_parts_of_text_are_one_text_and_images_are_refused() -> None:
+    template = JinjaTemplate(TINY, CHATML)
+    parts = (Message("user", ("2 ", "+ 3?")), ANSWER)
+    assert template.render(parts, False) == template.render((ASK, ANSWER), False)
+    shown = (Message("user", ("2 + 3?", ImagePart("a.png"))), ANSWER)
+    with pytest.raises(
+        ValueError, match=r"^images are not supported with a model's own or a Jinja chat template: choose"
+    ):
+        template.render(shown, False)
+
+
+def test_calls_and_reasoning() -> None:
     known = KNOWN["qwen3"]
     template = JinjaTemplate(STOPS, known.to_jinja())
     tool = {"type": "function", "function": {"name": "add", "parameters": {}}}
     call = Message("assistant", "", reasoning="Call it.", tool_calls=(ToolCall("add", {"a": 2}),))
     messages = (ASK, call, Message("tool", "5"), Message("assistant", "5", reasoning="Five."))
     assert _marked(template.render(messages, False, (tool,))) == _marked(known.render(messages, False, (tool,)))
-    # The thoughts of the first answer are left out, so it is not trained on.
+    # The reasoning of the first answer is left out, so it is not trained on.
     messages = (ASK, dataclasses.replace(ANSWER, reasoning="2, 3."), ASK_MORE, ANSWER_MORE)
     assert _marked(template.render(messages, False)) == _marked(known.render(messages, False))
     nasty = {"type": "function", "function": {"name": "add", "description": "<|im_end|>"}}
@@ -164,7 +175,7 @@ def test_no_text_becomes_a_control_token_and_prompts_are_prefixes(contents: list
     own = TINY.render_chat(messages, False, (), jinja)
     segments = template.render(messages, False)
     assert "".join(segment.text for segment in segments) == own
-    [encoded] = Encoder(TINY, template).encode([Conversation(messages)])
+    [encoded] = Encoder(TINY, template).encode([Conversation(messages)])[0].sequences
     known = set(TINY.control_tokens.values())
     assert [number for number in encoded.input_ids if number in known] == [1, 2] * len(messages)
     assert [label for label in encoded.labels if label in known] == [2] * (len(messages) // 2)

@@ -2,45 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from lmflow_core.contracts.examples import Conversation, Example, Message, Prompted, Text
-from lmflow_core.contracts.tokens import IGNORE, Encoded
-from lmflow_core.data import store
+from lmflow_core.contracts.tokens import IGNORE, EncodedSequence
+from lmflow_core.data.counts import Counts, trained_tokens
 from lmflow_core.data.encoding import Encoder
 from lmflow_core.data.examples import Located
-from lmflow_core.data.preparation import Counts, Preparer, trained_tokens
-from lmflow_core.data.store import EncodedRows, RowWriter
+from lmflow_core.data.preparation import Preparer
+from lmflow_core.data.store import EncodedRows
 from lmflow_core.errors import DataError
 from lmflow_core.templates import ChatTemplate
+from lmflow_core.testing.letters import Letters
 
 FILE = Path("data.json")
-
-
-class Letters:
-    """One token per character, its code; the end token is 0."""
-
-    bos: str | None = None
-    eos: str | None = "|"
-    control_tokens: Mapping[str, int] = {"|": 0}
-    spaces_after_control = True
-    fingerprint = "letters"
-    bos_token = chat_template = None
-    swallows_space: Mapping[str, tuple[bool, bool]] = {}
-
-    def encode(self, texts: Sequence[str], continues: Sequence[bool]) -> list[list[int]]:
-        return [[ord(letter) for letter in text] for text in texts]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return "".join(chr(number) if number else "|" for number in ids)
-
-    def render_chat(
-        self, messages: Sequence[Message], add_generation_prompt: bool, tools: object = (), jinja: str | None = None
-    ) -> str | None:
-        return None
 
 
 def _located(*examples: Example) -> list[Located]:
@@ -52,11 +29,14 @@ def _preparer(max_length: int | None, policy: str) -> Preparer:
 
 
 def _ids(rows: EncodedRows) -> list[str]:
-    return [Letters().decode(row.input_ids) for row in rows]
+    return [Letters().decode(sequence.input_ids) for sequence in rows.sequences()]
 
 
 def _labels(rows: EncodedRows) -> list[str]:
-    return ["".join("_" if label == IGNORE else chr(label) if label else "|" for label in row.labels) for row in rows]
+    return [
+        "".join("_" if label == IGNORE else chr(label) if label else "|" for label in s.labels)
+        for s in rows.sequences()
+    ]
 
 
 # 3, 7, 10 and 8 tokens with the end token; the last learns its completion alone.
@@ -66,17 +46,29 @@ KEPT: dict[str, tuple[list[str], list[str], Counts]] = {
     "drop": (
         ["ab|"],
         ["ab|"],
-        Counts(rows=4, examples=1, tokens=3, trained_tokens=2, longest=10, too_long=3, dropped=3),
+        Counts(rows=4, examples=1, sequences=1, tokens=3, trained_tokens=2, longest=10, too_long=3, dropped=3),
     ),
     "truncate": (
         ["ab|", "cdefg", "ijklm"],
         ["ab|", "cdefg", "ijklm"],
-        Counts(rows=4, examples=3, tokens=13, trained_tokens=10, longest=10, too_long=3, truncated=3, untrained=1),
+        Counts(
+            rows=4,
+            examples=3,
+            sequences=3,
+            tokens=13,
+            trained_tokens=10,
+            longest=10,
+            too_long=3,
+            truncated=3,
+            untrained=1,
+        ),
     ),
     "split": (
         ["ab|", "cdefg", "h|", "ijklm", "nopq|", "xy|"],
         ["ab|", "cdefg", "h|", "ijklm", "nopq|", "xy|"],
-        Counts(rows=4, examples=6, tokens=23, trained_tokens=17, longest=10, too_long=3, split=3, untrained=1),
+        Counts(
+            rows=4, examples=6, sequences=6, tokens=23, trained_tokens=17, longest=10, too_long=3, split=3, untrained=1
+        ),
     ),
 }
 
@@ -96,10 +88,11 @@ def test_what_fits_is_left_alone(policy: str, limit: int | None) -> None:
     rows = preparer.prepare(_located(*EXAMPLES))
     assert _ids(rows) == ["ab|", "cdefgh|", "ijklmnopq|", "rstuvxy|"]
     assert _labels(rows) == ["ab|", "cdefgh|", "ijklmnopq|", "_____xy|"]
-    assert preparer.counts == Counts(rows=4, examples=4, tokens=28, trained_tokens=20, longest=10)
+    assert preparer.counts == Counts(rows=4, examples=4, sequences=4, tokens=28, trained_tokens=20, longest=10)
     assert preparer.counts.as_dict() == {
         "rows": 4,
         "examples": 4,
+        "sequences": 4,
         "tokens": 28,
         "trained_tokens": 20,
         "longest": 10,
@@ -169,89 +162,15 @@ def test_a_conversation_that_does_not_fit_is_told_by_file_and_row() -> None:
 def test_batches_keep_the_order_of_the_rows() -> None:
     located = _located(*(Text(f"{number:04}") for number in range(1300)))
     preparer = _preparer(None, "error")
-    encoded = [(found.row, Letters().decode(row.input_ids)) for found, row in preparer.encode(iter(located))]
+    encoded = [
+        (found.row, Letters().decode(example.sequences[0].input_ids))
+        for found, example in preparer.encode(iter(located))
+    ]
     assert encoded == [(number + 1, f"{number:04}|") for number in range(1300)]
 
 
 def test_the_first_token_is_never_learned() -> None:
-    assert trained_tokens(Encoded([1, 2, 3], [1, 2, 3])) == 2
-    assert trained_tokens(Encoded([1, 2, 3], [1, IGNORE, IGNORE])) == 0
-    assert trained_tokens(Encoded([1, 2, 3], [IGNORE, 0, IGNORE])) == 1
-    assert trained_tokens(Encoded([], [])) == 0
-
-
-def _rows(*rows: Encoded) -> EncodedRows:
-    kept = EncodedRows()
-    for row in rows:
-        kept.append(row)
-    return kept
-
-
-def test_rows_are_fetched_by_position() -> None:
-    rows = _rows(Encoded([1, 2], [IGNORE, 2]), Encoded([], []), Encoded([2**31 - 1], [0]))
-    fetched = [(list(row.input_ids), list(row.labels)) for row in rows]
-    assert fetched == [([1, 2], [IGNORE, 2]), ([], []), ([2**31 - 1], [0])]
-    assert [(list(rows[at].input_ids), list(rows[at].labels)) for at in (2, 0, 1)] == [fetched[at] for at in (2, 0, 1)]
-    assert (len(rows), rows.tokens) == (3, 3)
-    assert (len(EncodedRows()), EncodedRows().tokens, list(EncodedRows())) == (0, 0, [])
-
-
-@pytest.mark.parametrize("position", [3, -1, 1000])
-def test_there_is_no_row_outside(position: int) -> None:
-    with pytest.raises(IndexError, match=f"^{position}$"):
-        _ = _rows(Encoded([1], [1]), Encoded([2], [2]), Encoded([3], [3]))[position]
-
-
-def test_the_fingerprint_covers_every_id_label_and_boundary() -> None:
-    first, second = Encoded([1, 2], [IGNORE, 2]), Encoded([3, 4], [3, 4])
-    prints = {
-        "as it is": _rows(first, second),
-        "another id": _rows(Encoded([1, 5], [IGNORE, 2]), second),
-        "another label": _rows(Encoded([1, 2], [1, 2]), second),
-        "another boundary": _rows(Encoded([1, 2, 3], [IGNORE, 2, 3]), Encoded([4], [4])),
-        "no boundary": _rows(Encoded([1, 2, 3, 4], [IGNORE, 2, 3, 4])),
-        "another order": _rows(second, first),
-        "one row less": _rows(first),
-        "an empty row more": _rows(first, second, Encoded([], [])),
-        "nothing": _rows(),
-    }
-    assert len({rows.fingerprint() for rows in prints.values()}) == len(prints)
-
-
-def _written(folder: Path, rows: Sequence[Encoded], **facts: int) -> EncodedRows | None:
-    folder.mkdir()
-    writer = RowWriter(folder)
-    for row in rows:
-        writer.append(row)
-    writer.close(facts)
-    return EncodedRows.mapped(folder)
-
-
-@pytest.mark.parametrize("flushed_at", [1, 3, 1 << 20])
-def test_rows_from_files_are_those_that_were_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flushed_at: int
-) -> None:
-    monkeypatch.setattr(store, "_FLUSHED_AT", flushed_at)
-    rows = [Encoded([1, 2], [IGNORE, 2]), Encoded([], []), Encoded([2**31 - 1], [0]), Encoded([5], [5])]
-    mapped = _written(tmp_path / "rows", rows, answer=42)
-    assert mapped is not None
-    assert [(list(row.input_ids), list(row.labels)) for row in mapped] == [(r.input_ids, r.labels) for r in rows]
-    assert (len(mapped), mapped.tokens, mapped.lengths()) == (4, 4, [2, 0, 1, 1])
-    assert mapped.fingerprint() == _rows(*rows).fingerprint()
-    assert store.read_meta(tmp_path / "rows")["facts"] == {"answer": 42}  # type: ignore[index]
-
-
-def test_no_rows_at_all_can_be_written(tmp_path: Path) -> None:
-    mapped = _written(tmp_path / "rows", [])
-    assert mapped is not None
-    assert (len(mapped), mapped.fingerprint()) == (0, EncodedRows().fingerprint())
-
-
-@pytest.mark.parametrize("name", ["input_ids", "labels", "ends", "meta.json"])
-def test_rows_that_are_not_whole_are_none(tmp_path: Path, name: str) -> None:
-    _written(tmp_path / "rows", [Encoded([1, 2], [1, 2]), Encoded([3], [3])])
-    file = tmp_path / "rows" / name
-    file.write_bytes(file.read_bytes()[:-8])
-    assert EncodedRows.mapped(tmp_path / "rows") is None
-    file.unlink()
-    assert EncodedRows.mapped(tmp_path / "rows") is None
+    assert trained_tokens(EncodedSequence([1, 2, 3], [1, 2, 3])) == 2
+    assert trained_tokens(EncodedSequence([1, 2, 3], [1, IGNORE, IGNORE])) == 0
+    assert trained_tokens(EncodedSequence([1, 2, 3], [IGNORE, 0, IGNORE])) == 1
+    assert trained_tokens(EncodedSequence([], [])) == 0

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from lmflow_core.contracts.tokens import Encoded
+from lmflow_core.contracts.tokens import EncodedExample, EncodedSequence
 from lmflow_core.data.examples import ExampleReader
-from lmflow_core.data.store import EncodedRows, RowWriter
+from lmflow_core.data.row_files import RowWriter
+from lmflow_core.data.store import EncodedRows
 from lmflow_core.errors import DataError
 from lmflow_core.plugins.registry import Catalogue
 
@@ -68,7 +69,7 @@ def test_a_packed_file_that_is_broken_and_not_utf8_is_one_error(tmp_path: Path, 
 
 def test_cached_rows_cut_within_an_integer_are_not_whole(tmp_path: Path) -> None:
     writer = RowWriter(tmp_path)
-    writer.append(Encoded([1, 2], [1, 2]))
+    writer.append(EncodedExample((EncodedSequence([1, 2], [1, 2]),)))
     writer.close({})
     labels = tmp_path / "labels"
     labels.write_bytes(labels.read_bytes()[:-1])

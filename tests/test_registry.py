@@ -235,18 +235,26 @@ def lmflow_register_decoders():
 """
 TARGETS = """
 class Good:
-    def decode(self, model, prompt, *, max_new_tokens, stop_ids, seed, more=None):
+    def prepare(self, model, services):
+        pass
+    def decode(self, model, request, more=None):
         yield
 
 class Loose:
-    def decode(self, model, prompt, **sampling):
+    def prepare(self, model, services):
+        pass
+    def decode(self, model, **asked):
         yield
 
 class Short:
     decode = None
+    def prepare(self, model, services):
+        pass
 
 class Narrow:
-    def decode(self, model, tokens, *, max_new_tokens, seed):
+    def prepare(self, model, services):
+        pass
+    def decode(self, prompt, *, max_new_tokens, seed):
         yield
 
 Needy = Good
@@ -282,8 +290,7 @@ def test_a_target_is_imported_only_when_it_is_loaded(decoders: registry.Registry
 UNLOADABLE = {
     "short": "(lmflow-fake 1.0, target fake_targets:Short) does not fit its contract: it has no method 'decode'",
     "narrow": (
-        "(lmflow-fake 1.0, target fake_targets:Narrow) does not fit its contract: "
-        "decode() does not take prompt, stop_ids"
+        "(lmflow-fake 1.0, target fake_targets:Narrow) does not fit its contract: decode() does not take model, request"
     ),
     "missing": (
         "(lmflow-fake 1.0, target fake_targets:Missing) cannot be imported: "

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmflow_core.data import rows
+from lmflow_core.data import json_stream
 from lmflow_core.data.files import data_files
 from lmflow_core.data.rows import Row, read_rows
 from lmflow_core.errors import DataError
@@ -263,7 +263,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _read_in_chunks(file: Path, text: str, chunk: int) -> list[dict[str, Any]]:
     file.write_text(text, encoding="utf-8", newline="")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rows, "_CHUNK", chunk)
+        patch.setattr(json_stream, "_CHUNK", chunk)
         return [dict(row.value) for row in read_rows(file)]
 
 

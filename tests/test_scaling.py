@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lmflow_core.api import ModelSettings, OptionError, RequestError
-from lmflow_core.models.position_scaling import scale_positions
+from lmflow_core.models.position_scaling import scaled_positions
 from lmflow_core.options import build
 from lmflow_core.plugins.discovery import load_plugins
 from lmflow_core.plugins.policy import PluginPolicy
@@ -39,10 +39,6 @@ def lmflow_register_position_scalings():
 class _Model:
     reference: str = "m"
     context_length: int | None = 100
-    asked: list[tuple[Any, ...]] = field(default_factory=list)
-
-    def scale_positions(self, *given: Any) -> None:
-        self.asked.append(given)
 
 
 @pytest.fixture
@@ -51,17 +47,15 @@ def catalogue(install_plugin: Callable[..., importlib.metadata.EntryPoint]) -> C
 
 
 def _scaled(model: Any, catalogue: Catalogue, **settings: Any) -> Any:
-    scale_positions(model, build(ModelSettings, {"model": "m", **settings}), None, None, catalogue)
-    return model
+    return scaled_positions(model, build(ModelSettings, {"model": "m", **settings}), None, None, catalogue)
 
 
 def test_the_factor_is_given_or_follows_from_the_target(catalogue: Catalogue) -> None:
-    (name, function, factor, options), *rest = _scaled(
-        _Model(), catalogue, position_scaling="stretch", position_scaling_factor=2
-    ).asked
-    assert (name, function.__name__, factor, options.stretch_how, rest) == ("stretch", "stretch", 2.0, "gently", [])
-    assert _scaled(_Model(), catalogue, position_scaling="stretch", target_length=250).asked[0][2] == 2.5
-    assert _scaled(_Model(), catalogue).asked == []
+    found = _scaled(_Model(), catalogue, position_scaling="stretch", position_scaling_factor=2)
+    assert (found.name, found.scheme.__name__, found.factor) == ("stretch", "stretch", 2.0)
+    assert found.options.stretch_how == "gently"
+    assert _scaled(_Model(), catalogue, position_scaling="stretch", target_length=250).factor == 2.5
+    assert _scaled(_Model(), catalogue) is None
 
 
 def test_what_cannot_be_is_refused(catalogue: Catalogue) -> None:
@@ -69,9 +63,6 @@ def test_what_cannot_be_is_refused(catalogue: Catalogue) -> None:
         _scaled(_Model(), catalogue, position_scaling="stretch", target_length=99)
     with pytest.raises(RequestError, match="m does not tell its length; use --position-scaling-factor"):
         _scaled(_Model(context_length=None), catalogue, position_scaling="stretch", target_length=99)
-    model = type("Other", (), {"reference": "text", "context_length": 5})()
-    with pytest.raises(RequestError, match="the positions of text cannot be scaled by its runtime"):
-        _scaled(model, catalogue, position_scaling="stretch", position_scaling_factor=2)
     with pytest.raises(OptionError, match="needs one of --position-scaling-factor and --target-length"):
         _scaled(_Model(), catalogue, position_scaling="stretch", position_scaling_factor=2, target_length=200)
 
@@ -81,5 +72,4 @@ def test_an_adapter_without_a_record_is_not_scaled(catalogue: Catalogue, tmp_pat
         if record is not None:
             (tmp_path / "run.json").write_text(record)
         model: Any = _Model()
-        scale_positions(model, build(ModelSettings, {"model": "m"}), None, tmp_path, catalogue)
-        assert model.asked == []
+        assert scaled_positions(model, build(ModelSettings, {"model": "m"}), None, tmp_path, catalogue) is None

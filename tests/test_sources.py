@@ -131,13 +131,13 @@ def test_weights_say_how_often_a_source_counts(two_sources: tuple[Path, Path], c
     assert found != _texts(DataSettings(dataset=two_sources, dataset_weights=(2.5, 0.25)), catalogue, seed=2)
 
 
-def test_what_is_held_out_is_never_trained_on(two_sources: tuple[Path, Path], catalogue: Catalogue) -> None:
+def test_what_is_validation_is_never_trained_on(two_sources: tuple[Path, Path], catalogue: Catalogue) -> None:
     data = DataSettings(dataset=two_sources, dataset_weights=(3, 1), eval_share=0.2)
-    trained, held_out = _texts(data, catalogue), _texts(data, catalogue, held_out=True)
-    assert not set(trained) & set(held_out)
-    assert len(set(trained)) + len(held_out) == 2000
-    assert len(held_out) == len(set(held_out))
-    assert 350 < len(held_out) < 450
+    trained, validation = _texts(data, catalogue), _texts(data, catalogue, validation=True)
+    assert not set(trained) & set(validation)
+    assert len(set(trained)) + len(validation) == 2000
+    assert len(validation) == len(set(validation))
+    assert 350 < len(validation) < 450
 
 
 def test_the_limit_counts_rows_that_are_trained_on(two_sources: tuple[Path, Path], catalogue: Catalogue) -> None:

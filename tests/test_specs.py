@@ -106,9 +106,9 @@ def test_the_cores_command_names_are_reserved(name: str) -> None:
 
 
 def test_a_command_does_one_thing() -> None:
-    with pytest.raises(SpecError, match="cannot be one that talks and one that finetunes"):
-        CommandSpec(name="both", target="a:b", summary="x", talks=True, finetunes=True)
-    with pytest.raises(SpecError, match="has options but does not talk"):
+    with pytest.raises(SpecError, match="cannot be one that chats and one that finetunes"):
+        CommandSpec(name="both", target="a:b", summary="x", chats=True, finetunes=True)
+    with pytest.raises(SpecError, match="has options but does not chat"):
         CommandSpec(name="both", target="a:b", summary="x", finetunes=True, options=Options)
 
 

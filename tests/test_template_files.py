@@ -8,7 +8,7 @@ import pytest
 
 from lmflow_core.contracts.examples import Message
 from lmflow_core.errors import OptionError, RequestError
-from lmflow_core.templates import ChatTemplate, Thoughts, Tools
+from lmflow_core.templates import ChatTemplate, Reasoning, Tools
 from lmflow_core.templates.files import described, is_template_file, load_template_file
 from lmflow_core.testing.tiny import make_tokenizer
 from lmflow_transformers.tokenizers import TransformersTokenizer
@@ -23,7 +23,7 @@ assistant: "{content}{eos}"
 stop: ["{eos}"]
 strip: [user]
 default_system: null
-thoughts:
+reasoning:
   text: "({content}) "
   always: true
 tools:
@@ -42,7 +42,7 @@ def test_every_field_can_be_said() -> None:
         assistant="{content}{eos}",
         stop=("{eos}",),
         strip=("user",),
-        thoughts=Thoughts(text="({content}) ", always=True),
+        reasoning=Reasoning(text="({content}) ", always=True),
         tools=Tools(call="{name}{arguments}", result="{content};", indent=2),
     )
 
@@ -63,8 +63,8 @@ BAD = {
     GOOD + "tools: {call: '{name}', result: '{content}'}": (
         "mine.yaml: tools: 'call' of a template must hold {name} and {arguments}, once: '{name}'"
     ),
-    GOOD + "thoughts: {text: '{content}', opening: x}": (
-        "mine.yaml: thoughts: the text of thoughts must begin with its opening 'x': '{content}'"
+    GOOD + "reasoning: {text: '{content}', opening: x}": (
+        "mine.yaml: reasoning: the text of reasoning must begin with its opening 'x': '{content}'"
     ),
 }
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from jinja2.exceptions import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from lmflow_core.contracts.examples import Message, Segment, ToolCall
-from lmflow_core.templates import ChatTemplate, Thoughts, Tools
+from lmflow_core.contracts.examples import ImagePart, Message, Segment, ToolCall
+from lmflow_core.templates import ChatTemplate, Reasoning, Tools
+from lmflow_core.templates.patterns import slots
 
 SYSTEM, USER, ASSISTANT = Message("system", "s"), Message("user", "u"), Message("assistant", "a")
 PLAIN = ChatTemplate(user="U:{content};", assistant="{content}.", assistant_header="A:", stop=(".",))
@@ -22,6 +23,10 @@ PLAIN = ChatTemplate(user="U:{content};", assistant="{content}.", assistant_head
 
 def _raise_exception(message: str) -> NoReturn:
     raise TemplateError(message)
+
+
+def _part(part: str | ImagePart) -> dict[str, str]:
+    return {"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "image": part.source}
 
 
 def _jinja(
@@ -36,7 +41,7 @@ def _jinja(
     turns = [
         {
             "role": message.role,
-            "content": message.content,
+            "content": message.content if isinstance(message.content, str) else [*map(_part, message.content)],
             "reasoning_content": message.reasoning,
             "tool_calls": [{"function": {"name": c.name, "arguments": c.arguments}} for c in message.tool_calls],
         }
@@ -159,28 +164,77 @@ def test_what_tools_have_no_place_for() -> None:
         _jinja(PLAIN, (ASK, CALL), False)
 
 
-THINKING = replace(PLAIN, thoughts=Thoughts(text="({content}) "))
-THOUGHT = Message("assistant", "a", reasoning="t")
+REASONING = replace(PLAIN, reasoning=Reasoning(text="({content}) "))
+REASONED = Message("assistant", "a", reasoning="t")
 THINKS = {
-    "where there are any": (THINKING, "U:u;A:a.U:u;A:⟦(t) a.⟧", "U:u;A:⟦a.⟧"),
-    "always": (replace(THINKING, thoughts=Thoughts(text="({content}) ", always=True)),
+    "where there are any": (REASONING, "U:u;A:a.U:u;A:⟦(t) a.⟧", "U:u;A:⟦a.⟧"),
+    "always": (replace(REASONING, reasoning=Reasoning(text="({content}) ", always=True)),
                "U:u;A:a.U:u;A:⟦(t) a.⟧", "U:u;A:⟦() a.⟧"),
-    "opened by the prompt": (replace(THINKING, thoughts=Thoughts(text="({content}) ", opening="(")),
+    "opened by the prompt": (replace(REASONING, reasoning=Reasoning(text="({content}) ", opening="(")),
                              "U:u;A:a.U:u;A:(⟦t) a.⟧", "U:u;A:(⟦) a.⟧"),
-    "kept": (replace(THINKING, thoughts=Thoughts(text="({content}) ", keep=True)),
+    "kept": (replace(REASONING, reasoning=Reasoning(text="({content}) ", keep=True)),
              "U:u;A:⟦(t) a.⟧U:u;A:⟦(t) a.⟧", "U:u;A:⟦a.⟧"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", THINKS)
-def test_thoughts_and_what_is_trained_without_them(case: str) -> None:
+def test_reasoning_and_what_is_trained_without_it(case: str) -> None:
     template, several, none = THINKS[case]
-    assert _marked(template.render((ASK, THOUGHT, ASK, THOUGHT), False)) == several
+    assert _marked(template.render((ASK, REASONED, ASK, REASONED), False)) == several
     assert _marked(template.render((ASK, ASSISTANT), False)) == none
-    single = template.render((ASK, THOUGHT), False)
+    single = template.render((ASK, REASONED), False)
     assert _marked(single) == f"U:u;{several.split('U:u;')[2]}"
     # A content that holds both, as a model writes it, is split.
     assert template.render((ASK, Message("assistant", "(t)\na")), False) == single
+
+
+PICTURE = ImagePart("a.png")
+
+
+def test_images_stand_where_the_user_puts_them() -> None:
+    messages = (Message("user", ("u", PICTURE, "v", PICTURE)), ASSISTANT)
+    segments = PLAIN.render(messages, False)
+    assert [segment.image or segment.text for segment in segments] == [
+        "U:",
+        "u",
+        PICTURE,
+        "v",
+        PICTURE,
+        ";",
+        "A:",
+        "a",
+        ".",
+    ]
+    assert all(segment == Segment("", image=PICTURE) for segment in segments if segment.image)
+    assert _jinja(PLAIN, messages, False) == "U:uv;A:a."
+    trained = PLAIN.render((replace(messages[0], train=True), ASSISTANT), False)
+    assert [(s.text or s.image, s.trainable) for s in trained[:5]] == [
+        ("U:", False),
+        ("u", True),
+        (PICTURE, False),
+        ("v", True),
+        (PICTURE, False),
+    ]
+
+
+def test_a_content_of_texts_alone_is_a_text() -> None:
+    parts, joined = ((Message("user", content), ASSISTANT) for content in (("u", "v"), "uv"))
+    assert _marked(PLAIN.render(parts, False)) == _marked(PLAIN.render(joined, False))
+    answers = [(ASK, Message("assistant", content)) for content in (("(t)", "\na"), "(t)\na")]
+    assert REASONING.render(answers[0], False) == REASONING.render(answers[1], False)
+
+
+def test_white_space_is_stripped_at_the_ends_of_a_text_with_images() -> None:
+    template = replace(PLAIN, strip=("user",))
+    messages = (Message("user", (" ", PICTURE, " u ", PICTURE, " v ", " ", PICTURE)), ASSISTANT)
+    assert _marked(template.render(messages, False)) == "U:u  v;A:⟦a.⟧"
+    assert _jinja(template, messages, False) == "U:u  v;A:a."
+
+
+def test_an_image_may_stand_before_a_stop_that_the_next_turn_begins_with() -> None:
+    template = ChatTemplate(user="{content}<u>", assistant="-{content}", stop=("<u>",), end="<u>")
+    shown = template.render((ASK, ASSISTANT, Message("user", (PICTURE,)), ASSISTANT), False)
+    assert _marked(shown) == "u<u>⟦-a⟧<u>⟦-a<u>⟧"
 
 
 def test_an_answer_may_be_stopped_by_the_next_turn() -> None:
@@ -197,7 +251,7 @@ def test_earlier_answers_may_end_otherwise() -> None:
 
 
 def test_the_fingerprint_covers_every_field_and_what_is_bound() -> None:
-    templates = [PLAIN, WITH_TOOLS, THINKING, replace(PLAIN, end="{eos}"), replace(PLAIN, end="{eos}").bind(None, "e")]
+    templates = [PLAIN, WITH_TOOLS, REASONING, replace(PLAIN, end="{eos}"), replace(PLAIN, end="{eos}").bind(None, "e")]
     assert len({template.fingerprint for template in templates}) == 5
     assert replace(PLAIN, end="{eos}").bind("b", "e").fingerprint == templates[4].fingerprint
 
@@ -228,16 +282,16 @@ _texts = st.text(max_size=8) | st.sampled_from(
 
 @st.composite
 def _turns(draw: st.DrawFn) -> str:
-    around = st.lists(_texts, max_size=3).map("".join).filter(lambda text: "{content}" not in text)
+    around = st.lists(_texts, max_size=3).map("".join).filter(lambda text: not slots(text))
     pattern = draw(around) + "{content}" + draw(around)
-    return pattern if pattern.count("{content}") == 1 else "{content}"
+    return pattern if slots(pattern) == ["content"] else "{content}"
 
 
-def _filled(*slots: str) -> st.SearchStrategy[str]:
-    """Draw a text with each of the slots once, in order."""
+def _filled(*wanted: str) -> st.SearchStrategy[str]:
+    """Return texts with each of the slots once, in order."""
     around = _texts.filter(lambda text: "{" not in text)
-    return st.tuples(*(around for _ in range(len(slots) + 1))).map(
-        lambda texts: texts[0] + "".join(slot + text for slot, text in zip(slots, texts[1:], strict=True))
+    return st.tuples(*(around for _ in range(len(wanted) + 1))).map(
+        lambda texts: texts[0] + "".join(slot + text for slot, text in zip(wanted, texts[1:], strict=True))
     )
 
 
@@ -257,8 +311,8 @@ _tools = st.builds(
     turn=st.none() | _filled("{calls}"),
     results=_filled("{results}"),
 )
-_thoughts = st.builds(
-    Thoughts,
+_reasoning = st.builds(
+    Reasoning,
     text=_filled("{content}").map(lambda text: f"<think>{text}</think>"),
     opening=st.sampled_from(["", "<think>"]),
     always=st.booleans(),
@@ -274,7 +328,7 @@ _templates = st.builds(
     assistant_earlier=st.none() | _turns(),
     assistant_end=_texts,
     end=_texts,
-    thoughts=st.none() | _thoughts,
+    reasoning=st.none() | _reasoning,
     tools=st.none() | _tools,
     stop=st.just(("x",)),
     default_system=st.none() | _texts,
@@ -286,11 +340,15 @@ _templates = st.builds(
 _calls = st.lists(st.builds(ToolCall, _texts, st.dictionaries(_texts, _texts, max_size=2)), min_size=1, max_size=2)
 
 
+_images = st.builds(ImagePart, st.sampled_from(["a.png", "b.png"]))
+_shown = st.lists(_texts | _images, max_size=4).map(tuple)
+
+
 @st.composite
 def _conversations(draw: st.DrawFn, tools: bool) -> list[Message]:
     messages = [Message("system", draw(_texts))] if draw(st.booleans()) else []
     for _ in range(draw(st.integers(1, 3))):
-        messages.append(Message("user", draw(_texts)))
+        messages.append(Message("user", draw(_texts | _shown)))
         if tools and draw(st.booleans()):
             calls = draw(_calls)
             messages.append(Message("assistant", draw(_texts), draw(st.none() | _texts), tuple(calls)))

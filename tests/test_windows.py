@@ -6,15 +6,15 @@ from collections.abc import Callable
 
 import pytest
 
-from lmflow_core.api import IGNORE, Encoded
+from lmflow_core.api import IGNORE, DataError, EncodedSequence, Media
 from lmflow_core.testing.fixtures import CliResult
 from lmflow_core.workflows.windows import windows
 
 Cli = Callable[..., CliResult]
 
 
-def _document(length: int) -> Encoded:
-    return Encoded(list(range(length)), list(range(length)))
+def _document(length: int) -> EncodedSequence:
+    return EncodedSequence(list(range(length)), list(range(length)))
 
 
 @pytest.mark.parametrize("length", [1, 2, 9, 10, 11, 13, 14, 37])
@@ -32,10 +32,16 @@ def test_every_token_but_the_first_is_scored_once_with_room_before_it(length: in
 
 
 def test_prompts_are_not_scored_and_documents_stay_apart() -> None:
-    prompted = Encoded([1, 2, 3, 4], [IGNORE, IGNORE, 3, 4])
-    found = list(windows([prompted, Encoded([7, 8], [7, 8])], 3, 1))
+    prompted = EncodedSequence([1, 2, 3, 4], [IGNORE, IGNORE, 3, 4])
+    found = list(windows([prompted, EncodedSequence([7, 8], [7, 8])], 3, 1))
     assert found == [
-        Encoded([1, 2, 3], [IGNORE, IGNORE, 3]),
-        Encoded([2, 3, 4], [IGNORE, IGNORE, 4]),
-        Encoded([7, 8], [7, 8]),
+        EncodedSequence([1, 2, 3], [IGNORE, IGNORE, 3]),
+        EncodedSequence([2, 3, 4], [IGNORE, IGNORE, 4]),
+        EncodedSequence([7, 8], [7, 8]),
     ]
+
+
+def test_images_are_not_cut_into_windows() -> None:
+    shown = EncodedSequence([1, 2, 3], [IGNORE, 2, 3], (Media("a.png", "d", 0, 1),))
+    with pytest.raises(DataError, match=r"^data with images cannot be scored in windows: leave out --context$"):
+        list(windows([shown], 2, 1))

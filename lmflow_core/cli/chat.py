@@ -1,4 +1,4 @@
-"""The session of ``lmflow chat``: what is typed, the commands in it, and answers as they are written."""
+"""``lmflow chat`` in a terminal: what is typed, the commands in it, and answers as they are written."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from pathlib import Path
 import click
 
 from lmflow_core.cli.markdown import print_markdown
-from lmflow_core.contracts.generation import AnswerStream, TalkingModel
+from lmflow_core.contracts.generation import AnswerStream, ChatModel
 from lmflow_core.errors import LmflowError, RequestError, suggestion
-from lmflow_core.generation.dialogue import Dialogue, load_messages, save_messages
+from lmflow_core.generation.history import load_messages, save_messages
+from lmflow_core.generation.session import ChatSession
 from lmflow_core.report import console
 
 _QUOTES = '"""'
@@ -24,18 +25,18 @@ _HELP = {
     "/save FILE": "write the conversation to a JSONL file, which 'lmflow finetune' can train on",
     "/load FILE": "go on with the conversation in the last row of a JSONL file",
     "/regenerate": "answer the last message anew, with the next seed",
-    "/params NAME=VALUE …": "change how answers are drawn; alone, show it",
+    "/params NAME=VALUE …": "change how answers are sampled; alone, show it",
     "/help": "show this",
     "/exit": "end",
 }
 _MORE_LINES = 'A line that ends with a backslash goes on in the next; """ begins and ends a text of several lines.'
 
 
-class ChatSession:
+class ChatTerminal:
     """One run of ``lmflow chat``."""
 
-    def __init__(self, model: TalkingModel) -> None:
-        self._dialogue = Dialogue(model)
+    def __init__(self, model: ChatModel) -> None:
+        self._session = ChatSession(model)
         self._saved: set[Path] = set()
         self._commands: dict[str, Callable[[str], None]] = {
             "/reset": self._reset,
@@ -61,7 +62,7 @@ class ChatSession:
         if not typed:
             return
         if not typed.startswith("/"):
-            self._write(self._dialogue.ask(typed))
+            self._write(self._session.ask(typed))
             return
         name, _, argument = typed.partition(" ")
         if name not in self._commands:
@@ -79,7 +80,7 @@ class ChatSession:
             answer.finish_reason = "cancelled"
             click.echo()
         finally:
-            self._dialogue.keep(answer)
+            self._session.keep(answer)
         note_dropped(answer)
         if answer.finish_reason == "cancelled":
             console.note("the answer is cut short")
@@ -87,37 +88,37 @@ class ChatSession:
             console.note("the model gave no answer; the conversation is as it was before")
 
     def _tell_dropped(self) -> None:
-        if dropped := self._dialogue.dropped:
+        if dropped := self._session.dropped:
             turns = "turn is" if dropped == 1 else f"{dropped} turns are"
             console.note(f"the oldest {turns} left out: the conversation is longer than the model's context")
 
     def _reset(self, _: str) -> None:
-        self._dialogue.reset()
+        self._session.reset()
         console.note("the conversation is forgotten")
 
     def _system(self, text: str) -> None:
         if text:
-            self._dialogue.system = None if text == "none" else text
-        shown = self._dialogue.system
+            self._session.system = None if text == "none" else text
+        shown = self._session.system
         console.note("there is no system prompt" if shown is None else f"system prompt: {shown}")
 
     def _save(self, name: str) -> None:
         file = _file_of(name)
         if file.exists() and file not in self._saved:
             raise RequestError(f"{file} exists already; choose another name")
-        save_messages(self._dialogue.messages, file)
+        save_messages(self._session.messages, file)
         self._saved.add(file)
         console.note(f"the conversation is in {file}")
 
     def _load(self, name: str) -> None:
-        self._dialogue.messages = load_messages(_file_of(name))
-        console.note(f"{len(self._dialogue.messages)} messages")
+        self._session.messages = load_messages(_file_of(name))
+        console.note(f"{len(self._session.messages)} messages")
 
     def _regenerate(self, _: str) -> None:
-        before = self._dialogue.messages[-1:]
-        self._write(self._dialogue.ask_again())
-        if before == self._dialogue.messages[-1:]:
-            console.note("the answer is the same; draw it with /params temperature=0.8")
+        before = self._session.messages[-1:]
+        self._write(self._session.ask_again())
+        if before == self._session.messages[-1:]:
+            console.note("the answer is the same; sample another with /params temperature=0.8")
 
     def _params(self, changes: str) -> None:
         values = {}
@@ -126,12 +127,12 @@ class ChatSession:
             if not equals:
                 raise RequestError(f"{change}: write NAME=VALUE, such as temperature=0.3")
             values[name.replace("-", "_")] = value
-        known = [field.name for field, _ in self._dialogue.model.parameters()]
+        known = [field.name for field, _ in self._session.model.parameters()]
         for name in values:
             if name not in known:
                 raise RequestError(f"there is no parameter {name!r}.{suggestion(name, known)} /params shows all")
-        self._dialogue.model = self._dialogue.model.changed(**values)
-        told = ((field.name, _shown(value)) for field, value in self._dialogue.model.parameters())
+        self._session.model = self._session.model.changed(**values)
+        told = ((field.name, _shown(value)) for field, value in self._session.model.parameters())
         print(console.pairs(told), file=sys.stderr)
 
     def _help(self, _: str) -> None:

@@ -16,7 +16,8 @@ from lmflow_core.options import build
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.report import console
 from lmflow_core.report.plots import draw_lengths
-from lmflow_core.workflows import inspect_data
+from lmflow_core.workflows.inspect_data import check_data, data_stats
+from lmflow_core.workflows.preview_data import Preview, preview_data
 
 Command = Callable[..., Any]
 
@@ -48,7 +49,7 @@ def data() -> None:
 @click.pass_obj
 def check(catalogue: Catalogue, paths: tuple[Path, ...], dataset_format: str | None, as_json: bool) -> None:
     """Read every row and list the bad ones by file and number. Exit status 2 when there are any."""
-    report = inspect_data.check_data(paths, dataset_format, catalogue)
+    report = check_data(paths, dataset_format, catalogue)
     if as_json:
         print_json(dataclasses.asdict(report))
     else:
@@ -71,15 +72,30 @@ def check(catalogue: Catalogue, paths: tuple[Path, ...], dataset_format: str | N
 @click.pass_obj
 def preview(catalogue: Catalogue, /, paths: tuple[Path, ...], rows: int, as_json: bool, **given: str | None) -> None:
     """Show the first rows as they will be trained on; what carries a label is green."""
-    previews = inspect_data.preview_data(_model(given), _data(paths, given), rows, catalogue)
+    previews = preview_data(_model(given), _data(paths, given), rows, catalogue)
     if as_json:
-        fields = ("file", "row", "input_ids", "labels", "text")
-        print_json([{name: getattr(shown, name) for name in fields} for shown in previews])
+        print_json([_as_json(shown) for shown in previews])
         return
     for shown in previews:
-        click.secho(f"{shown.file}, row {shown.row}: {len(shown.input_ids)} tokens", bold=True)
-        for text, trained in shown.pieces:
-            click.secho(text, nl=False, fg="green" if trained else None, dim=not trained)
+        _print_preview(shown)
+
+
+def _as_json(shown: Preview) -> dict[str, Any]:
+    values = dataclasses.asdict(shown)
+    for sequence in values["sequences"]:
+        del sequence["pieces"]
+    return values
+
+
+def _print_preview(shown: Preview) -> None:
+    numbers = [f"{name} {', '.join(f'{value:g}' for value in values)}" for name, values in shown.numbers.items()]
+    click.secho(f"{shown.file}, row {shown.row}: {'; '.join([f'{shown.tokens} tokens', *numbers])}", bold=True)
+    for number, sequence in enumerate(shown.sequences, start=1):
+        if len(shown.sequences) > 1:
+            which = f"sequence {number} of {len(shown.sequences)}"
+            click.secho(f"{which}: {len(sequence.input_ids)} tokens", underline=True)
+        for piece in sequence.pieces:
+            click.secho(piece.text, nl=False, fg="green" if piece.trained else None, dim=not piece.trained)
         click.echo()
 
 
@@ -94,7 +110,7 @@ def stats(
     catalogue: Catalogue, /, paths: tuple[Path, ...], picture: Path | None, as_json: bool, **given: str | None
 ) -> None:
     """Count examples, tokens, what is trained on, over-long rows and duplicates; show how long the examples are."""
-    result = inspect_data.data_stats(_model(given), _data(paths, given), catalogue)
+    result = data_stats(_model(given), _data(paths, given), catalogue)
     if picture is not None:
         draw_lengths(result["histogram"], result["max_length"], picture)
     if as_json:

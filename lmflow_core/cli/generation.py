@@ -6,17 +6,17 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from lmflow_core.cli.chat import ChatSession, note_dropped, stream
+from lmflow_core.cli.chat import ChatTerminal, note_dropped, stream
 from lmflow_core.cli.command import SchemaCommand, print_json
 from lmflow_core.cli.flags import Arguments
 from lmflow_core.config.request import Request
 from lmflow_core.config.schema import CHAT, GENERATE, Schema
-from lmflow_core.contracts.command import CommandSpec, TalkingCommand
+from lmflow_core.contracts.command import ChatCommand, CommandSpec
 from lmflow_core.contracts.examples import Message
 from lmflow_core.contracts.settings import DecodingSettings, PromptSettings
 from lmflow_core.errors import LmflowError, RequestError
 from lmflow_core.generation.answers import Answer
-from lmflow_core.generation.chat_model import TalkerOpener, open_talker, opening
+from lmflow_core.generation.chat_model import ChatModelOpener, open_chat_model, opening
 from lmflow_core.generation.prompts import read_prompts
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.report import console
@@ -35,9 +35,9 @@ def _answer_prompt(asked: PromptSettings, request: Request, catalogue: Catalogue
     prompt = sys.stdin.read() if asked.prompt == "-" else asked.prompt
     if not prompt:
         raise RequestError("the prompt is empty")
-    talker = open_talker(request, catalogue, raw=asked.raw)
+    model = open_chat_model(request, catalogue, raw=asked.raw)
     try:
-        answer = talker.answer([*talker.opening(), Message("user", prompt)])
+        answer = model.answer([*model.opening(), Message("user", prompt)])
     except ValueError as error:
         raise RequestError(str(error)) from error
     if "json" in arguments.switches:
@@ -62,8 +62,8 @@ def _answer_file(prompts: Path, output: Path, request: Request, catalogue: Catal
     conversations = read_prompts(prompts, opening(request.get(DecodingSettings)), raw=asked.raw)
     keys = request_keys(conversations, request.values())
     done = check_answers(output, keys, resume=asked.resume, overwrite=asked.overwrite)
-    talker = open_talker(request, catalogue, raw=asked.raw)
-    report = answer_file(talker, conversations, keys, output, done=done, batch_size=asked.batch_size)
+    model = open_chat_model(request, catalogue, raw=asked.raw)
+    report = answer_file(model, conversations, keys, output, done=done, batch_size=asked.batch_size)
     if "json" in arguments.switches:
         print_json({"output": str(output), **asdict(report), "tokens_per_second": round(report.tokens_per_second, 2)})
     else:
@@ -104,25 +104,25 @@ def _drafts(answer: Answer) -> dict[str, object]:
 
 
 def _logprobs(answer: Answer) -> dict[str, object]:
-    """Return the probabilities of the drawn tokens, where the decoder's options asked for them."""
-    told = [{"id": token.id, **asdict(token.logprob)} for token in answer.drawn if token.logprob is not None]
+    """Return the probabilities of the sampled tokens, where the decoder's options asked for them."""
+    told = [{"id": token.id, **asdict(token.logprob)} for token in answer.sampled if token.logprob is not None]
     return {"logprobs": told} if told else {}
 
 
 def _chat(request: Request, catalogue: Catalogue, arguments: Arguments) -> None:
-    ChatSession(open_talker(request, catalogue)).run()
+    ChatTerminal(open_chat_model(request, catalogue)).run()
 
 
 generate = SchemaCommand(GENERATE, _generate, summary="Answer one prompt, streaming to stdout, or a file of them.")
 chat = SchemaCommand(CHAT, _chat, summary="Talk with a model. Ctrl-C stops an answer, /exit ends.")
 
 
-def talking_command(spec: CommandSpec, target: TalkingCommand) -> SchemaCommand:
+def chat_command(spec: CommandSpec, target: ChatCommand) -> SchemaCommand:
     """Return the command of a plugin that works with a model that answers: the flags of ``chat`` and its own."""
     own = spec.options
 
     def run(request: Request, catalogue: Catalogue, arguments: Arguments) -> None:
-        target(TalkerOpener(request, catalogue), None if own is None else request.get(own))
+        target(ChatModelOpener(request, catalogue), None if own is None else request.get(own))
 
     schema = Schema(spec.name, CHAT.settings if own is None else (*CHAT.settings, own), CHAT.selectors)
     return SchemaCommand(schema, run, summary=spec.summary)

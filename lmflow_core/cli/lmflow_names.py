@@ -40,14 +40,14 @@ TRANSLATED: dict[str, Translation] = {
 
 IGNORED: dict[str, str] = {
     "do_train": "finetune always trains",
-    "do_eval": "give held-out data with --eval-dataset",
+    "do_eval": "give validation data with --eval-dataset",
     "arch_type": "the model tells its architecture",
-    "disable_group_texts": "examples are laid end to end and never see each other",
-    "group_texts_batch_size": "examples are laid end to end and never see each other",
+    "disable_group_texts": "examples are packed and isolated from each other",
+    "group_texts_batch_size": "examples are packed and isolated from each other",
     "preprocessing_num_workers": "data is prepared in one pass",
     "dataloader_num_workers": "data is in memory before training starts",
     "overwrite_cache": "prepared data is never stale",
-    "validation_split_percentage": "give held-out data with --eval-dataset",
+    "validation_split_percentage": "give validation data with --eval-dataset",
     "ddp_timeout": "the launcher decides",
     "use_ram_optimized_load": "weights are always mapped, not copied",
     "use_fast_tokenizer": "fast tokenizers are always used",

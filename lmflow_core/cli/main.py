@@ -22,8 +22,8 @@ from lmflow_core.report import console
 CORE_COMMANDS = {
     "finetune": ("training", "Fine-tune a model on data."),
     "evaluate": ("evaluation", "Measure the NLL of data under a model."),
-    "generate": ("talking", "Answer one prompt, or a file of them."),
-    "chat": ("talking", "Talk with a model."),
+    "generate": ("generation", "Answer one prompt, or a file of them."),
+    "chat": ("generation", "Talk with a model."),
     "export": ("exporting", "Write a model in another form, its adapter merged."),
     "merge": ("exporting", "Merge an adapter into its model."),
     "data": ("data", "Check, preview and count data before training."),
@@ -86,16 +86,16 @@ def cli(no_plugin: tuple[str, ...], debug: bool) -> None:
 def _command_of_plugin(catalogue: Catalogue, name: str) -> click.Command:
     command = catalogue.of(CommandSpec).load(name)
     spec = catalogue.of(CommandSpec).spec(name)
-    if spec.talks and callable(command):
-        from lmflow_core.cli.generation import talking_command
+    if spec.chats and callable(command):
+        from lmflow_core.cli.generation import chat_command
 
-        return talking_command(spec, command)
+        return chat_command(spec, command)
     if spec.finetunes and isinstance(command, dict):
         from lmflow_core.cli.training import finetuning_command
 
         return finetuning_command(spec, command)
     if not isinstance(command, click.Command):
-        wanted = "function" if spec.talks else "dictionary" if spec.finetunes else "click command"
+        wanted = "function" if spec.chats else "dictionary" if spec.finetunes else "click command"
         raise PluginLoadError(f"command {name!r}: its target {spec.target} is no {wanted}")
     return command
 

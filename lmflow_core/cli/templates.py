@@ -22,7 +22,7 @@ _TOOL = {
     },
 }
 _CALL = Message("assistant", "", tool_calls=(ToolCall("add", {"a": 2, "b": 3}),))
-_THOUGHT = Message("assistant", "5", reasoning="2 and 3 make 5.")
+_REASONED = Message("assistant", "5", reasoning="2 and 3 make 5.")
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -48,11 +48,11 @@ def _described(spec: object) -> dict[str, object]:
 @click.argument("name")
 @click.option("--jinja", is_flag=True, help="Print the Jinja text that is saved with a model.")
 @click.option("--tools", is_flag=True, help="Render a conversation that calls a tool.")
-@click.option("--thoughts", is_flag=True, help="Render an answer with the thoughts before it.")
+@click.option("--reasoning", is_flag=True, help="Render an answer with the reasoning before it.")
 @click.option("--bos", default="<s>", show_default=True, help="Token that opens a sequence.")
 @click.option("--eos", default="</s>", show_default=True, help="Token that ends a sequence.")
 @click.pass_obj
-def show(catalogue: Catalogue, name: str, jinja: bool, tools: bool, thoughts: bool, bos: str, eos: str) -> None:
+def show(catalogue: Catalogue, name: str, jinja: bool, tools: bool, reasoning: bool, bos: str, eos: str) -> None:
     """Render a sample conversation; what is trained on is green. NAME is a template's name or a YAML file."""
     template: Template = (
         load_template_file(name, None) if is_template_file(name) else catalogue.of(TemplateSpec).load(name)
@@ -64,8 +64,8 @@ def show(catalogue: Catalogue, name: str, jinja: bool, tools: bool, thoughts: bo
     messages: tuple[Message, ...] = (_ASK, _ANSWER, _ASK_MORE)
     if tools:
         messages = (_ASK, _CALL, Message("tool", "5"), _ANSWER)
-    elif thoughts:
-        messages = (_ASK, _THOUGHT)
+    elif reasoning:
+        messages = (_ASK, _REASONED)
     try:
         segments = template.render(messages, messages[-1].role == "user", (_TOOL,) if tools else ())
     except ValueError as error:

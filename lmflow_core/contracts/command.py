@@ -14,8 +14,8 @@ CORE_COMMANDS = frozenset(
 )
 
 
-class TalkingCommand(Protocol):
-    """Target of a ``CommandSpec`` that ``talks``."""
+class ChatCommand(Protocol):
+    """Target of a ``CommandSpec`` that ``chats``."""
 
     def __call__(self, open_model: ModelOpener, options: Any) -> None:
         """Run the command. ``open_model`` loads what the command line names; ``options`` is the spec's own."""
@@ -25,8 +25,8 @@ class TalkingCommand(Protocol):
 class CommandSpec(Spec):
     """A command of ``lmflow``; ``target`` is a ``click.Command``. The core's own names are reserved.
 
-    With ``talks`` set the command works with a model that answers: it takes the flags of ``lmflow chat`` beside those
-    of ``options``, and ``target`` is a function that satisfies ``TalkingCommand``.
+    With ``chats`` set the command works with a model that answers: it takes the flags of ``lmflow chat`` beside those
+    of ``options``, and ``target`` is a function that satisfies ``ChatCommand``.
 
     With ``finetunes`` set the command is ``lmflow finetune`` with defaults of its own: ``target`` is a dictionary of
     values by option name, which a run file and flags override.
@@ -39,14 +39,14 @@ class CommandSpec(Spec):
     """
 
     kind: ClassVar[str] = "command"
-    talks: bool = False
+    chats: bool = False
     finetunes: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.talks and self.finetunes:
-            raise SpecError(f"the command {self.name!r} cannot be one that talks and one that finetunes")
-        if self.options is not None and not self.talks:
-            raise SpecError(f"the command {self.name!r} has options but does not talk; a click command has its own")
+        if self.chats and self.finetunes:
+            raise SpecError(f"the command {self.name!r} cannot be one that chats and one that finetunes")
+        if self.options is not None and not self.chats:
+            raise SpecError(f"the command {self.name!r} has options but does not chat; a click command has its own")
         for name in CORE_COMMANDS.intersection((self.name, *self.aliases)):
             raise SpecError(f"the command name {name!r} is reserved for the core")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from lmflow_core.contracts.model import LanguageModel
+from lmflow_core.contracts.model import LanguageModel, ModelServices
 from lmflow_core.contracts.spec import TORCH, Selector, Spec
 
 
@@ -44,6 +44,23 @@ class DecodeStep:
     dropped: int = 0
 
 
+@dataclass(frozen=True)
+class DecodingRequest:
+    """What one answer is sampled by.
+
+    Attributes:
+        prompt: token ids.
+        max_new_tokens: tokens of the answer at most.
+        stop_ids: tokens that end it.
+        seed: of its random choices.
+    """
+
+    prompt: Sequence[int]
+    max_new_tokens: int
+    stop_ids: frozenset[int] = frozenset()
+    seed: int = 0
+
+
 class Decoder(Protocol):
     """Target of a ``DecoderSpec``.
 
@@ -51,40 +68,34 @@ class Decoder(Protocol):
     such as a second model, is kept outside of it.
     """
 
-    def decode(
-        self,
-        model: LanguageModel,
-        prompt: Sequence[int],
-        *,
-        max_new_tokens: int,
-        stop_ids: frozenset[int],
-        seed: int,
-    ) -> Iterator[DecodeStep]:
+    def prepare(self, model: LanguageModel, services: ModelServices) -> None:
+        """Get ready to drive a loaded model, once before the first answer; ``services`` open a second one.
+
+        Raises:
+            LmflowError: the decoder cannot drive the model; the message names what would.
+        """
+
+    def decode(self, model: LanguageModel, request: DecodingRequest) -> Iterator[DecodeStep]:
         """Yield new tokens after the prompt until a stop id (which is yielded last) or the limit."""
 
 
-class BatchDecoder(Protocol):
-    """What a decoder that draws for several prompts at once offers besides :class:`Decoder`."""
+class BatchDecoder(Decoder, Protocol):
+    """A decoder that samples for several prompts at once; its spec has ``batches`` set."""
 
     def decode_many(
-        self,
-        model: LanguageModel,
-        prompts: Sequence[Sequence[int]],
-        *,
-        max_new_tokens: int,
-        stop_ids: frozenset[int],
-        seeds: Sequence[int],
+        self, model: LanguageModel, requests: Sequence[DecodingRequest]
     ) -> Iterator[tuple[int, DecodeStep]]:
-        """Yield steps with the index of their prompt; each prompt's tokens are those of ``decode`` under its seed."""
+        """Yield steps with the index of their request; the tokens of each are those that ``decode`` gives."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderSpec(Spec):
-    """A way to draw tokens from a model; ``target(options)`` satisfies ``Decoder``.
+    """A way to sample tokens from a model; ``target(options)`` satisfies ``Decoder``.
 
     Attributes:
         ``runtime``: that of the models it can drive.
         ``unbounded``: it goes on beyond a model's context, so that no prompt is too long for it.
+        ``batches``: the target satisfies ``BatchDecoder``.
 
     Example::
 
@@ -102,3 +113,4 @@ class DecoderSpec(Spec):
     )
     runtime: str = TORCH
     unbounded: bool = False
+    batches: bool = False

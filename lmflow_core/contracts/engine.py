@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+from lmflow_core.contracts.model import LanguageModel, LoadPlan
 from lmflow_core.contracts.spec import Selector, Spec
 
 
@@ -18,7 +19,7 @@ class World:
     size: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process writes and prints."""
         return self.rank == 0
 
@@ -33,11 +34,20 @@ class Engine(Protocol):
             RequestError: the environment is not the one this engine needs.
         """
 
-    def gathered(self, value: str) -> list[str]:
+    def plan(self, plan: LoadPlan) -> LoadPlan:
+        """Return a load plan with what the engine needs of the weights."""
+
+    def all_gather(self, value: object) -> list[Any]:
         """Return what every process of the job passed, in the order of their ranks; all of them call this."""
 
     def trainer_arguments(self) -> Mapping[str, Any]:
-        """Return what the engine adds to the trainer's arguments."""
+        """Return what the engine adds to the arguments of the Hugging Face trainer."""
+
+    def full_weights(self, model: LanguageModel) -> Mapping[str, Any] | None:
+        """Return all weights of a model that is spread over the processes, by name; all of them call this.
+
+        None where each process has them all, so that they can be saved as they are.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,34 +19,57 @@ class ToolCall:
 
 
 @dataclass(frozen=True)
+class ImagePart:
+    """An image inside of a content; ``source`` is a path or an address. It is opened when a batch is made."""
+
+    source: str
+
+
+Part = str | ImagePart
+
+
+@dataclass(frozen=True)
 class Message:
     """One turn of a conversation.
 
     Attributes:
         role: one of :data:`ROLES`; ``tool`` gives the result of a call.
-        content: the text of the turn; it may be empty in a turn that calls tools.
+        content: the text of the turn, or its parts in order: texts and images. It may be empty in a turn that calls
+            tools.
         reasoning: what the assistant thought before its answer, where a template has a place for it.
         tool_calls: the calls the assistant makes in this turn.
         train: whether an assistant's turn is trained on; None leaves it to the policy of the run.
     """
 
     role: str
-    content: str
+    content: str | tuple[Part, ...]
     reasoning: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     train: bool | None = None
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The content as parts."""
+        return (self.content,) if isinstance(self.content, str) else self.content
+
+    @property
+    def text(self) -> str:
+        """The text of the content, without its images."""
+        return "".join(part for part in self.parts if isinstance(part, str))
 
 
 class Segment(NamedTuple):
     """A piece of a rendered example.
 
     ``control`` text comes from a template and may hold control tokens; other text comes from data or from a
-    user and never becomes one. ``trainable`` text carries labels.
+    user and never becomes one. ``trainable`` text carries labels. A segment with an ``image`` has no text and is never
+    trainable: the model's own tokens stand for the image.
     """
 
     text: str
     trainable: bool = False
     control: bool = False
+    image: ImagePart | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +98,15 @@ class Conversation:
     """
 
     kind: ClassVar[str] = "conversation"
+    messages: tuple[Message, ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Messages that ask for an answer, which the data does not have: the last is the user's or a tool's result."""
+
+    kind: ClassVar[str] = "prompt"
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
 
@@ -125,10 +157,10 @@ class ImageText:
     text: str
 
 
-Example = Text | Prompted | Conversation | Preference | Judged | Candidates | Value | ImageText
+Example = Text | Prompted | Conversation | Prompt | Preference | Judged | Candidates | Value | ImageText
 
 
-def parts(example: Example) -> tuple[Text | Prompted | Conversation | Candidates | Value | ImageText, ...]:
+def parts(example: Example) -> tuple[Text | Prompted | Conversation | Prompt | Candidates | Value | ImageText, ...]:
     """Return the examples inside one, of which a pair has two."""
     if isinstance(example, Preference):
         return (example.chosen, example.rejected)
@@ -137,7 +169,7 @@ def parts(example: Example) -> tuple[Text | Prompted | Conversation | Candidates
 
 def has_conversation(example: Example) -> bool:
     """Whether an example needs a template."""
-    return any(isinstance(part, Conversation) for part in parts(example))
+    return any(isinstance(part, Conversation | Prompt) for part in parts(example))
 
 
 def with_training(messages: Sequence[Message], policy: str) -> tuple[Message, ...]:
@@ -173,11 +205,14 @@ def call_id(number: int) -> str:
 
 
 def as_turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """Return messages as chat templates take them; calls are numbered, as some need ids."""
+    """Return messages as chat templates take them; calls are numbered, as some need ids.
+
+    A content with images is a list of ``{"type": "text", "text": …}`` and ``{"type": "image", "image": …}``.
+    """
     turns: list[dict[str, Any]] = []
     calls = results = 0
     for message in messages:
-        turn: dict[str, Any] = {"role": message.role, "content": message.content}
+        turn: dict[str, Any] = {"role": message.role, "content": _content(message)}
         if message.reasoning is not None:
             turn |= {"reasoning_content": message.reasoning, "thinking": message.reasoning}
         if message.tool_calls:
@@ -196,6 +231,17 @@ def as_turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
             turn["tool_call_id"] = call_id(results)
         turns.append(turn)
     return turns
+
+
+def _content(message: Message) -> str | list[dict[str, str]]:
+    if isinstance(message.content, str):
+        return message.content
+    if not any(isinstance(part, ImagePart) for part in message.content):
+        return message.text  # templates that know no parts take it, too
+    return [
+        {"type": "image", "image": part.source} if isinstance(part, ImagePart) else {"type": "text", "text": part}
+        for part in message.content
+    ]
 
 
 _DUE = {"system": ("user",), "user": ("assistant",), "assistant": ("user",), "tool": ("assistant", "tool")}
@@ -236,4 +282,18 @@ def check_trainable(messages: Sequence[Message]) -> None:
     if messages[-1].role != "assistant":
         raise ValueError(
             f"the conversation ends with a {messages[-1].role} message; the last message must be the assistant's"
+        )
+
+
+def check_prompt(messages: Sequence[Message]) -> None:
+    """Check that messages ask for an answer: their turns are in order and the last is the user's or a tool's.
+
+    Raises:
+        ValueError: the turns are out of order, or the last is the assistant's.
+    """
+    check_turns(messages)
+    if messages[-1].role not in ("user", "tool"):
+        raise ValueError(
+            f"the prompt ends with a message of the {messages[-1].role}; the last message must be the user's or a "
+            "tool's result"
         )

@@ -14,7 +14,22 @@ from lmflow_core.options import OptionField
 
 
 @dataclass(frozen=True)
-class DrawnToken:
+class GeneratedAnswer:
+    """An answer that is written.
+
+    Attributes:
+        ids: its tokens, the one that ended it included.
+        text: what they say, without what ended it.
+        finish_reason: ``stop`` or ``length``.
+    """
+
+    ids: tuple[int, ...]
+    text: str
+    finish_reason: str
+
+
+@dataclass(frozen=True)
+class SampledToken:
     """A token of an answer.
 
     Attributes:
@@ -34,25 +49,38 @@ class AnswerStream(Protocol):
     """An answer that is written while one iterates over its text, once, in the thread that iterates.
 
     Attributes:
-        prompt_tokens: length of the prompt, known before anything is written.
         text: the text so far.
-        drawn: the tokens so far, without the token that ends the answer. The last ones may belong to a stop text,
-            which is not part of the answer: their offset is not below the length of the finished text.
-        tokens: number of tokens drawn, the one that ends the answer included; known at the end.
         drafted: tokens that were drafted for the answer, none by most decoders; known at the end.
         accepted: how many of them were kept; known at the end.
         finish_reason: ``stop``, ``length`` or ``cancelled``; known at the end.
         dropped_tokens: how many tokens of prompt and answer the last one did not see, from a decoder that drops some.
     """
 
-    prompt_tokens: int
     text: str
-    drawn: list[DrawnToken]
-    tokens: int
     drafted: int
     accepted: int
     finish_reason: str
     dropped_tokens: int
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Length of the prompt, known before anything is written."""
+
+    @property
+    def max_new_tokens(self) -> int:
+        """How many tokens the answer may have: those asked for, or what the context leaves of them."""
+
+    @property
+    def sampled(self) -> Sequence[SampledToken]:
+        """The tokens so far, without the token that ends the answer.
+
+        The last ones may belong to a stop text, which is not part of the answer: their offset is not below the length
+        of the finished text.
+        """
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens sampled, the one that ends the answer included."""
 
     def __iter__(self) -> Iterator[str]: ...
 
@@ -60,7 +88,7 @@ class AnswerStream(Protocol):
         """End the answer before its next token. Another thread may call this."""
 
 
-class TalkingModel(Protocol):
+class ChatModel(Protocol):
     """A loaded model with its template and decoder, ready to answer. It keeps no conversation.
 
     ``name`` is what the command line calls the model.
@@ -69,6 +97,10 @@ class TalkingModel(Protocol):
     name: str
     model: LanguageModel
     settings: DecodingSettings
+
+    @property
+    def decoder_name(self) -> str:
+        """What the command line calls the decoder."""
 
     @property
     def context_length(self) -> int | None:
@@ -83,21 +115,29 @@ class TalkingModel(Protocol):
     def answer(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> AnswerStream:
         """Return the answer to a conversation that ends with the user or the result of a tool.
 
+        It may have as many tokens as the context leaves room for, ``settings.max_new_tokens`` at most.
+
         Raises:
-            ValueError: the template has no place for one of the messages, or for tools.
+            ValueError: the template has no place for one of the messages, or for tools, or a message holds an image.
+            PromptTooLongError: the prompt leaves no room in the context for a token.
         """
 
     def read_calls(self, text: str) -> tuple[str, tuple[ToolCall, ...]] | None:
         """Split an answer into its content and its calls of tools, as the template does."""
 
     def complete(self, prompt: str) -> AnswerStream:
-        """Return what follows a plain text, without a template."""
+        """Return what follows a plain text, without a template.
 
-    def changed(self, **values: object) -> TalkingModel:
+        Raises:
+            PromptTooLongError: the text leaves no room in the context for a token.
+        """
+
+    def changed(self, **values: object) -> ChatModel:
         """Return the same model with other values of the decoder's options or of ``max_new_tokens, stop, seed``.
 
         Raises:
             OptionError: the decoder has no such option, or the value is out of range.
+            LmflowError: with these options, the decoder cannot drive the model.
         """
 
     def parameters(self) -> Sequence[tuple[OptionField, object]]:
@@ -107,7 +147,7 @@ class TalkingModel(Protocol):
 class ModelOpener(Protocol):
     """Opens models that answer, by the names that ``--model`` and ``--decoder`` take."""
 
-    def __call__(self, **changes: object) -> TalkingModel:
+    def __call__(self, **changes: object) -> ChatModel:
         """Load what the command line names, or with other values for some of its options: ``model``, ``decoder``, ….
 
         The model loaded last is not loaded anew where only other options change.

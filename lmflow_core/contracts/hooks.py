@@ -23,6 +23,7 @@ _MODULES = (
     "model",
     "objective",
     "tuner",
+    "optimizer",
     "template",
     "dataset",
     "source",

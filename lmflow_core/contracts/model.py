@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
-from lmflow_core.contracts.position_scaling import PositionScaling
+from lmflow_core.contracts.position_scaling import ScaledPositions
 from lmflow_core.contracts.settings import ModelSettings
 from lmflow_core.contracts.spec import TORCH, Spec
-from lmflow_core.contracts.tokens import Encoded, Tokenizer
+from lmflow_core.contracts.tokens import EncodedSequence, MediaTokenizer, Tokenizer
 
 
 @dataclass(frozen=True)
 class Score:
-    """Negative log-likelihood of one example: summed over its labelled tokens, in nats, and their number.
+    """Negative log-likelihood of one sequence: summed over its labelled tokens, in nats, and their number.
 
     ``correct`` is how many of them were the model's likeliest token, where the runtime counts that. When all were,
     greedy decoding writes exactly them.
@@ -26,51 +26,87 @@ class Score:
     correct: int | None = None
 
 
+@dataclass(frozen=True)
+class LoadPlan:
+    """How the weights of a model are read. Who has a say adds to it before that; the model refuses what it cannot do.
+
+    Attributes:
+        task: what the network gives: ``causal`` (the next token), ``regression`` (a number for a sequence), or
+            ``image-text`` (the next token, of text with images).
+        dtype: number format of the weights; ``auto`` is what suits the device.
+        compute_dtype: number format of the computation where it is not that of the weights.
+        device: where the weights go; ``auto`` is a GPU where there is one.
+        sharded: the engine places the weights itself, so that they are not moved to a device.
+        attention: the attention implementation, as the runtime knows it; None is the model's own.
+        positions: the scaling of rotary positions, if any.
+        quantization: the form of quantised weights, such as ``nf4``; None reads them as they are.
+        new_tokens: rows that are added to embeddings and head.
+    """
+
+    task: str = "causal"
+    dtype: str = "auto"
+    compute_dtype: str | None = None
+    device: str = "auto"
+    sharded: bool = False
+    attention: str | None = None
+    positions: ScaledPositions | None = None
+    quantization: str | None = None
+    new_tokens: int = 0
+
+
 class LanguageModel(Protocol):
     """A model that is open: its tokenizer at once, its weights after :meth:`load`.
 
     Attributes:
+        plan: how its weights will be, or were, read.
         folder: where the model's own files are, in transformers' form and without any adapter; None when they are
             nowhere, as for a model that was converted while it was opened.
         adapter: the folder of the adapter that is on the model or waits for its weights.
+        media: what turns images into tokens, for a model that sees; else None.
     """
 
     reference: str
     tokenizer: Tokenizer
+    media: MediaTokenizer | None
     context_length: int | None
+    plan: LoadPlan
     folder: Path | None
     adapter: Path | None
 
+    def accept(self, plan: LoadPlan) -> None:
+        """Take the plan by which :meth:`load` will read the weights, in the place of any before.
+
+        Raises:
+            RequestError: the model, or its runtime, cannot do what the plan asks for; the message names it.
+        """
+
     def load(self) -> None:
-        """Load the weights, once.
+        """Load the weights, once, as the plan says.
 
         Raises:
             ModelError: the weights are missing or damaged.
         """
 
-    def score(self, examples: Iterable[Encoded]) -> Iterator[Score]:
-        """Yield the score of each example, in order."""
+    def score(self, sequences: Iterable[EncodedSequence]) -> Iterator[Score]:
+        """Yield the score of each sequence, in order."""
 
     def save(self, folder: Path, chat_template: str | None) -> None:
         """Write weights (safetensors), configuration and tokenizer into an existing folder."""
 
 
-class Rescalable(Protocol):
-    """A model whose rotary positions can be scaled before its weights are loaded."""
+class ModelServices(Protocol):
+    """What the core does for components that work with a second model."""
 
-    def scale_positions(self, name: str, scaling: PositionScaling, factor: float, options: Any) -> None:
-        """Scale the positions of the network that :meth:`LanguageModel.load` will build, and keep it in what is saved.
+    def open_model(self, reference: str, beside: LanguageModel) -> LanguageModel:
+        """Open, without its weights, what ``--model`` could name: a draft, a teacher, a reference, a judge.
+
+        It goes where the model is that it works beside, in the same number format. The model opened last is kept, so
+        asking for it again costs nothing.
 
         Raises:
-            RequestError: the model has no rotary embeddings, or is scaled already.
+            ModelError: the reference names no model.
+            RequestError: it does not run where the other one does.
         """
-
-
-class ChoosableAttention(Protocol):
-    """A model whose attention can be chosen before its weights are loaded."""
-
-    def attend_with(self, implementation: str) -> None:
-        """Let the network that :meth:`LanguageModel.load` will build attend with what :class:`Attention` gave."""
 
 
 class ModelLoader(Protocol):

@@ -1,65 +1,136 @@
-"""Objectives: what is learned, and the job that learns it."""
+"""Objectives: what is learned, the job that learns it, and what came of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from lmflow_core.contracts.engine import Engine, World
-from lmflow_core.contracts.model import LanguageModel
+from lmflow_core.contracts.examples import Example
+from lmflow_core.contracts.generation import GeneratedAnswer
+from lmflow_core.contracts.model import LanguageModel, LoadPlan, ModelServices
+from lmflow_core.contracts.optimizer import Optimizer
 from lmflow_core.contracts.settings import TrainingSettings
 from lmflow_core.contracts.spec import Selector, Spec
-from lmflow_core.contracts.tokens import EncodedDataset
+from lmflow_core.contracts.template import Template
+from lmflow_core.contracts.tokens import EncodedDataset, EncodedExample
 from lmflow_core.contracts.tuner import Tuner
 
+Model = TypeVar("Model", bound=LanguageModel)
 
-class EarlyCheck(Protocol):
-    """What a tuner or an objective offers besides, to refuse what it cannot work with before anything heavy."""
 
-    def check(self, model: LanguageModel, tuner: Tuner) -> None:
-        """Check an open model, whose weights are not loaded, and the tuner of the run.
+class JobServices(ModelServices, Protocol):
+    """What the core does for an objective while it trains.
+
+    Attributes:
+        template: the conversation template of the run, bound to the tokenizer; None where the data needs none.
+    """
+
+    template: Template | None
+
+    def encode(self, examples: Sequence[Example]) -> list[EncodedExample]:
+        """Encode examples as those of the data are, without a length policy.
 
         Raises:
-            LmflowError: they do not suit; the message names what would.
+            ValueError: an example does not fit the template.
         """
+
+    def generate(
+        self,
+        model: LanguageModel,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        seeds: Sequence[int],
+        decoder: str = "sampling",
+        options: Mapping[str, object] | None = None,
+    ) -> list[GeneratedAnswer]:
+        """Return an answer to each prompt, which does not depend on the others.
+
+        Args:
+            model: loaded; it answers with the weights it has now.
+            prompts: token ids.
+            max_new_tokens: longest answer.
+            seeds: one for each prompt.
+            decoder: the name that ``--decoder`` would take.
+            options: values for options of the decoder, by name.
+
+        Raises:
+            LmflowError: there is no such decoder or option, or it cannot drive the model.
+        """
+
+    def all_gather(self, value: object) -> list[Any]:
+        """Return what every process of the job passed, in the order of their ranks; all of them call this."""
 
 
 @dataclass(frozen=True)
-class TrainingJob:
-    """Everything an objective needs to train. ``checkpoints`` is a folder the trainer may write into."""
+class TrainingSetup(Generic[Model]):
+    """What is known of a training run before its data and weights are read: enough to refuse it."""
 
-    model: LanguageModel
+    model: Model
     tuner: Tuner
     engine: Engine
+    optimizer: Optimizer
+    settings: TrainingSettings
+    services: JobServices
+
+
+@dataclass(frozen=True)
+class TrainingJob(TrainingSetup[Model]):
+    """Everything an objective needs to train.
+
+    Attributes:
+        world: the processes of the job.
+        data: what is trained on.
+        validation: what the loss is measured on besides, if anything.
+        attention: the attention implementation for packed sequences, as the runtime knows it.
+        checkpoints: a folder the trainer may write into.
+        resume: go on from the last checkpoint there.
+    """
+
     world: World
     data: EncodedDataset
-    held_out: EncodedDataset | None
-    settings: TrainingSettings
+    validation: EncodedDataset | None
     attention: str
     checkpoints: Path
     resume: bool = False
 
 
 @dataclass(frozen=True)
-class LossPoint:
-    """The mean training loss, in nats per labelled token, since the last point."""
+class MetricPoint:
+    """The value of a metric, such as the loss, over the steps since the point before."""
 
     step: int
-    loss: float
+    value: float
+
+
+Curves = Mapping[str, tuple[MetricPoint, ...]]
 
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What a training run did. ``tokens`` counts real tokens, over all processes."""
+    """What a training run did.
+
+    Attributes:
+        steps: optimizer steps.
+        tokens: real tokens, over all processes.
+        seconds: of training.
+        peak_memory_bytes: the most memory held.
+        unit: what the loss is the mean over: ``tokens``, ``pairs``, ….
+        training: the curves of what was trained on by the metric's name; ``loss`` is always there.
+        validation: the same for the validation data, if any.
+        metrics: figures of the run as a whole.
+    """
 
     steps: int
     tokens: int
     seconds: float
     peak_memory_bytes: int
-    losses: tuple[LossPoint, ...]
-    held_out_losses: tuple[LossPoint, ...] = ()
+    unit: str
+    training: Curves
+    validation: Curves = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -69,9 +140,19 @@ class TrainingReport:
 
 
 class Objective(Protocol):
-    """Target of an ``ObjectiveSpec``: drives the trainer."""
+    """Target of an ``ObjectiveSpec``: what is learned."""
 
-    def train(self, job: TrainingJob) -> TrainingReport:
+    def plan(self, plan: LoadPlan) -> LoadPlan:
+        """Return a load plan with what the objective needs of the weights."""
+
+    def check(self, setup: TrainingSetup[Any]) -> None:
+        """Check a run before its data and weights are read; the model's plan is complete.
+
+        Raises:
+            LmflowError: what was chosen does not go together; the message names what would.
+        """
+
+    def train(self, job: TrainingJob[Any]) -> TrainingReport:
         """Train the job's model in place.
 
         Raises:
@@ -83,7 +164,8 @@ class Objective(Protocol):
 class ObjectiveSpec(Spec):
     """A loss; ``target(options)`` satisfies ``Objective``.
 
-    ``examples`` are the kinds of example it learns from: ``text``, ``prompted``, ``conversation``.
+    ``examples`` are the kinds of example it learns from: ``text``, ``prompted``, ``conversation``, ``prompt``,
+    ``preference``, ``judged``, ``candidates``.
 
     Example::
 

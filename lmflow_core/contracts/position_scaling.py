@@ -37,6 +37,16 @@ class PositionScaling(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class ScaledPositions:
+    """A chosen scheme and how far it is to reach, as part of a load plan; ``options`` are the scheme's own."""
+
+    name: str
+    scheme: PositionScaling
+    factor: float
+    options: Any
+
+
 @dataclass(frozen=True, kw_only=True)
 class PositionScalingSpec(Spec):
     """A way to extend rotary positions; ``target(rope, factor, options)`` satisfies ``PositionScaling``.

@@ -67,7 +67,7 @@ class DataSettings:
     )
     eval_share: float = option(
         0.0,
-        help="Share of the rows, drawn by the seed, that is held out to measure the loss on.",
+        help="Share of the rows, sampled by the seed, that the loss is measured on instead of training.",
         minimum=0,
         maximum=0.9,
     )
@@ -103,11 +103,12 @@ class TrainingSettings:
     pack_length: int | None = option(
         None, help="Pack examples into rows of this many tokens; --batch-size then counts packs.", minimum=2
     )
-    pass_tokens: int | None = option(
+    micro_batch_tokens: int | None = option(
         None,
         help="Tokens of a batch that go through the model at a time, in whole examples; 1024 on a CPU, else all, "
         "when left out.",
         minimum=1,
+        aliases=("pass_tokens",),
     )
     gradient_accumulation_steps: int = option(1, help="Batches per optimizer step.", minimum=1)
     lr: float | None = option(
@@ -121,21 +122,18 @@ class TrainingSettings:
     warmup_ratio: float = option(0.03, help="Share of the steps spent warming up.", minimum=0, maximum=1)
     weight_decay: float = option(0.0, help="Weight decay.", minimum=0)
     max_grad_norm: float = option(1.0, help="Gradients are clipped to this norm; 0 turns clipping off.", minimum=0)
-    adam_beta1: float = option(0.9, help="AdamW's first decay.", minimum=0, maximum=1)
-    adam_beta2: float = option(0.999, help="AdamW's second decay.", minimum=0, maximum=1)
-    adam_epsilon: float = option(1e-8, help="AdamW's epsilon.", above=0)
     gradient_checkpointing: bool = option(False, help="Recompute activations to save memory.")
     activation_offload: bool = option(False, help="Keep activations in main memory, not on the GPU.")
     logging_steps: int = option(10, help="Steps between points of the loss curve.", minimum=1)
     save_steps: int | None = option(None, help="Steps between checkpoints; none are kept when left out.", minimum=1)
     save_total_limit: int = option(2, help="Checkpoints kept.", minimum=1)
-    eval_dataset: tuple[Path, ...] = option((), help="Held-out data to measure during training.")
+    eval_dataset: tuple[Path, ...] = option((), help="Validation data to measure during training.")
     eval_steps: int | None = option(None, help="Steps between measurements; once per epoch when left out.", minimum=1)
     load_best_model: bool = option(
-        False, help="Keep the weights with the lowest held-out loss.", aliases=("load_best_model_at_end",)
+        False, help="Keep the weights with the lowest validation loss.", aliases=("load_best_model_at_end",)
     )
     early_stopping_patience: int | None = option(
-        None, help="Stop after this many measurements without a lower held-out loss.", minimum=1
+        None, help="Stop after this many measurements without a lower validation loss.", minimum=1
     )
     report_to: tuple[str, ...] = option((), help="Trackers: tensorboard, wandb, mlflow, …")
     run_name: str | None = option(None, help="Name of the run in trackers.")

@@ -1,25 +1,68 @@
-"""Tokens: encoded sequences, and what a tokenizer must do."""
+"""Tokens: encoded examples, and what turns text and media into ids."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from lmflow_core.contracts.examples import Message
+from lmflow_core.contracts.examples import ImagePart, Message
 
 IGNORE = -100
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """One example as the model sees it; both sequences have the same length.
+class Media:
+    """A picture in a sequence, by reference: its pixels are made when a batch is collated, and never stored.
 
-    ``labels[i]`` is ``input_ids[i]`` where that token is learned, else :data:`IGNORE` (no shift is applied).
+    Attributes:
+        source: the path or address it is read from.
+        digest: of its bytes, so that another picture under the same path is noticed.
+        start: where the tokens that stand for it begin in the sequence.
+        tokens: how many these are.
+    """
+
+    source: str
+    digest: str
+    start: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class EncodedSequence:
+    """One sequence as the model sees it; ids and labels have the same length.
+
+    ``labels[i]`` is ``input_ids[i]`` where that token is learned, else :data:`IGNORE` (no shift is applied). Tokens
+    that stand for media are never learned.
     """
 
     input_ids: Sequence[int]
     labels: Sequence[int]
+    media: tuple[Media, ...] = ()
+
+
+@dataclass(frozen=True)
+class EncodedExample:
+    """One example: a group of sequences that is never split, with named numbers.
+
+    ===============  ======================================  ==============================================
+    example          sequences                               numbers
+    ===============  ======================================  ==============================================
+    text, answer     one                                     none
+    prompt           one, without labels                     none
+    preference       two: the chosen, the rejected           ``margin``, where the data has one
+    judged           one                                     ``desirable``: 1 or 0
+    candidates       one for each answer                     ``scores``: one for each, where the data has them
+    ===============  ======================================  ==============================================
+    """
+
+    sequences: tuple[EncodedSequence, ...]
+    numbers: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens of all sequences."""
+        return sum(len(sequence.input_ids) for sequence in self.sequences)
 
 
 class EncodedDataset(Protocol):
@@ -27,11 +70,26 @@ class EncodedDataset(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, position: int) -> Encoded: ...
+    def __getitem__(self, position: int) -> EncodedExample: ...
+
+
+class MediaTokenizer(Protocol):
+    """Images to the tokens that stand for them, for models that see."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of everything that changes the ids that stand for an image."""
+
+    def tokenize(self, image: ImagePart) -> tuple[Sequence[int], str]:
+        """Return the ids that stand for an image, and a digest of its bytes.
+
+        Raises:
+            ValueError: the image cannot be read; the message tells why.
+        """
 
 
 class Tokenizer(Protocol):
-    """Text to token ids, with the control tokens apart from the text."""
+    """Text to token ids, with the control tokens separate from the text."""
 
     @property
     def bos(self) -> str | None:

@@ -1,149 +1,115 @@
-"""Segments to token ids and labels.
-
-Text is encoded in runs. A run ends at a control token and where trainability changes: the second keeps a prompt's
-tokens the same in training and when an answer is asked for, whatever the first letters of the answer are.
-"""
+"""Examples to token ids and labels: each is rendered, split into runs, and put together from what these encode to."""
 
 from __future__ import annotations
 
-import re
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
-from lmflow_core.contracts.examples import Conversation, Example, Prompted, Segment, Text, with_training
+from lmflow_core.contracts.examples import Example, Segment
 from lmflow_core.contracts.template import Template
-from lmflow_core.contracts.tokens import IGNORE, Encoded, Tokenizer
+from lmflow_core.contracts.tokens import (
+    IGNORE,
+    EncodedExample,
+    EncodedSequence,
+    Media,
+    MediaTokenizer,
+    Tokenizer,
+)
+from lmflow_core.data.rendering import ExampleRenderer
+from lmflow_core.data.runs import Runs, RunSplitter
 
 _UNLABELLED = array("i", (IGNORE,))
 
 
-class _Opening(Segment):
-    """The token that a tokenizer itself puts before a plain text, which begins behind it as it would alone."""
+class SplitExample(NamedTuple):
+    """An example that waits for the tokenizer: the runs of each of its sequences, and its numbers."""
 
-
-@dataclass
-class _Run:
-    """Text to encode at once, or one control token (``token`` is its id)."""
-
-    text: str
-    trainable: bool
-    continues: bool = False
-    token: int | None = None
-
-
-Runs = list[_Run]
+    sequences: Sequence[Runs]
+    numbers: Mapping[str, tuple[float, ...]]
 
 
 class Encoder:
-    """Encodes examples with one tokenizer and one (bound) template."""
+    """Encodes examples with one tokenizer and one (bound) template.
 
-    def __init__(self, tokenizer: Tokenizer, template: Template | None, train_on: str = "assistant") -> None:
-        """Encode with these; ``train_on`` is the policy of :func:`lmflow_core.conversations.with_training`."""
+    Attributes:
+        tokenizer: of the model.
+        template: of conversations; None where there are none.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        template: Template | None,
+        train_on: str = "assistant",
+        media: MediaTokenizer | None = None,
+    ) -> None:
+        """Encode with these.
+
+        Args:
+            tokenizer: of the model.
+            template: bound to it, or None.
+            train_on: the policy of :func:`lmflow_core.contracts.examples.with_training`.
+            media: what makes tokens of images, for a model that sees.
+        """
         self.tokenizer = tokenizer
         self.template = template
-        self._train_on = train_on
-        # A template says the same few texts again and again.
-        self._cut = lru_cache(maxsize=1024)(self._cut_apart)
+        self._renderer = ExampleRenderer(tokenizer, template, train_on)
+        self._splitter = RunSplitter(tokenizer, media)
 
-    def encode(self, examples: Sequence[Example]) -> list[Encoded]:
-        """Encode a batch of examples.
-
-        Raises:
-            ValueError: a conversation does not fit the template, or there is none.
-        """
-        return self.encode_segments([self.segments(example) for example in examples])
-
-    def segments(self, example: Example) -> tuple[Segment, ...]:
-        """Render one example.
+    def encode(self, examples: Sequence[Example]) -> list[EncodedExample]:
+        """Encode a batch of examples in one call of the tokenizer.
 
         Raises:
-            ValueError: a conversation does not fit the template, or there is none.
+            ValueError: an example does not fit the template, there is none, or an image cannot be taken.
         """
-        if isinstance(example, Conversation):
-            return self._rendered(example)
-        end = Segment(self.tokenizer.eos or "", True, control=True)
-        if isinstance(example, Text):
-            return self.opened(Segment(example.text, trainable=True), end)
-        if isinstance(example, Prompted):
-            return self.opened(Segment(example.prompt), Segment(example.completion, trainable=True), end)
-        raise ValueError(f"a {example.kind} example is not encoded as one text")
+        return self.encode_split([self.split(example) for example in examples])
 
-    def _rendered(self, conversation: Conversation) -> tuple[Segment, ...]:
-        if self.template is None:
-            raise ValueError("a conversation needs a template, and none is chosen: add --template NAME")
-        messages = with_training(conversation.messages, self._train_on)
-        return self.template.render(messages, add_generation_prompt=False, tools=conversation.tools)
+    def split(self, example: Example) -> SplitExample:
+        """Return an example rendered and split: all that is to do before the tokenizer works.
+
+        Raises:
+            ValueError: as :meth:`encode`.
+        """
+        rendered = self._renderer.render(example)
+        sequences = [self._splitter.split(segments) for segments in rendered.sequences]
+        if not rendered.labelled:
+            for runs in sequences:
+                for run in runs:
+                    run.trainable = False
+        return SplitExample(sequences, rendered.numbers)
+
+    def encode_split(self, examples: Sequence[SplitExample]) -> list[EncodedExample]:
+        """Encode examples that :meth:`split` returned, in one call of the tokenizer."""
+        encoded = self._encoded([runs for example in examples for runs in example.sequences])
+        return [EncodedExample(tuple([next(encoded) for _ in e.sequences]), e.numbers) for e in examples]
+
+    def encode_segments(self, rendered: Sequence[Sequence[Segment]]) -> list[EncodedSequence]:
+        """Encode rendered sequences in one call of the tokenizer.
+
+        Raises:
+            ValueError: an image cannot be taken.
+        """
+        return [*self._encoded([self._splitter.split(segments) for segments in rendered])]
 
     def opened(self, *segments: Segment) -> tuple[Segment, ...]:
         """Return the segments of a plain text behind the token that opens it, where the model wants one."""
-        opening = _Opening(self.tokenizer.bos or "", control=True)
-        return tuple(segment for segment in (opening, *segments) if segment.text)
+        return self._renderer.opened(*segments)
 
-    def encode_segments(self, rendered: Sequence[Sequence[Segment]]) -> list[Encoded]:
-        """Encode rendered examples in one call of the tokenizer."""
-        return self.encode_runs([self.runs(segments) for segments in rendered])
-
-    def encode_runs(self, examples: Sequence[Runs]) -> list[Encoded]:
-        """Encode examples that are split into runs, in one call of the tokenizer."""
-        texts = [run for runs in examples for run in runs if run.token is None]
+    def _encoded(self, sequences: Sequence[Runs]) -> Iterator[EncodedSequence]:
+        texts = [run for runs in sequences for run in runs if run.known is None]
         encoded = iter(self.tokenizer.encode([run.text for run in texts], [run.continues for run in texts]))
-        return [_assembled(runs, encoded) for runs in examples]
-
-    def runs(self, segments: Sequence[Segment]) -> Runs:
-        """Split a rendered example into what is encoded at once."""
-        return [*self._runs(segments)]
-
-    def _runs(self, segments: Sequence[Segment]) -> Iterator[_Run]:
-        pending: _Run | None = None
-        continues = swallowing = False
-        swallowers = self.tokenizer.swallows_space
-        spaces = self.tokenizer.spaces_after_control or any(isinstance(segment, _Opening) for segment in segments)
-        for piece, trainable, token in self._pieces(segments):
-            takes_before, takes_behind = (False, False) if token is None else swallowers.get(piece, (False, False))
-            if pending and takes_before:
-                pending.text = pending.text.rstrip()
-            if pending and (token is not None or trainable != pending.trainable):
-                yield pending
-                pending, continues = None, True
-            if token is not None:
-                yield _Run(piece, trainable, token=token)
-                continues, swallowing = not spaces, takes_behind
-                continue
-            if swallowing:
-                piece = piece.lstrip()
-                swallowing = not piece
-            if pending:
-                pending.text += piece
-            elif piece:
-                pending = _Run(piece, trainable, continues=continues)
-        if pending:
-            yield pending
-
-    def _pieces(self, segments: Iterable[Segment]) -> Iterator[tuple[str, bool, int | None]]:
-        for segment in segments:
-            if not segment.control:
-                yield segment.text, segment.trainable, None
-                continue
-            for piece, token in self._cut(segment.text):
-                yield piece, segment.trainable, token
-
-    def _cut_apart(self, text: str) -> tuple[tuple[str, int | None], ...]:
-        """Return the control tokens of a template's text, with their ids, and what stands between them."""
-        known = self.tokenizer.control_tokens
-        return tuple((piece, known.get(piece)) for piece in self._control_pattern.split(text) if piece)
-
-    @cached_property
-    def _control_pattern(self) -> re.Pattern[str]:
-        longest_first = sorted(self.tokenizer.control_tokens, key=len, reverse=True)
-        return re.compile(f"({'|'.join(map(re.escape, longest_first))})" if longest_first else r"(?!)")
+        return (_assembled(runs, encoded) for runs in sequences)
 
 
-def _assembled(runs: Runs, encoded: Iterator[list[int]]) -> Encoded:
+def _assembled(runs: Runs, encoded: Iterator[list[int]]) -> EncodedSequence:
     input_ids, labels = array("i"), array("i")
+    media: tuple[Media, ...] = ()
     for run in runs:
-        ids = array("i", next(encoded) if run.token is None else (run.token,))
+        known = run.known
+        ids = array("i", next(encoded) if known is None else known.ids)
+        if known is not None and known.image is not None:
+            media += (Media(known.image.source, known.digest, start=len(input_ids), tokens=len(ids)),)
         input_ids += ids
         labels += ids if run.trainable else _UNLABELLED * len(ids)
-    return Encoded(input_ids, labels)
+    return EncodedSequence(input_ids, labels, media)

@@ -12,9 +12,14 @@ from lmflow_core.contracts.examples import (
     Candidates,
     Conversation,
     Example,
+    ImagePart,
+    ImageText,
+    Prompt,
+    check_prompt,
     check_trainable,
     parts,
 )
+from lmflow_core.data.image_paths import with_found_images
 from lmflow_core.data.rows import OnError, Row, raise_error
 from lmflow_core.data.sources import Source, sources
 from lmflow_core.errors import DataError, PluginLoadError
@@ -132,14 +137,19 @@ def _example(chosen: ChosenFormat, row: Row) -> Example:
     for part in parts(example):
         if isinstance(part, Conversation):
             check_trainable(part.messages)
-    return example
+        elif isinstance(part, Prompt):
+            check_prompt(part.messages)
+    return with_found_images(example, row.file)
 
 
 def _texts(example: Example) -> Iterator[str]:
     for part in parts(example):
-        if isinstance(part, Conversation):
+        if isinstance(part, Conversation | Prompt):
             for message in part.messages:
-                yield message.content
+                if isinstance(message.content, str):
+                    yield message.content
+                else:
+                    yield from (p.source if isinstance(p, ImagePart) else p for p in message.content)
                 yield message.reasoning or ""
                 for call in message.tool_calls:
                     yield call.name + json.dumps(dict(call.arguments), ensure_ascii=False, default=str)
@@ -147,6 +157,7 @@ def _texts(example: Example) -> Iterator[str]:
         else:
             yield from (value for value in vars(part).values() if isinstance(value, str))
             yield from part.texts if isinstance(part, Candidates) else ()
+            yield from part.images if isinstance(part, ImageText) else ()
 
 
 def _check_characters(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Examples to encoded rows that fit the model: lengths and counts of what will be trained."""
+"""Examples to encoded ones that fit the model: lengths and counts of what will be trained."""
 
 from __future__ import annotations
 
@@ -8,46 +8,24 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from typing import Protocol
 
-from lmflow_core.contracts.tokens import IGNORE, Encoded
-from lmflow_core.data.encoding import Encoder, Runs
+from lmflow_core.contracts.examples import Prompt
+from lmflow_core.contracts.tokens import EncodedExample
+from lmflow_core.data.counts import Counts, trained_tokens
+from lmflow_core.data.encoding import Encoder, SplitExample
 from lmflow_core.data.examples import Located
+from lmflow_core.data.lengths import longest_sequence, split, truncated
 from lmflow_core.data.store import EncodedRows
 from lmflow_core.errors import DataError
 
 _BATCH, _AHEAD = 1024, 2
 _OBJECTS = 500_000
+# A batch that the tokenizer works on.
+_Pending = tuple[list[Located], Future[list[EncodedExample]]]
 
 
-@dataclass
-class Counts:
-    """What became of the rows. ``trained_tokens`` are labelled tokens that something precedes."""
-
-    rows: int = 0
-    examples: int = 0
-    tokens: int = 0
-    trained_tokens: int = 0
-    longest: int = 0
-    too_long: int = 0
-    dropped: int = 0
-    truncated: int = 0
-    split: int = 0
-    untrained: int = 0
-
-    def as_dict(self) -> dict[str, int]:
-        """Return the counts by name."""
-        return asdict(self)
-
-
-def trained_tokens(row: Encoded) -> int:
-    """Return how many tokens of a row are learned; the first never is, since nothing predicts it."""
-    later = row.labels[1:]
-    return len(later) - later.count(IGNORE)
-
-
-def _finished(ahead: deque[tuple[list[Located], Future[list[Encoded]]]]) -> Iterator[tuple[Located, Encoded]]:
+def _finished(ahead: deque[_Pending]) -> Iterator[tuple[Located, EncodedExample]]:
     batch, encoded = ahead.popleft()
     return zip(batch, encoded.result(), strict=True)
 
@@ -66,10 +44,10 @@ def _seldom_collecting() -> Iterator[None]:
 
 
 class Rows(Protocol):
-    """Where encoded rows go."""
+    """Where encoded examples go."""
 
-    def append(self, row: Encoded) -> None:
-        """Add one row."""
+    def append(self, example: EncodedExample) -> None:
+        """Add one example."""
 
 
 class Preparer:
@@ -84,34 +62,34 @@ class Preparer:
         self.counts = Counts()
         self._first_too_long: Located | None = None
 
-    def encode(self, examples: Iterable[Located]) -> Iterator[tuple[Located, Encoded]]:
+    def encode(self, examples: Iterable[Located]) -> Iterator[tuple[Located, EncodedExample]]:
         """Yield each example with its encoding, before any length policy.
 
         While the tokenizer works on a batch, which takes no Python, the next one is read and rendered, and what it
         gave for the last is put together.
 
         Raises:
-            DataError: a conversation does not fit the template.
+            DataError: an example cannot be encoded.
         """
         source = iter(examples)
-        ahead: deque[tuple[list[Located], Future[list[Encoded]]]] = deque()
+        ahead: deque[_Pending] = deque()
         with ThreadPoolExecutor(_AHEAD) as pool:
             while batch := list(itertools.islice(source, _BATCH)):
-                runs = [self._runs(located) for located in batch]
-                ahead.append((batch, pool.submit(self._encoder.encode_runs, runs)))
+                waiting = [self._split(located) for located in batch]
+                ahead.append((batch, pool.submit(self._encoder.encode_split, waiting)))
                 if len(ahead) > _AHEAD:
                     yield from _finished(ahead)
             while ahead:
                 yield from _finished(ahead)
 
-    def _runs(self, located: Located) -> Runs:
+    def _split(self, located: Located) -> SplitExample:
         try:
-            return self._encoder.runs(self._encoder.segments(located.example))
+            return self._encoder.split(located.example)
         except ValueError as error:
             raise DataError(str(error), file=located.file, row=located.row) from error
 
     def prepare(self, examples: Iterable[Located]) -> EncodedRows:
-        """Encode examples into rows that fit, in memory.
+        """Encode examples and return those that fit, in memory.
 
         Raises:
             DataError: as :meth:`prepare_into`.
@@ -129,37 +107,40 @@ class Preparer:
         with _seldom_collecting():
             for located, encoded in self.encode(examples):
                 self.counts.rows += 1
-                for part in self._fitted(located, encoded):
-                    self._keep(rows, part)
+                is_prompt = isinstance(located.example, Prompt)
+                for example in self._fitted(located, encoded, is_prompt):
+                    self._keep(rows, example, is_prompt)
         self._check()
 
-    def _keep(self, rows: Rows, part: Encoded) -> None:
-        trained = trained_tokens(part)
-        if not trained:
-            self.counts.untrained += 1
+    def _keep(self, rows: Rows, example: EncodedExample, is_prompt: bool) -> None:
+        counts = self.counts
+        trained = [trained_tokens(sequence) for sequence in example.sequences]
+        if not is_prompt and not all(trained):
+            counts.untrained += 1
             return
-        rows.append(part)
-        self.counts.examples += 1
-        self.counts.tokens += len(part.input_ids)
-        self.counts.trained_tokens += trained
+        rows.append(example)
+        counts.examples += 1
+        counts.sequences += len(trained)
+        counts.tokens += sum([len(sequence.input_ids) for sequence in example.sequences])
+        counts.trained_tokens += sum(trained)
 
-    def _fitted(self, located: Located, row: Encoded) -> list[Encoded]:
-        length = len(row.input_ids)
+    def _fitted(self, located: Located, example: EncodedExample, is_prompt: bool) -> list[EncodedExample]:
+        length = longest_sequence(example)
         self.counts.longest = max(self.counts.longest, length)
         if self._max_length is None or length <= self._max_length:
-            return [row]
+            return [example]
         self.counts.too_long += 1
         self._first_too_long = self._first_too_long or located
-        return self._shortened(row, self._max_length)
+        return self._shortened(example, self._max_length, is_prompt)
 
-    def _shortened(self, row: Encoded, limit: int) -> list[Encoded]:
-        if self._policy == "truncate":
+    def _shortened(self, example: EncodedExample, limit: int, is_prompt: bool) -> list[EncodedExample]:
+        # A prompt that is cut asks for something else: without its end, not even for an answer.
+        if self._policy == "truncate" and not is_prompt:
             self.counts.truncated += 1
-            return [Encoded(row.input_ids[:limit], row.labels[:limit])]
-        if self._policy == "split":
+            return [truncated(example, limit)]
+        if self._policy == "split" and not is_prompt and (pieces := split(example, limit)):
             self.counts.split += 1
-            starts = range(0, len(row.input_ids), limit)
-            return [Encoded(row.input_ids[at : at + limit], row.labels[at : at + limit]) for at in starts]
+            return pieces
         self.counts.dropped += 1
         return []
 

@@ -13,15 +13,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from lmflow_core.data.files import opened_text, suffix
+from lmflow_core.data.json_stream import JsonStream, json_problem
 from lmflow_core.data.tables import read_paragraphs, read_table
 from lmflow_core.errors import DataError
 
 OnError = Callable[[DataError], None]
 _Numbered = tuple[int, object, str | None]
-_CHUNK = 1 << 18
-_SPACE = " \t\n\r"
-# No piece of a literal, a number or an escape that the end of the buffer cuts through is longer.
-_LONGEST_CUT = 16
 
 
 @dataclass(frozen=True)
@@ -73,15 +70,9 @@ def _read_lines(file: Path, stream: IO[str], on_error: OnError) -> Iterator[_Num
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            on_error(DataError(f"broken JSON: {_reason(error)}", file=file, row=number))
+            on_error(DataError(f"broken JSON: {json_problem(error)}", file=file, row=number))
         else:
             yield number, value, None
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return error.msg.removesuffix(" at").removesuffix(" starting")
-    return "nested too deeply" if isinstance(error, RecursionError) else "a number has too many digits"
 
 
 def _json_type(value: object) -> str:
@@ -91,7 +82,7 @@ def _json_type(value: object) -> str:
 
 def _read_json(file: Path, stream: IO[str]) -> Iterator[_Numbered]:
     """Read a list of rows, or an LMFlow file: ``{"type": T, "instances": [row, …]}``."""
-    scanner = _Scanner(file, stream)
+    scanner = JsonStream(file, stream)
     opening = scanner.peek()
     if not opening:
         return
@@ -105,12 +96,12 @@ def _read_json(file: Path, stream: IO[str]) -> Iterator[_Numbered]:
         raise DataError("text follows the end of the JSON; one value per file, or name it .jsonl", file=file)
 
 
-def _numbered(scanner: _Scanner, declared: str | None) -> Iterator[_Numbered]:
+def _numbered(scanner: JsonStream, declared: str | None) -> Iterator[_Numbered]:
     for number, value in enumerate(scanner.elements(), start=1):
         yield number, value, declared
 
 
-def _read_envelope(file: Path, scanner: _Scanner) -> Iterator[_Numbered]:
+def _read_envelope(file: Path, scanner: JsonStream) -> Iterator[_Numbered]:
     declared: str | None = None
     seen = False
     for key in scanner.object_keys():
@@ -129,7 +120,7 @@ def _read_envelope(file: Path, scanner: _Scanner) -> Iterator[_Numbered]:
 def _type_behind(file: Path) -> str | None:
     """Return the ``type`` that stands behind the instances. What is broken there is found when it is read."""
     with suppress(DataError), opened_text(file) as stream:
-        scanner = _Scanner(file, stream)
+        scanner = JsonStream(file, stream)
         for key in scanner.object_keys():
             if key == "instances" and scanner.peek() == "[":
                 for _ in scanner.elements():
@@ -139,94 +130,3 @@ def _type_behind(file: Path) -> str | None:
             else:
                 scanner.value()
     return None
-
-
-class _Scanner:
-    """Reads one JSON text piece by piece, so that a list of any length is never held as a whole."""
-
-    def __init__(self, file: Path, stream: IO[str]) -> None:
-        self._file = file
-        self._stream = stream
-        self._decoder = json.JSONDecoder()
-        self._buffer = ""
-        self._position = 0
-        self._row = 0
-
-    def peek(self) -> str:
-        """Return the next character that is not white space, or an empty string at the end."""
-        while True:
-            while self._position < len(self._buffer):
-                if self._buffer[self._position] not in _SPACE:
-                    return self._buffer[self._position]
-                self._position += 1
-            if not self._fill():
-                return ""
-
-    def value(self) -> object:
-        """Return the next value."""
-        self.peek()
-        while True:
-            try:
-                value, end = self._decoder.raw_decode(self._buffer, self._position)
-            except (ValueError, RecursionError) as error:
-                if self._final(error) or not self._fill():
-                    raise self._broken(_reason(error)) from error
-                continue
-            # A number near the end of the buffer may go on in the next chunk: "1.5e" reads as 1.5.
-            if len(self._buffer) - end < _LONGEST_CUT and self._fill():
-                continue
-            self._position = end
-            return value
-
-    def _final(self, error: ValueError | RecursionError) -> bool:
-        """Whether no text that may still come can mend an error."""
-        if not isinstance(error, json.JSONDecodeError):
-            return True
-        return not error.msg.startswith("Unterminated") and error.pos < len(self._buffer) - _LONGEST_CUT
-
-    def elements(self) -> Iterator[object]:
-        """Yield the elements of the list that comes next."""
-        self._expect("[")
-        self._row = 1
-        if self.peek() != "]":
-            yield self.value()
-            while self.peek() == ",":
-                self._position += 1
-                self._row += 1
-                yield self.value()
-        self._expect("]")
-        self._row = 0
-
-    def object_keys(self) -> Iterator[str]:
-        """Yield the keys of the object that comes next; the caller reads each value."""
-        self._expect("{")
-        if self.peek() != "}":
-            yield self._key()
-            while self.peek() == ",":
-                self._position += 1
-                yield self._key()
-        self._expect("}")
-
-    def _key(self) -> str:
-        if self.peek() not in ('"', ""):
-            raise self._broken("expected a key in double quotes")
-        key = self.value()
-        self._expect(":")
-        return str(key)
-
-    def _expect(self, character: str) -> None:
-        found = self.peek()
-        if found != character:
-            raise self._broken(f"expected {character!r}, found {found!r}" if found else "it ends too early")
-        self._position += 1
-
-    def _broken(self, reason: str) -> DataError:
-        return DataError(f"broken JSON: {reason}", file=self._file, row=self._row or None)
-
-    def _fill(self) -> bool:
-        chunk = self._stream.read(max(_CHUNK, len(self._buffer) - self._position))
-        if not chunk:
-            return False
-        self._buffer = self._buffer[self._position :] + chunk
-        self._position = 0
-        return True

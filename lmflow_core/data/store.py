@@ -1,173 +1,92 @@
-"""Encoded rows end to end: in memory, or in files that are mapped, so that data of any size takes little memory."""
+"""Encoded examples by position: in memory, or in mapped files, so that data of any size takes little memory."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import mmap
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from lmflow_core.contracts.tokens import Encoded
-from lmflow_core.errors import OutputError
-
-_FIELDS: dict[str, Literal["i", "q"]] = {"input_ids": "i", "labels": "i", "ends": "q"}
-_META = "meta.json"
-_FLUSHED_AT = 1 << 20
-# An array in memory, or a mapped file seen as one; they read alike.
-_Integers = Any
+from lmflow_core.contracts.tokens import EncodedExample, EncodedSequence
+from lmflow_core.data.columns import Columns, Digest, read_extra
+from lmflow_core.data.row_files import mapped_columns
 
 
 class EncodedRows:
-    """Encoded examples in two sequences of 32-bit integers, and the 64-bit end of each example."""
+    """Encoded examples that are fetched by position: those appended, or those of the mapped files of a folder."""
 
     def __init__(self) -> None:
-        self._input_ids: _Integers = array("i")
-        self._labels: _Integers = array("i")
-        self._ends: _Integers = array("q", [0])
+        """Begin with no example, in memory."""
+        self._columns = Columns()
+        # Arrays in memory, or mapped files seen as such; they read alike.
+        self._values: Mapping[str, Any] = self._columns.values
         self._digest: str | None = None
 
     @classmethod
     def mapped(cls, folder: Path) -> EncodedRows | None:
-        """Return the rows that a :class:`RowWriter` left in a folder, or None when they are not whole."""
-        meta = read_meta(folder)
-        if meta is None:
+        """Return what a :class:`~lmflow_core.data.row_files.RowWriter` left in a folder, or None when it is not whole.
+
+        The examples live on where the folder vanishes.
+        """
+        found = mapped_columns(folder)
+        if found is None:
             return None
         rows = cls()
-        try:
-            rows._input_ids, rows._labels, rows._ends = (_mapped(folder / name, code) for name, code in _FIELDS.items())
-        except (OSError, TypeError):  # a file that ends within an integer cannot be cast
-            return None
-        rows._digest = meta["fingerprint"]
-        whole = len(rows) == meta["rows"] and len(rows._input_ids) == len(rows._labels) == meta["tokens"]
-        return rows if whole else None
+        rows._values, rows._digest = found
+        return rows
 
-    def append(self, row: Encoded) -> None:
-        """Add one example to rows in memory."""
-        self._input_ids.extend(row.input_ids)
-        self._labels.extend(row.labels)
-        self._ends.append(len(self._input_ids))
+    def append(self, example: EncodedExample) -> None:
+        """Add one example to those in memory."""
+        self._columns.append(example)
 
     def __len__(self) -> int:
-        return len(self._ends) - 1
+        return len(self._values["example_ends"]) - 1
 
-    def __getitem__(self, position: int) -> Encoded:
+    def __getitem__(self, position: int) -> EncodedExample:
         if not 0 <= position < len(self):
             raise IndexError(position)
-        part = slice(self._ends[position], self._ends[position + 1])
-        return Encoded(array("i", self._input_ids[part]), array("i", self._labels[part]))
+        ends = self._values["example_ends"]
+        sequences = [self._sequence(at) for at in range(ends[position], ends[position + 1])]
+        extra = self._extra(position)
+        return read_extra(extra, sequences) if extra else EncodedExample(tuple(sequences))
 
-    def __iter__(self) -> Iterator[Encoded]:
+    def __iter__(self) -> Iterator[EncodedExample]:
         return (self[position] for position in range(len(self)))
 
+    def sequences(self) -> Iterator[EncodedSequence]:
+        """Yield the sequences of all examples, one after the other."""
+        return (sequence for example in self for sequence in example.sequences)
+
     def lengths(self) -> list[int]:
-        """Return the number of tokens of each example."""
-        return [self._ends[at + 1] - self._ends[at] for at in range(len(self))]
+        """Return the number of tokens of each example, all its sequences together."""
+        in_tokens = self._values["sequence_ends"]
+        ends = (in_tokens[at] for at in self._values["example_ends"])
+        return [end - start for start, end in pairwise(ends)]
 
     @property
     def tokens(self) -> int:
         """Number of tokens in all examples."""
-        return len(self._input_ids)
+        return len(self._values["input_ids"])
 
     def fingerprint(self) -> str:
-        """Return a digest of every id, label and boundary."""
+        """Return a digest of every id, label, boundary, number and image."""
         if self._digest is not None:
             return self._digest
-        digest = _Digest()
-        digest.update(self._input_ids, self._labels, self._ends[1:])
+        digest = Digest()
+        digest.update(self._values)
         return digest.text()
 
+    def _sequence(self, at: int) -> EncodedSequence:
+        ends = self._values["sequence_ends"]
+        part = slice(ends[at], ends[at + 1])
+        return EncodedSequence(array("i", self._values["input_ids"][part]), array("i", self._values["labels"][part]))
 
-class RowWriter:
-    """Writes encoded rows into the files of a folder; they are whole once :meth:`close` has returned."""
-
-    def __init__(self, folder: Path) -> None:
-        """Begin in an existing, empty folder.
-
-        Raises:
-            OutputError: the disk refuses a write.
-        """
-        self._folder = folder
-        self._pending = {name: array(code) for name, code in _FIELDS.items()}
-        self._pending["ends"].append(0)
-        self._digest = _Digest()
-        self._rows = self._tokens = 0
-        try:
-            self._files = {name: (folder / name).open("wb") for name in _FIELDS}
-        except OSError as error:
-            raise self._refused(error) from error
-
-    def append(self, row: Encoded) -> None:
-        """Add one example.
-
-        Raises:
-            OutputError: the disk refuses a write.
-        """
-        self._pending["input_ids"].extend(row.input_ids)
-        self._pending["labels"].extend(row.labels)
-        self._rows += 1
-        self._tokens += len(row.input_ids)
-        self._pending["ends"].append(self._tokens)
-        if len(self._pending["input_ids"]) >= _FLUSHED_AT:
-            self._flush()
-
-    def close(self, facts: Mapping[str, Any]) -> None:
-        """Finish the files; ``facts`` are kept beside them.
-
-        Raises:
-            OutputError: the disk refuses a write.
-        """
-        self._flush()
-        meta = {"rows": self._rows, "tokens": self._tokens, "fingerprint": self._digest.text(), "facts": dict(facts)}
-        try:
-            for file in self._files.values():
-                file.close()
-            (self._folder / _META).write_text(json.dumps(meta), encoding="utf-8")
-        except OSError as error:
-            raise self._refused(error) from error
-
-    def _flush(self) -> None:
-        ends = self._pending["ends"]
-        fresh = ends[1:] if ends[:1] == array("q", [0]) else ends
-        self._digest.update(self._pending["input_ids"], self._pending["labels"], fresh)
-        try:
-            for name, values in self._pending.items():
-                values.tofile(self._files[name])
-                del values[:]
-        except OSError as error:
-            raise self._refused(error) from error
-
-    def _refused(self, error: OSError) -> OutputError:
-        return OutputError(f"{self._folder} cannot be written: {error.strerror or error}")
-
-
-class _Digest:
-    """A digest of ids, labels and ends that does not depend on how they come in pieces."""
-
-    def __init__(self) -> None:
-        self._parts = [hashlib.sha256() for _ in _FIELDS]
-
-    def update(self, *values: _Integers) -> None:
-        for part, integers in zip(self._parts, values, strict=True):
-            part.update(integers.tobytes())
-
-    def text(self) -> str:
-        return hashlib.sha256(b"".join(part.digest() for part in self._parts)).hexdigest()[:16]
-
-
-def read_meta(folder: Path) -> dict[str, Any] | None:
-    """Return what was kept beside the rows of a folder, or None when it holds none."""
-    try:
-        meta: dict[str, Any] = json.loads((folder / _META).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return meta
-
-
-def _mapped(file: Path, code: Literal["i", "q"]) -> memoryview[int]:
-    with file.open("rb") as stream:
-        empty = not file.stat().st_size
-        content = memoryview(b"" if empty else mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
-    return content.cast(code)
+    def _extra(self, position: int) -> bytes:
+        """Return the JSON of an example's numbers and media, empty where it has none."""
+        owners, ends = self._values["extra_owners"], self._values["extra_ends"]
+        found = bisect_left(owners, position)
+        if found == len(owners) or owners[found] != position:
+            return b""
+        return bytes(self._values["extras"][ends[found - 1] if found else 0 : ends[found]])

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from lmflow_core.errors import OutputError
+from lmflow_core.files.atomic import PARTIAL, scratch_folder
 
 
 def cache_root() -> Path:
@@ -21,26 +22,21 @@ def cache_root() -> Path:
 
 
 @contextmanager
-def made_aside(folder: Path) -> Iterator[Path]:
+def atomic_cache_folder(folder: Path) -> Iterator[Path]:
     """Give an empty folder to fill; on success it becomes ``folder``, unless another process was first.
 
     Raises:
         OutputError: the disk refuses.
     """
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-    except OSError as error:
-        raise _refused(folder.parent, error) from error
-    try:
-        yield aside
-        if not folder.exists():
-            aside.rename(folder)
-    except OSError as error:
-        if not folder.exists():
-            raise _refused(folder, error) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    # Processes may fill the same folder at once; each has a name of its own.
+    scratch = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}{PARTIAL}")
+    with scratch_folder(scratch, partial(_refused, folder)):
+        yield scratch
+        try:
+            scratch.rename(folder)
+        except OSError:
+            if not folder.exists():
+                raise
 
 
 def _refused(folder: Path, error: OSError) -> OutputError:
@@ -48,7 +44,7 @@ def _refused(folder: Path, error: OSError) -> OutputError:
 
 
 @contextmanager
-def one_at_a_time(name: Path) -> Iterator[None]:
+def locked(name: Path) -> Iterator[None]:
     """Let one process of this machine after the other through; a process that dies lets the next one in."""
     if sys.platform == "win32":
         yield

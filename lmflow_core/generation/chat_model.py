@@ -7,13 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lmflow_core.config.request import Component, Request, chosen, option_classes, resolve
-from lmflow_core.contracts.decoder import Decoder
+from lmflow_core.contracts.decoder import Decoder, DecodingRequest
 from lmflow_core.contracts.examples import Message, ToolCall
-from lmflow_core.contracts.model import LanguageModel
+from lmflow_core.contracts.model import LanguageModel, ModelServices
 from lmflow_core.contracts.settings import DecodingSettings, ModelSettings
 from lmflow_core.contracts.template import Template
-from lmflow_core.generation.answers import Answer, all_stops, prompt_ids
+from lmflow_core.generation.answers import Answer, all_stops, prompt_ids, stop_tokens
+from lmflow_core.generation.context import answer_limit, context_limit
 from lmflow_core.models.opening import open_model
+from lmflow_core.models.services import Models
 from lmflow_core.options import OptionField, changed, fields_of
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.templates.choosing import choose_template
@@ -23,11 +25,18 @@ _CHANGEABLE = ("max_new_tokens", "stop", "seed")
 
 
 @dataclass
-class Talker:
-    """A loaded model with a decoder and a template, ready to answer. ``template`` is None for raw prompts.
+class LoadedChatModel:
+    """A loaded model with a decoder and a template, ready to answer. Satisfies ``ChatModel``.
 
-    ``name`` is what the command line calls the model; ``decoding`` is the choice of the decoder, from which another one
-    with other options is made.
+    Attributes:
+        name: what the command line calls the model.
+        model: loaded.
+        decoder: prepared for the model.
+        template: None for raw prompts.
+        settings: of the command line, or changed ones.
+        decoding: the choice of the decoder, from which another one with other options is made.
+        catalogue: the components there are.
+        services: what a decoder may ask for while it is prepared.
     """
 
     name: str
@@ -37,17 +46,24 @@ class Talker:
     settings: DecodingSettings
     decoding: Component
     catalogue: Catalogue
+    services: ModelServices
+
+    @property
+    def decoder_name(self) -> str:
+        """What the command line calls the decoder."""
+        return self.decoding.name
 
     @property
     def context_length(self) -> int | None:
         """How many tokens prompt and answer may have together; None where there is no limit."""
-        return None if self.decoding.provided.spec.unbounded else self.model.context_length
+        return context_limit(self.model, self.decoding.provided.spec)
 
     def answer(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> Answer:
         """Return the answer to a conversation; iterate over it to have it written.
 
         Raises:
-            ValueError: the template has no place for one of the messages, or for tools.
+            ValueError: the template has no place for one of the messages, or for tools, or a message holds an image.
+            PromptTooLongError: the prompt leaves no room in the context for a token.
         """
         return self._answer(messages, self.template, tools)
 
@@ -56,39 +72,52 @@ class Talker:
         return None if self.template is None else self.template.read_calls(text)
 
     def complete(self, prompt: str) -> Answer:
-        """Return what follows a plain text, without a template."""
+        """Return what follows a plain text, without a template.
+
+        Raises:
+            PromptTooLongError: the text leaves no room in the context for a token.
+        """
         return self._answer([Message("user", prompt)], None)
 
     def _answer(
         self, messages: Sequence[Message], template: Template | None, tools: Sequence[Mapping[str, Any]] = ()
     ) -> Answer:
-        tokenizer = self.model.tokenizer
+        tokenizer, settings = self.model.tokenizer, self.settings
         prompt = prompt_ids(tokenizer, template, messages, tools)
-        return Answer(self.decoder, self.model, prompt, self.settings, all_stops(self.settings, template, tokenizer))
+        most = answer_limit(self.context_length, len(prompt), settings.max_new_tokens)
+        stops = all_stops(settings, template, tokenizer)
+        request = DecodingRequest(prompt, most, stop_tokens(stops, tokenizer), settings.seed)
+        return Answer(self.decoder, self.model, request, stops)
 
-    def changed(self, **values: object) -> Talker:
+    def changed(self, **values: object) -> LoadedChatModel:
         """Return the same model with other values of the decoder's options or of ``max_new_tokens, stop, seed``.
 
         Raises:
             OptionError: the decoder has no such option, or the value is out of range.
+            LmflowError: with these options, the decoder cannot drive the model.
         """
         own = {name: value for name, value in values.items() if name in _CHANGEABLE}
         options = {name: value for name, value in values.items() if name not in _CHANGEABLE}
-        decoding = self.decoding.changed(options)
-        return replace(
-            self,
-            decoder=decoding.make(self.catalogue) if options else self.decoder,
-            settings=changed(self.settings, own),
-            decoding=decoding,
-        )
+        same = replace(self, settings=changed(self.settings, own))
+        return same.decoding_by(self.decoding.changed(options)) if options else same
+
+    def decoding_by(self, decoding: Component) -> LoadedChatModel:
+        """Return the same model with another decoder, or the same one with other options.
+
+        Raises:
+            LmflowError: the decoder cannot be made, or cannot drive the model.
+        """
+        decoder: Decoder = decoding.make(self.catalogue)
+        decoder.prepare(self.model, self.services)
+        return replace(self, decoder=decoder, decoding=decoding)
 
     def parameters(self) -> list[tuple[OptionField, object]]:
         """Return what :meth:`changed` can change, with its values."""
         own = [field for field in fields_of(DecodingSettings) if field.name in _CHANGEABLE]
         told = [(field, getattr(self.settings, field.name)) for field in own]
         options = self.decoding.options
-        drawn = fields_of(type(options)) if options is not None else []
-        return [*told, *((field, getattr(options, field.name)) for field in drawn)]
+        fields = fields_of(type(options)) if options is not None else []
+        return [*told, *((field, getattr(options, field.name)) for field in fields)]
 
     def opening(self) -> list[Message]:
         """Return the messages a conversation starts with."""
@@ -100,7 +129,7 @@ def opening(settings: DecodingSettings) -> list[Message]:
     return [Message("system", settings.system)] if settings.system is not None else []
 
 
-def open_talker(request: Request, catalogue: Catalogue, *, raw: bool = False) -> Talker:
+def open_chat_model(request: Request, catalogue: Catalogue, *, raw: bool = False) -> LoadedChatModel:
     """Open what a request names, weights included.
 
     Raises:
@@ -109,41 +138,44 @@ def open_talker(request: Request, catalogue: Catalogue, *, raw: bool = False) ->
     settings = request.get(DecodingSettings)
     asked = request.get(ModelSettings)
     decoding = request.components["decoder"]
+    runtime = decoding.provided.spec.runtime
     opened = open_model(
         asked,
         catalogue,
         scaling=request.components.get("position_scaling"),
         attention=request.components.get("attention"),
-        runtime=decoding.provided.spec.runtime,
+        runtime=runtime,
         needed_by=f"decoder {decoding.name!r}",
     )
     template = None if raw else choose_template(settings.template, opened, catalogue)[1]
+    # Made before the weights are loaded, as that takes long and a decoder may refuse its options.
     decoder: Decoder = decoding.make(catalogue)
-    return Talker(asked.model, opened.load(), decoder, template, settings, decoding, catalogue)
+    services = Models(catalogue, runtime)
+    model = opened.load()
+    decoder.prepare(model, services)
+    return LoadedChatModel(asked.model, model, decoder, template, settings, decoding, catalogue, services)
 
 
-class TalkerOpener:
+class ChatModelOpener:
     """Opens models as a request names them, or with other values for some options. Satisfies ``ModelOpener``."""
 
     def __init__(self, request: Request, catalogue: Catalogue) -> None:
         self._request = request
         self._catalogue = catalogue
-        self._last: tuple[object, Talker] | None = None
+        self._last: tuple[object, LoadedChatModel] | None = None
 
-    def __call__(self, **changes: object) -> Talker:
+    def __call__(self, **changes: object) -> LoadedChatModel:
         """Load what the request names with some changes; weights only where another model is named."""
         request = self._changed(changes) if changes else self._request
-        settings = request.get(DecodingSettings)
-        wanted = (request.get(ModelSettings), settings.template, request.components.get("attention"))
+        wanted = _loaded_by(request)
         if self._last is not None and self._last[0] == wanted:
-            decoding = request.components["decoder"]
-            decoder: Decoder = decoding.make(self._catalogue)
-            talker = replace(self._last[1], decoder=decoder, settings=settings, decoding=decoding)
+            same = replace(self._last[1], settings=request.get(DecodingSettings))
+            model = same.decoding_by(request.components["decoder"])
         else:
             self._last = None  # gives its memory back before the next model takes more
-            talker = open_talker(request, self._catalogue)
-        self._last = wanted, talker
-        return talker
+            model = open_chat_model(request, self._catalogue)
+        self._last = wanted, model
+        return model
 
     def _changed(self, changes: Mapping[str, object]) -> Request:
         """Return the request with some changes; the options of a decoder that is left go with it."""
@@ -156,3 +188,10 @@ class TalkerOpener:
     def names(self, kind: str) -> list[str]:
         """Return the names there are of a kind."""
         return self._catalogue.of_kind(kind).names()
+
+
+def _loaded_by(request: Request) -> tuple[object, ...]:
+    """Return what decides which weights are loaded, and how: while it is the same, so is the model."""
+    runtime = request.components["decoder"].provided.spec.runtime
+    template = request.get(DecodingSettings).template
+    return request.get(ModelSettings), template, request.components.get("attention"), runtime

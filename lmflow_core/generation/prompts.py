@@ -9,7 +9,7 @@ from lmflow_core.contracts.examples import Message
 from lmflow_core.data.files import suffix
 from lmflow_core.data.rows import Row, read_rows
 from lmflow_core.errors import DataError
-from lmflow_core.generation.dialogue import read_messages
+from lmflow_core.generation.history import read_messages
 
 
 def read_prompts(file: Path, opening: Sequence[Message] = (), *, raw: bool = False) -> list[list[Message]]:

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from lmflow_core.config.request import Component, resolve
 from lmflow_core.config.schema import ADAPTER_RUN
 from lmflow_core.contracts.model import LanguageModel
-from lmflow_core.contracts.position_scaling import PositionScalingSpec
+from lmflow_core.contracts.position_scaling import PositionScalingSpec, ScaledPositions
 from lmflow_core.contracts.settings import ModelSettings
 from lmflow_core.errors import RequestError
 from lmflow_core.files.output import RUN_FILE
+from lmflow_core.models.adapters import adapter_options
 from lmflow_core.plugins.registry import Catalogue
 
 
-def scale_positions(
+def scaled_positions(
     model: LanguageModel,
     settings: ModelSettings,
     chosen: Component | None,
     adapter: Path | None,
     catalogue: Catalogue,
-) -> None:
-    """Scale an open model's positions as the user asks or, with an adapter, as they were when it was trained.
+) -> ScaledPositions | None:
+    """Return how an open model's positions are scaled: as the user asks or, with an adapter, as when it was trained.
 
     Raises:
-        RequestError: the model has no rotary positions, is scaled already, or reaches the target without; or the
-            adapter was trained with another scaling.
+        RequestError: the model reaches the target without scaling, or the adapter was trained with another.
         UnknownNameError: the adapter's scaling is that of a plugin which is not there.
     """
     if chosen is None and settings.position_scaling is not None:
@@ -41,12 +40,9 @@ def scale_positions(
             "leave out --position-scaling"
         )
     if chosen is None:
-        return
-    scale = getattr(model, "scale_positions", None)
-    if scale is None:
-        raise RequestError(f"--position-scaling: the positions of {model.reference} cannot be scaled by its runtime")
-    function = catalogue.of(PositionScalingSpec).load(chosen.provided.qualified)
-    scale(chosen.name, function, _factor(model, settings), chosen.options)
+        return None
+    scheme = catalogue.of(PositionScalingSpec).load(chosen.provided.qualified)
+    return ScaledPositions(chosen.name, scheme, _factor(model, settings), chosen.options)
 
 
 def _component(name: str, catalogue: Catalogue) -> Component:
@@ -72,10 +68,7 @@ def _factor(model: LanguageModel, settings: ModelSettings) -> float:
 def _recorded(adapter: Path, catalogue: Catalogue) -> tuple[Component | None, ModelSettings]:
     """Return the scaling that an adapter's ``run.json`` tells of, with the settings that say how far."""
     values: dict[str, Any] = {"model": str(adapter)}
-    try:
-        options = json.loads((adapter / RUN_FILE).read_text(encoding="utf-8"))["options"]
-    except (OSError, ValueError, KeyError, TypeError):
-        options = {}
+    options = adapter_options(adapter)
     if options.get("position_scaling"):
         own = {"position_scaling", "position_scaling_factor", "target_length"}
         scheme = catalogue.of(PositionScalingSpec).spec(options["position_scaling"]).options

@@ -7,24 +7,29 @@ from pathlib import Path
 from typing import Any
 
 from lmflow_core.contracts.benchmark import Grid
-from lmflow_core.contracts.objective import TrainingReport
+from lmflow_core.contracts.objective import MetricPoint, TrainingReport
 from lmflow_core.report import console
 
 
-def draw_losses(report: TrainingReport, path: Path) -> None:
-    """Draw the loss curve of a run into a PNG file."""
-    figure = _figure(path)
+def draw_training(report: TrainingReport, path: Path) -> None:
+    """Draw the loss curve of a run, and below it those of its metrics, into a PNG file."""
+    names = ["loss", *(name for name in report.training if name != "loss")]
+    figure = _figure(path, height=1.0 + 3.0 * len(names))
     if figure is None:
         return
-    axes = figure.add_subplot()
-    axes.plot([p.step for p in report.losses], [p.loss for p in report.losses], label="training")
-    if report.held_out_losses:
-        points = report.held_out_losses
-        axes.plot([p.step for p in points], [p.loss for p in points], marker="o", label="held out")
-    axes.set(xlabel="step", ylabel="loss (nats per token)")
-    axes.grid(alpha=0.3)
-    axes.legend()
+    for number, name in enumerate(names):
+        axes = figure.add_subplot(len(names), 1, number + 1)
+        _draw_curve(axes, report.training.get(name, ()), "training")
+        _draw_curve(axes, report.validation.get(name, ()), "validation", marker="o")
+        axes.set(xlabel="step", ylabel=f"loss (mean over {report.unit})" if name == "loss" else name)
+        axes.grid(alpha=0.3)
+        axes.legend()
     figure.savefig(path)
+
+
+def _draw_curve(axes: Any, points: Sequence[MetricPoint], label: str, marker: str | None = None) -> None:
+    if points:
+        axes.plot([point.step for point in points], [point.value for point in points], marker=marker, label=label)
 
 
 def draw_grid(grid: Grid, path: Path) -> None:
@@ -59,11 +64,11 @@ def draw_lengths(histogram: Sequence[tuple[int, int]], limit: int | None, path: 
     figure.savefig(path)
 
 
-def _figure(path: Path) -> Any:
+def _figure(path: Path, height: float = 4.0) -> Any:
     """Return an empty figure, or None, with a note, where matplotlib is missing."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         console.note(f"no {path.name}: pip install matplotlib to have it drawn")
         return None
-    return Figure(figsize=(7, 4), layout="constrained")
+    return Figure(figsize=(7, height), layout="constrained")

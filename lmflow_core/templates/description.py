@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lmflow_core.templates.patterns import around, slots
+from lmflow_core.templates.patterns import slots
 
 
 @dataclass(frozen=True, kw_only=True)
-class Thoughts:
-    """How a template writes what the assistant thought, between its header and its answer.
+class Reasoning:
+    """How a template writes an assistant's reasoning, between its header and its answer.
 
-    Thoughts of turns before the last question are left out, as most models' own templates do.
+    That of turns before the last question is left out, as most models' own templates do.
 
     Attributes:
-        text: the thoughts, with ``{content}``. A content that holds what closes them is split there.
-        always: the last answer has the text even where nothing was thought.
+        text: the reasoning, with ``{content}``. A content that holds what closes it is split there.
+        always: the last answer has the text even where there is no reasoning.
         opening: the start of ``text`` that already stands in a prompt; every answer to the last question begins so.
-        keep: the thoughts of earlier turns stay too.
+        keep: the reasoning of earlier turns stays too.
     """
 
     text: str
@@ -26,9 +26,9 @@ class Thoughts:
     keep: bool = False
 
     def __post_init__(self) -> None:
-        _check_slots("text of thoughts", self.text, ["content"])
+        _check_slots("text of reasoning", self.text, ["content"])
         if not self.text.startswith(self.opening):
-            raise ValueError(f"the text of thoughts must begin with its opening {self.opening!r}: {self.text!r}")
+            raise ValueError(f"the text of reasoning must begin with its opening {self.opening!r}: {self.text!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ class Description:
         default_system: the system prompt of a conversation that has none.
         system_in_user: the system turn is rendered inside the first user's turn, before its content.
         strip: roles whose contents are stripped of white space at both ends.
-        thoughts: how the assistant's thoughts are written; None leaves them out.
+        reasoning: how the assistant's reasoning is written; None leaves it out.
         tools: how tools are offered and called; None when the template has no place for them.
     """
 
@@ -118,19 +118,13 @@ class Description:
     default_system: str | None = None
     system_in_user: bool = False
     strip: tuple[str, ...] = ()
-    thoughts: Thoughts | None = None
+    reasoning: Reasoning | None = None
     tools: Tools | None = None
 
     def __post_init__(self) -> None:
         for name in ("user", "assistant", "system", "assistant_earlier"):
             text = getattr(self, name)
             _check_slots(name, "{content}" if text is None else text, ["content"])
-
-
-def thought_marks(template: Description, thoughts: Thoughts) -> tuple[str, str]:
-    """Return what opens and what closes the thoughts in a content that holds both them and the answer."""
-    before, after = around(thoughts.text)
-    return before.strip(), (after + around(template.assistant)[0]).strip()
 
 
 def _check_slots(name: str, text: str, needed: list[str], allowed: tuple[str, ...] = ()) -> None:

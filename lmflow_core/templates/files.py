@@ -11,12 +11,12 @@ from lmflow_core.contracts.template import Template
 from lmflow_core.contracts.tokens import Tokenizer
 from lmflow_core.errors import OptionError, RequestError, suggestion
 from lmflow_core.templates.chat import ChatTemplate
-from lmflow_core.templates.description import Thoughts, Tools
+from lmflow_core.templates.description import Reasoning, Tools
 from lmflow_core.templates.own import JinjaTemplate
 
 _YAML = (".yaml", ".yml")
 _JINJA = (".jinja", ".jinja2", ".j2")
-_NESTED = {"tools": Tools, "thoughts": Thoughts}
+_NESTED = {"tools": Tools, "reasoning": Reasoning}
 _TEXT, _TEXTS, _FLAG, _NUMBER = "a text", "a list of texts", "true or false", "a number"
 
 

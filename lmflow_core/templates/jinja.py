@@ -1,7 +1,12 @@
 """A template's description to Jinja that renders the text of :mod:`lmflow_core.templates.rendering`.
 
+Both go through a conversation in the same steps, and a step that changes in one changes in the other. What is decided
+by the description alone is decided here, so that the Jinja holds only what a conversation decides.
+
 The Jinja is plain, so that other engines than Jinja's own take it. Statements stand on one line, as white space
-between them would be text.
+between them would be text. What is set inside of a loop is lost behind it, which is why some of it lives in ``ns``.
+
+An image in a content is no text: which tokens stand for it is the model's affair. Both renderings leave it out.
 """
 
 from __future__ import annotations
@@ -9,8 +14,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 
-from lmflow_core.templates.description import Description, Thoughts, Tools, thought_marks
+from lmflow_core.templates.description import Description, Reasoning, Tools
 from lmflow_core.templates.patterns import around, split_pattern
+from lmflow_core.templates.reasoning import reasoning_marks
 
 
 def compiled(template: Description) -> str:
@@ -29,7 +35,7 @@ class _Compiler:
         yield _out(_literal(template.begin))
         yield from self._system()
         yield _do("for message in turns")
-        yield _do("set content = message['content'] or ''")
+        yield _do("set content = message['content'] or ''") + _joined_parts()
         yield from self._stripping()
         yield _do("if message['role'] == 'user'")
         yield from self._user()
@@ -40,7 +46,7 @@ class _Compiler:
             yield from self._result(self.tools)
         yield _do("else") + _raise("'unexpected role: ' + message['role']") + _do("endif")
         yield _do("endfor")
-        opening = template.thoughts.opening if template.thoughts else ""
+        opening = template.reasoning.opening if template.reasoning else ""
         yield _do("if add_generation_prompt") + _out(_literal(template.assistant_header + opening))
         if template.end:
             yield _do("else") + _out(_literal(template.end))
@@ -56,13 +62,15 @@ class _Compiler:
             default = f"none if tools else {default}"
         elif tools.default_system is not None:
             default = f"{_literal(tools.default_system)} if tools else {default}"
+        yield _do("set ns = namespace(last_user=-1, calls=0, results=0, offered='', content='', reasoning='')")
         yield _do("if messages and messages[0]['role'] == 'system'")
-        yield _do(f"set system = messages[0]['content']{trim}") + _do("set turns = messages[1:]")
+        yield _do("set content = messages[0]['content']") + _joined_parts()
+        yield _do(f"set system = content{trim}") + _do("set turns = messages[1:]")
         yield _do("else")
         yield _do(f"set system = {default}") + _do("set turns = messages")
         yield _do("endif")
-        yield _do("set ns = namespace(last_user=-1, calls=0, results=0, offered='', content='', reasoning='')")
-        if template.thoughts:
+        # Answers before the last question are written without their reasoning, and a loop does not look ahead.
+        if template.reasoning:
             yield _do("for message in turns") + _do("if message['role'] == 'user'")
             yield _do("set ns.last_user = loop.index0") + _do("endif") + _do("endfor")
         if tools:
@@ -121,8 +129,9 @@ class _Compiler:
         template = self.template
         yield _out(_literal(template.assistant_header))
         yield _do("set ns.content = content")
-        if template.thoughts:
-            yield from self._thoughts(template.thoughts)
+        if template.reasoning:
+            yield from self._reasoning(template.reasoning)
+        # With a prompt behind it, even the last turn is an earlier one.
         yield _do("set last = loop.last and not add_generation_prompt")
         before, after = around(template.assistant)
         earlier_before, earlier_after = around(template.assistant_earlier or template.assistant)
@@ -137,19 +146,20 @@ class _Compiler:
         yield from self._calls()
         yield _out(f"{closing} + {_literal(template.assistant_end)}")
 
-    def _thoughts(self, thoughts: Thoughts) -> Iterator[str]:
-        before, after = around(thoughts.text)
-        opens, closes = map(_literal, thought_marks(self.template, thoughts))
+    def _reasoning(self, form: Reasoning) -> Iterator[str]:
+        before, after = around(form.text)
+        opens, closes = map(_literal, reasoning_marks(self.template, form))
         yield _do("set ns.reasoning = message['reasoning_content'] or ''")
+        # Who keeps a conversation often keeps what the model wrote, reasoning and answer in one content.
         yield _do(f"if message['reasoning_content'] is not string and {closes} in content")
         first = f"content.split({closes})[0].rstrip('\\n').split({opens})[-1].lstrip('\\n')"
         yield _do(f"set ns.reasoning = {first}")
         yield _do(f"set ns.content = content.split({closes})[-1].lstrip('\\n')")
         yield _do("endif")
-        shown = "true" if thoughts.opening else "ns.reasoning"
-        if thoughts.always and not thoughts.opening:
+        shown = "true" if form.opening else "ns.reasoning"
+        if form.always and not form.opening:
             shown = "(ns.reasoning or loop.last)"
-        kept = "" if thoughts.keep else "loop.index0 > ns.last_user and "
+        kept = "" if form.keep else "loop.index0 > ns.last_user and "
         yield _do(f"if {kept}{shown}")
         yield _out(f"{_literal(before)} + ns.reasoning.strip('\\n') + {_literal(after)}")
         yield _do("set ns.content = ns.content.lstrip('\\n')")
@@ -165,11 +175,13 @@ class _Compiler:
             yield _do("if content") + _raise("'no place for a text beside a call'") + _do("endif")
         if not tools.several_calls:
             yield _do("if message['tool_calls']|length > 1") + _raise("'no place for several calls'") + _do("endif")
+        # The results that follow are numbered as the calls of this turn, some of which may have had none before.
         yield _do("set ns.results = ns.calls")
         if tools.before_calls:
             yield _do("if ns.content") + _out(_literal(tools.before_calls)) + _do("endif")
         before, after = around(tools.calls)
         yield _out(_literal(before)) + _do("for item in message['tool_calls']")
+        # OpenAI's form wraps a call, and its arguments may be JSON in a text or the values themselves.
         yield _do("set call = item['function'] if item['function'] else item")
         yield _do("set ns.calls = ns.calls + 1")
         if tools.between_calls:
@@ -188,6 +200,21 @@ class _Compiler:
         if after:
             yield _do("if loop.last or turns[loop.index0 + 1]['role'] != 'tool'")
             yield _out(_literal(after)) + _do("endif")
+
+
+def _joined_parts() -> str:
+    """Return statements that join the texts of a ``content`` that is a list of parts."""
+    return (
+        _do("if content and content is not string")
+        + _do("set ns.content = ''")
+        + _do("for part in content")
+        + _do("if part['type'] == 'text'")
+        + _do("set ns.content = ns.content + part['text']")
+        + _do("endif")
+        + _do("endfor")
+        + _do("set content = ns.content")
+        + _do("endif")
+    )
 
 
 def _do(statement: str) -> str:

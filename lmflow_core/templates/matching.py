@@ -20,7 +20,7 @@ _SYSTEM, _CALL, _RESULT = (
     Message("assistant", "", tool_calls=(ToolCall("f", {}),)),
     Message("tool", "r"),
 )
-_THOUGHT = Message("assistant", "b", reasoning="t")
+_REASONED = Message("assistant", "b", reasoning="t")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ _PROBES = (
     _Probe((_SYSTEM, _USER), True, needed=True),
     _Probe((_USER, _ANSWER, _MORE), True, needed=True),
     _Probe((_USER, _ANSWER), False),
-    _Probe((_USER, _THOUGHT), False),
+    _Probe((_USER, _REASONED), False),
     _Probe((_SYSTEM, _USER), True, tools=(_TOOL,)),
     _Probe((_USER, _CALL, _RESULT), True, tools=(_TOOL,)),
 )

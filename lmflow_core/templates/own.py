@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from lmflow_core.contracts.examples import Message, Segment, check_turns, is_trained
+from lmflow_core.contracts.examples import ImagePart, Message, Segment, check_turns, is_trained
 from lmflow_core.contracts.tokens import Tokenizer
 
 _MARK = "LMFLOW{}X"
@@ -70,7 +70,10 @@ class JinjaTemplate:
             ValueError: the template refuses the conversation, or what is trained on cannot be told for sure.
         """
         check_turns(messages)
+        messages = [_plain(message) for message in messages]
         self._check_free_of_controls(messages, tools)
+        # Marks stand for the contents alone, so what lies between them is the template's, and what stands for them in
+        # the true rendering is from the data and never becomes a control token.
         marked = _marked(messages)
         skeleton = self._text(marked, add_generation_prompt, tools)
         pieces = _aligned(skeleton, self._text(messages, add_generation_prompt, tools), messages)
@@ -103,12 +106,14 @@ class JinjaTemplate:
     ) -> Iterator[tuple[int, int]]:
         """Yield the parts of the marked rendering that are trained on, each an answer with its stop."""
         for at, message in enumerate(messages):
-            left_out = self._writes_thoughts and (marked[at].reasoning or "") not in skeleton
+            left_out = self._writes_reasoning and (marked[at].reasoning or "") not in skeleton
             if not is_trained(message) or left_out:
-                continue  # an answer whose thoughts are left out would teach the model to give it without them
+                continue  # an answer whose reasoning is left out would teach the model to give it without any
             if message.role == "user":
                 yield from self._user_span(at, skeleton)
                 continue
+            # An answer is what follows its prompt. A template may render earlier turns otherwise once there are later
+            # ones; then the model would be asked with another prompt than it was trained behind.
             prompt = self._text(marked[:at], True, tools)
             if not skeleton.startswith(prompt):
                 raise ValueError(
@@ -126,7 +131,9 @@ class JinjaTemplate:
             yield start, end + len(self.stop[0]) * skeleton.startswith(self.stop[0], end)
 
     def _end_of_answer(self, at: int, message: Message, skeleton: str, start: int) -> int:
-        written = skeleton.find(_content_mark(at), start) if message.content.strip() else start
+        # The stop counts only behind the content. Between the two must be nothing of another turn's: else the template
+        # leaves this answer out, and the mark that was found is that of a later one.
+        written = skeleton.find(_content_mark(at), start) if message.text.strip() else start
         end = skeleton.find(self.stop[0], written) if written >= 0 else -1
         others = (int(found[1]) // 2 for found in _MARKS.finditer(skeleton, start, max(end, start)))
         if end < 0 or any(other != at for other in others):
@@ -142,9 +149,9 @@ class JinjaTemplate:
         return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
     @cached_property
-    def _writes_thoughts(self) -> bool:
-        thought = _marked((Message("user", "a"), Message("assistant", "b", reasoning="t")))
-        return _thought_mark(1) in self._text(thought, False, ())
+    def _writes_reasoning(self) -> bool:
+        reasoned = _marked((Message("user", "a"), Message("assistant", "b", reasoning="t")))
+        return _reasoning_mark(1) in self._text(reasoned, False, ())
 
     def _find_stop(self) -> str:
         marked = _marked((Message("user", "a"), Message("assistant", "b")))
@@ -155,23 +162,36 @@ class JinjaTemplate:
         return found[0]
 
 
+def _plain(message: Message) -> Message:
+    """Return a message whose content is one text.
+
+    Raises:
+        ValueError: it holds an image; where a Jinja template puts one does not show in the text it renders.
+    """
+    if isinstance(message.content, str):
+        return message
+    if any(isinstance(part, ImagePart) for part in message.content):
+        raise ValueError(f"images are not supported with a model's own or a Jinja chat template: {_INSTEAD}")
+    return replace(message, content=message.text)
+
+
 def _content_mark(at: int) -> str:
     return _MARK.format(2 * at)
 
 
-def _thought_mark(at: int) -> str:
+def _reasoning_mark(at: int) -> str:
     return _MARK.format(2 * at + 1)
 
 
 def _marked(messages: Sequence[Message]) -> list[Message]:
-    """Put marks in place of contents and thoughts; white space stays, which templates treat as they do nothing."""
-    if any(_MARKS.search(f"{message.content} {message.reasoning}") for message in messages):
+    """Put marks in place of contents and reasoning; white space stays, which templates treat as they do nothing."""
+    if any(_MARKS.search(f"{message.text} {message.reasoning}") for message in messages):
         raise ValueError(f"a content holds {_MARK.format('1')!r}, with which LMFlow marks contents: {_INSTEAD}")
     return [
         replace(
             message,
-            content=_content_mark(at) if message.content.strip() else message.content,
-            reasoning=_thought_mark(at) if (message.reasoning or "").strip() else message.reasoning,
+            content=_content_mark(at) if message.text.strip() else message.text,
+            reasoning=_reasoning_mark(at) if (message.reasoning or "").strip() else message.reasoning,
         )
         for at, message in enumerate(messages)
     ]
@@ -187,8 +207,8 @@ def _aligned(skeleton: str, text: str, messages: Sequence[Message]) -> list[_Pie
     pieces = [_Piece(parts[0], parts[0])]
     position = len(parts[0])
     for number, literal in zip(parts[1::2], parts[2::2], strict=True):
-        at, is_thought = divmod(int(number), 2)
-        written = (messages[at].reasoning or "") if is_thought else messages[at].content
+        at, is_reasoning = divmod(int(number), 2)
+        written = (messages[at].reasoning or "") if is_reasoning else messages[at].text
         content = _found(written, literal, text, position)
         pieces += [_Piece(_MARK.format(number), content, from_data=True), _Piece(literal, literal)]
         position += len(content) + len(literal)

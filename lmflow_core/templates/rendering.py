@@ -7,9 +7,11 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from lmflow_core.contracts.examples import Message, Segment, ToolCall, call_id, check_turns, is_trained
-from lmflow_core.templates.description import Description, Thoughts, Tools, thought_marks
+from lmflow_core.contracts.examples import ImagePart, Message, Segment, ToolCall, call_id, check_turns, is_trained
+from lmflow_core.templates.contents import stripped_parts
+from lmflow_core.templates.description import Description, Reasoning, Tools
 from lmflow_core.templates.patterns import around, split_pattern
+from lmflow_core.templates.reasoning import shows_reasoning, split_reasoning
 
 
 def rendered(
@@ -23,19 +25,27 @@ def rendered(
     check_turns(messages)
     _check_fits(template, messages, tools)
     segments = _Rendering(template, messages, prompt, tools).segments()
-    return tuple(segment for segment in segments if segment.text)
+    return tuple(segment for segment in segments if segment.text or segment.image is not None)
 
 
 def _check_fits(template: Description, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> None:
+    for message in messages:
+        if message.role != "user" and not isinstance(message.content, str):
+            _check_has_no_image(message)
     calling = [message for message in messages if message.tool_calls]
     if template.tools is None and (tools or calling):
         raise ValueError("the template has no place for tools: choose one that has, or leave them out")
     for message in calling:
         assert template.tools is not None
-        if message.content and not template.tools.content_beside_calls:
+        if message.text and not template.tools.content_beside_calls:
             raise ValueError("the template has no place for a text beside a call of a tool")
         if len(message.tool_calls) > 1 and not template.tools.several_calls:
             raise ValueError("the template has no place for several calls in one turn")
+
+
+def _check_has_no_image(message: Message) -> None:
+    if any(isinstance(part, ImagePart) for part in message.parts):
+        raise ValueError(f"an image stands in a {message.role} message; only a user's message may hold one")
 
 
 class _Rendering:
@@ -72,7 +82,7 @@ class _Rendering:
         if not self.prompt:
             yield from self._opened([Segment(template.end, control=True)])
             return
-        opening = template.thoughts.opening if template.thoughts else ""
+        opening = template.reasoning.opening if template.reasoning else ""
         yield Segment(template.assistant_header + opening, control=True)
 
     def _system(self) -> Iterator[Segment]:
@@ -99,7 +109,7 @@ class _Rendering:
     def _user(self, at: int, message: Message, lead: Sequence[Segment]) -> Iterator[Segment]:
         tools = self.template.tools
         trained = is_trained(message)
-        values = {"content": [*lead, Segment(self._content(message), trained)]}
+        values = {"content": [*lead, *self._user_content(message, trained)]}
         pattern = self.template.user
         if at == 0 and self.tools and tools is not None and tools.user is not None:
             pattern = tools.user
@@ -108,53 +118,48 @@ class _Rendering:
         yield from self._opened(opening)
         yield from self._with_stop(closing.text, trained)
 
+    def _user_content(self, message: Message, trained: bool) -> list[Segment]:
+        if isinstance(message.content, str):
+            return [Segment(self._content(message), trained)]
+        parts = stripped_parts(message.parts) if "user" in self.template.strip else message.parts
+        return [Segment("", image=p) if isinstance(p, ImagePart) else Segment(p, trained) for p in parts]
+
     def _assistant(self, at: int, message: Message) -> Iterator[Segment]:
         template = self.template
-        reasoning, content = self._thought(message)
-        shown = self._shows_thoughts(at, reasoning)
+        reasoning, content = split_reasoning(template, message.reasoning, self._content(message))
+        is_last = at == len(self.turns) - 1
+        shown = shows_reasoning(template, reasoning, answers_last=at >= self.last_user, is_last=is_last)
         trained = is_trained(message) and not self._differs_from_answer(shown, reasoning)
+        # The header ends every prompt, so the model never has to write it.
         yield Segment(template.assistant_header, control=True)
-        if shown and template.thoughts is not None:
+        if shown and template.reasoning is not None:
             content = content.lstrip("\n")
-            yield from self._thoughts(template.thoughts, reasoning.strip("\n"), trained)
-        followed = self.prompt or at < len(self.turns) - 1
-        earlier = template.assistant_earlier if followed else None
+            yield from self._reasoning(template.reasoning, reasoning.strip("\n"), trained)
+        # A prompt makes even the last turn an earlier one: what it writes is followed by the answer that is due.
+        earlier = template.assistant_earlier if self.prompt or not is_last else None
         pattern = earlier or template.assistant
         if message.tool_calls and not content and template.tools is not None:
             pattern = template.tools.turn or pattern
         written = [Segment(content, trained), *self._calls(message.tool_calls, bool(content), trained)]
+        # A turn has one slot, whichever its pattern calls it: what the model writes, answer and calls alike.
         *before, after = self._filled(pattern, {"content": written, "calls": written}, trained)
         yield from before
+        # What ends an earlier turn is not what ends an answer: trained on it, the model would never stop.
         yield Segment(after.text, trained and earlier is None, control=True)
         yield Segment(template.assistant_end, control=True)
+        # Where no stop is part of the turn, the model stops by opening the next one, whose first text is then trained.
         self.awaits_stop = trained and not any(stop in template.assistant for stop in template.stop)
 
-    def _thought(self, message: Message) -> tuple[str, str]:
-        """Return the thoughts of a turn and its content, splitting a content that holds both."""
-        content = self._content(message)
-        if self.template.thoughts is None or message.reasoning is not None:
-            return message.reasoning or "", content
-        opens, closes = thought_marks(self.template, self.template.thoughts)
-        if closes not in content:
-            return "", content
-        reasoning = content.split(closes)[0].rstrip("\n").split(opens)[-1].lstrip("\n")
-        return reasoning, content.split(closes)[-1].lstrip("\n")
-
-    def _shows_thoughts(self, at: int, reasoning: str) -> bool:
-        thoughts = self.template.thoughts
-        if thoughts is None or (at < self.last_user and not thoughts.keep):
-            return False
-        return bool(reasoning or thoughts.opening or (thoughts.always and at == len(self.turns) - 1))
-
     def _differs_from_answer(self, shown: bool, reasoning: str) -> bool:
-        """Whether a turn is not what the model would have to write behind the prompt: its thoughts are left out."""
-        thoughts = self.template.thoughts
-        return thoughts is not None and not shown and bool(reasoning or thoughts.opening)
+        """Whether a turn is not what the model would have to write behind the prompt: its reasoning is left out."""
+        form = self.template.reasoning
+        return form is not None and not shown and bool(reasoning or form.opening)
 
-    def _thoughts(self, thoughts: Thoughts, reasoning: str, trained: bool) -> Iterator[Segment]:
-        before, after = around(thoughts.text)
-        yield Segment(thoughts.opening, control=True)
-        yield Segment(before.removeprefix(thoughts.opening), trained, control=True)
+    def _reasoning(self, form: Reasoning, reasoning: str, trained: bool) -> Iterator[Segment]:
+        before, after = around(form.text)
+        # The prompt ends with the opening, as with the header, and what a prompt holds is never trained on.
+        yield Segment(form.opening, control=True)
+        yield Segment(before.removeprefix(form.opening), trained, control=True)
         yield Segment(reasoning, trained)
         yield Segment(after, trained, control=True)
 
@@ -188,7 +193,7 @@ class _Rendering:
     def _opened(self, segments: Iterable[Segment]) -> Iterator[Segment]:
         """Yield the segments of a turn; the first text of the template may be the stop of the answer before."""
         for segment in segments:
-            if self.awaits_stop and segment.text:
+            if self.awaits_stop and (segment.text or segment.image is not None):
                 self.awaits_stop = False
                 yield from self._with_stop(segment.text, segment.control) if segment.control else [segment]
             else:
@@ -200,7 +205,9 @@ class _Rendering:
         yield Segment(text.removeprefix(stop), control=True)
 
     def _content(self, message: Message) -> str:
-        return message.content.strip() if message.role in self.template.strip else message.content
+        # Most contents are plain, and asking a message for its text would put parts together first.
+        text = message.content if isinstance(message.content, str) else message.text
+        return text.strip() if message.role in self.template.strip else text
 
     def _filled(
         self, pattern: str, values: Mapping[str, Sequence[Segment]], trained: bool = False
@@ -216,7 +223,7 @@ def _system_of(template: Description, messages: Sequence[Message], tools: bool) 
         return _default_system(template, tools), messages
     if template.system is None:
         raise ValueError("the template has no place for a system message")
-    content = messages[0].content
+    content = messages[0].text
     return content.strip() if "system" in template.strip else content, messages[1:]
 
 

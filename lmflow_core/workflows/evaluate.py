@@ -10,7 +10,7 @@ from lmflow_core.config.request import Request
 from lmflow_core.contracts.benchmark import Benchmark, BenchmarkReport
 from lmflow_core.contracts.model import LanguageModel
 from lmflow_core.contracts.settings import DataSettings, EvaluationSettings, ModelSettings
-from lmflow_core.contracts.tokens import Encoded
+from lmflow_core.contracts.tokens import EncodedSequence
 from lmflow_core.data.dataset import DatasetMaker
 from lmflow_core.errors import OptionError
 from lmflow_core.models.opening import OpenModel, open_model
@@ -41,7 +41,9 @@ def evaluate(request: Request, catalogue: Catalogue) -> Evaluation:
     opened = _open(request, catalogue)
     whole = settings.context is not None
     rows = DatasetMaker(data, opened, catalogue, purpose="measure", whole=whole).make().rows
-    scored: Iterable[Encoded] = _windows(rows, settings, opened.model) if whole else rows
+    scored: Iterable[EncodedSequence] = (
+        _windows(rows.sequences(), settings, opened.model) if whole else rows.sequences()
+    )
     scores = list(console.progress(opened.load().score(scored), "Evaluating", None if whole else len(rows)))
     tokens = sum(score.tokens for score in scores)
     mean = math.fsum(score.nll for score in scores) / tokens
@@ -58,7 +60,9 @@ def _open(request: Request, catalogue: Catalogue) -> OpenModel:
     )
 
 
-def _windows(rows: Iterable[Encoded], settings: EvaluationSettings, model: LanguageModel) -> Iterator[Encoded]:
+def _windows(
+    rows: Iterable[EncodedSequence], settings: EvaluationSettings, model: LanguageModel
+) -> Iterator[EncodedSequence]:
     context = settings.context or 0
     if model.context_length is not None and context > model.context_length:
         console.note(f"--context {context}: the model was made for {model.context_length} tokens")

@@ -10,7 +10,7 @@ from lmflow_core.contracts.exporter import Exporter, ExporterSpec, ExportReport
 from lmflow_core.contracts.settings import ModelSettings, OutputSettings
 from lmflow_core.contracts.spec import TORCH
 from lmflow_core.errors import ModelError, RequestError
-from lmflow_core.files.output import check_output, check_output_file, file_written_aside, written_aside
+from lmflow_core.files.output import atomic_file, atomic_folder, check_output, check_output_file
 from lmflow_core.models.opening import OpenModel, open_model
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.templates.choosing import choose_template
@@ -47,7 +47,7 @@ def export(request: Request, catalogue: Catalogue, *, needs_adapter: bool = Fals
     template = _chat_template(opened, catalogue)
     if _wants_weights(spec, opened, scaled=scaling is not None):
         opened.load()
-    with (file_written_aside if is_file else written_aside)(output.output) as aside:
+    with (atomic_file if is_file else atomic_folder)(output.output) as aside:
         report = exporter.export(opened.model, aside, template)
     if is_file:
         (size,) = report.files.values()

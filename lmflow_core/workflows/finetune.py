@@ -9,20 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from lmflow_core.config.request import Request
+from lmflow_core.contracts.attention import Attention
 from lmflow_core.contracts.engine import Engine, World
-from lmflow_core.contracts.objective import Objective, TrainingJob, TrainingReport
+from lmflow_core.contracts.model import LanguageModel
+from lmflow_core.contracts.objective import Objective, TrainingJob, TrainingReport, TrainingSetup
 from lmflow_core.contracts.settings import DataSettings, ModelSettings, OutputSettings, ResumeSettings, TrainingSettings
 from lmflow_core.contracts.spec import TORCH
-from lmflow_core.contracts.tuner import Tuner
+from lmflow_core.contracts.tuner import Destination
 from lmflow_core.data.dataset import Dataset, DatasetMaker
+from lmflow_core.data.encoding import Encoder
 from lmflow_core.data.store import EncodedRows
 from lmflow_core.errors import OptionError, RequestError
-from lmflow_core.files.output import CHECKPOINTS, RUN_FILE, check_output, remove_if_empty, write_json, written_aside
+from lmflow_core.files.output import CHECKPOINTS, RUN_FILE, atomic_folder, check_output, remove_if_empty, write_json
 from lmflow_core.models.opening import OpenModel, open_model
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.report import console
-from lmflow_core.report.plots import draw_losses
+from lmflow_core.report.plots import draw_training
 from lmflow_core.workflows.record import run_record
+from lmflow_core.workflows.services import TrainingServices
 
 
 @dataclass(frozen=True)
@@ -36,37 +40,41 @@ class Finetuned:
 @dataclass(frozen=True)
 class _Prepared:
     data: Dataset
-    held_out: EncodedRows | None
+    validation: EncodedRows | None
+    encoder: Encoder
 
     def description(self) -> dict[str, Any]:
         return {"fingerprint": self.data.rows.fingerprint(), "key": self.data.key, **self.data.counts.as_dict()}
 
 
 def finetune(request: Request, catalogue: Catalogue) -> Finetuned | None:
-    """Carry out a training request. Returns None in the processes of a job that do not lead.
+    """Carry out a training request. Returns None in the processes of a job that are not the main one.
 
     Raises:
         LmflowError: the request, the data, the model or the training failed; nothing half-written is left.
     """
     output, resume = request.get(OutputSettings), request.get(ResumeSettings).resume
-    _check_held_out(request)
+    _check_validation(request)
     check_output(output.output, overwrite=output.overwrite, resume=resume)
     engine: Engine = request.components["engine"].make(catalogue)
     with engine.start() as world:
         _check_alike(engine, "plugins", catalogue.plugins.digest())
         scaling = request.components.get("position_scaling")
         opened = open_model(request.get(ModelSettings), catalogue, scaling=scaling, runtime=TORCH)
-        tuner = _tuner(request, catalogue)
+        services = TrainingServices(catalogue, engine)
+        setup = _setup(request, catalogue, opened, engine, services)
         objective: Objective = request.components["objective"].make(catalogue)
-        _check_early(opened, tuner, objective)
+        attention = _plan(request, catalogue, setup, objective)
+        setup.tuner.check(setup.model)
+        objective.check(setup)
         prepared = _prepare(request, opened, catalogue, world)
         _check_alike(engine, "data", prepared.data.rows.fingerprint())
+        services.use_template(prepared.data.template, prepared.encoder)
         opened.load()
-        tuner.prepare(opened.model, request.get(TrainingSettings).seed)
-        report = _train(request, catalogue, opened, prepared, tuner, objective, engine, world)
-        if not world.leads:
-            return None
-        return _keep(request, catalogue, opened, prepared, tuner, report)
+        setup.tuner.prepare(setup.model, setup.settings.seed)
+        job = _job(request, setup, prepared, world, attention)
+        report = _train(job, objective)
+        return _keep(request, catalogue, job, prepared, report)
 
 
 def _check_alike(engine: Engine, what: str, digest: str) -> None:
@@ -75,7 +83,7 @@ def _check_alike(engine: Engine, what: str, digest: str) -> None:
     Raises:
         RequestError: their digests differ.
     """
-    digests = engine.gathered(digest)
+    digests = engine.all_gather(digest)
     if len(set(digests)) > 1:
         found = ", ".join(f"rank {rank} {value}" for rank, value in enumerate(digests))
         raise RequestError(
@@ -83,27 +91,43 @@ def _check_alike(engine: Engine, what: str, digest: str) -> None:
         )
 
 
-def _tuner(request: Request, catalogue: Catalogue) -> Tuner:
-    tuner: Tuner = request.components["tuner"].make(catalogue)
-    return tuner
+def _setup(
+    request: Request, catalogue: Catalogue, opened: OpenModel, engine: Engine, services: TrainingServices
+) -> TrainingSetup[LanguageModel]:
+    settings = request.get(TrainingSettings)
+    if settings.lr is None:
+        settings = dataclasses.replace(settings, lr=request.components["tuner"].provided.spec.learning_rate)
+    return TrainingSetup(
+        model=opened.model,
+        tuner=request.components["tuner"].make(catalogue),
+        engine=engine,
+        optimizer=request.components["optimizer"].make(catalogue),
+        settings=settings,
+        services=services,
+    )
 
 
-def _check_early(opened: OpenModel, tuner: Tuner, objective: Objective) -> None:
-    """Let the tuner and the objective refuse the model, and each other, before data and weights are read."""
-    for part in (tuner, objective):
-        check = getattr(part, "check", None)
-        if check is not None:
-            check(opened.model, tuner)
+def _plan(request: Request, catalogue: Catalogue, setup: TrainingSetup[LanguageModel], objective: Objective) -> str:
+    """Let everybody who has a say add to the load plan, and the model refuse it; return the attention of the run."""
+    attention: Attention = request.components["attention"].make(catalogue)
+    plan = setup.model.plan
+    plan = dataclasses.replace(plan, attention=attention.implementation(plan.device))
+    for part in (setup.tuner, objective, setup.engine):
+        plan = part.plan(plan)
+    setup.model.accept(plan)
+    assert plan.attention is not None
+    return plan.attention
 
 
 def _prepare(request: Request, opened: OpenModel, catalogue: Catalogue, world: World) -> _Prepared:
     data, training = request.get(DataSettings), request.get(TrainingSettings)
     accepted = request.components["objective"].provided.spec.examples
-    made = DatasetMaker(data, opened, catalogue, seed=training.seed, accepted=accepted).make()
-    if world.leads:
+    maker = DatasetMaker(data, opened, catalogue, seed=training.seed, accepted=accepted)
+    made = maker.make()
+    if world.is_main:
         console.note(_summary(made))
     if not training.eval_dataset:
-        return _Prepared(made, made.held_out)
+        return _Prepared(made, made.validation, maker.encoder)
     measured = dataclasses.replace(
         data,
         dataset=training.eval_dataset,
@@ -112,17 +136,17 @@ def _prepare(request: Request, opened: OpenModel, catalogue: Catalogue, world: W
         eval_share=0.0,
         max_train_samples=None,
     )
-    held_out = DatasetMaker(measured, opened, catalogue, accepted=accepted, purpose="measure").make().rows
-    return _Prepared(made, held_out)
+    validation = DatasetMaker(measured, opened, catalogue, accepted=accepted, purpose="measure").make().rows
+    return _Prepared(made, validation, maker.encoder)
 
 
-def _check_held_out(request: Request) -> None:
+def _check_validation(request: Request) -> None:
     training = request.get(TrainingSettings)
     if not (training.load_best_model or training.early_stopping_patience is not None):
         return
     if not (training.eval_dataset or request.get(DataSettings).eval_share):
         raise OptionError(
-            "--load-best-model and --early-stopping-patience need held-out data: add --eval-dataset or --eval-share"
+            "--load-best-model and --early-stopping-patience need validation data: add --eval-dataset or --eval-share"
         )
 
 
@@ -137,70 +161,62 @@ def _summary(made: Dataset) -> str:
         parts.append(f"too long: {counts.dropped} dropped, {counts.truncated} truncated, {counts.split} split")
     if counts.untrained:
         parts.append(f"{counts.untrained} left out for want of a trainable token")
-    if made.held_out is not None:
-        parts.append(f"{len(made.held_out)} examples held out")
+    if made.validation is not None:
+        parts.append(f"{len(made.validation)} for validation")
     if made.from_cache:
         parts.append("encoded before")
     return "; ".join(parts)
 
 
-def _train(
-    request: Request,
-    catalogue: Catalogue,
-    opened: OpenModel,
-    prepared: _Prepared,
-    tuner: Tuner,
-    objective: Objective,
-    engine: Engine,
-    world: World,
-) -> TrainingReport:
-    folder = request.get(OutputSettings).output
-    checkpoints = folder / CHECKPOINTS
-    if world.leads and not request.get(ResumeSettings).resume:
+def _job(
+    request: Request, setup: TrainingSetup[LanguageModel], prepared: _Prepared, world: World, attention: str
+) -> TrainingJob[LanguageModel]:
+    checkpoints, resume = request.get(OutputSettings).output / CHECKPOINTS, request.get(ResumeSettings).resume
+    if world.is_main and not resume:
         shutil.rmtree(checkpoints, ignore_errors=True)
-    attention = request.components["attention"].make(catalogue)
-    job = TrainingJob(
-        model=opened.model,
-        tuner=tuner,
-        engine=engine,
+    return TrainingJob(
+        model=setup.model,
+        tuner=setup.tuner,
+        engine=setup.engine,
+        optimizer=setup.optimizer,
+        settings=setup.settings,
+        services=setup.services,
         world=world,
         data=prepared.data.rows,
-        held_out=prepared.held_out,
-        settings=_training_settings(request),
-        attention=attention.implementation(request.get(ModelSettings).device),
+        validation=prepared.validation,
+        attention=attention,
         checkpoints=checkpoints,
-        resume=request.get(ResumeSettings).resume,
+        resume=resume,
     )
+
+
+def _train(job: TrainingJob[LanguageModel], objective: Objective) -> TrainingReport:
     try:
         return objective.train(job)
     finally:
-        # The folder is the leader's alone: it may already be writing the result while others end their training.
-        if world.leads:
-            remove_if_empty(checkpoints)
-            remove_if_empty(folder)
-
-
-def _training_settings(request: Request) -> TrainingSettings:
-    settings = request.get(TrainingSettings)
-    if settings.lr is not None:
-        return settings
-    return dataclasses.replace(settings, lr=request.components["tuner"].provided.spec.learning_rate)
+        # The folder is the main process's alone: it may be writing the result while others end their training.
+        if job.world.is_main:
+            remove_if_empty(job.checkpoints)
+            remove_if_empty(job.checkpoints.parent)
 
 
 def _keep(
     request: Request,
     catalogue: Catalogue,
-    opened: OpenModel,
+    job: TrainingJob[LanguageModel],
     prepared: _Prepared,
-    tuner: Tuner,
     report: TrainingReport,
-) -> Finetuned:
-    folder = request.get(OutputSettings).output
-    template = prepared.data.template
+) -> Finetuned | None:
+    folder, template = request.get(OutputSettings).output, prepared.data.template
+    jinja = template.to_jinja() if template else None
+    weights = job.engine.full_weights(job.model)
+    if not job.world.is_main:
+        job.tuner.save(job.model, Destination(folder, jinja, is_main=False, weights=weights))
+        return None
     record = run_record(request, catalogue.plugins, prepared.data.template_name, prepared.description(), report)
-    with written_aside(folder) as aside:
-        tuner.save(opened.model, aside, template.to_jinja() if template else None)
-        draw_losses(report, aside / "loss.png")
+    with atomic_folder(folder) as aside:
+        job.tuner.save(job.model, Destination(aside, jinja, weights=weights))
+        draw_training(report, aside / "loss.png")
         record["files"] = sorted([RUN_FILE, *(path.name for path in aside.iterdir())])
         write_json(aside / RUN_FILE, record)
     return Finetuned(folder, record)

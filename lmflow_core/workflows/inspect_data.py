@@ -1,27 +1,21 @@
-"""Looking at data before it is trained on: bad rows, what carries a label, and how long things are."""
+"""Looking at data before it is trained on: bad rows, and how long things are."""
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lmflow_core.contracts.model import LanguageModel
 from lmflow_core.contracts.settings import DataSettings, ModelSettings
-from lmflow_core.contracts.spec import TORCH
-from lmflow_core.contracts.tokens import Encoded
-from lmflow_core.data.encoding import Encoder
-from lmflow_core.data.examples import ExampleReader, Located
-from lmflow_core.data.preparation import Preparer, trained_tokens
-from lmflow_core.data.selection import first_examples
+from lmflow_core.contracts.tokens import EncodedExample
+from lmflow_core.data.counts import trained_tokens
+from lmflow_core.data.examples import ExampleReader
+from lmflow_core.data.lengths import longest_sequence
 from lmflow_core.errors import DataError
-from lmflow_core.models.opening import open_model
 from lmflow_core.plugins.registry import Catalogue
-from lmflow_core.report import console
-from lmflow_core.templates.choosing import choose_template_for
+from lmflow_core.workflows.encoded_data import encoded_examples
 
 _STEPS = 20
 
@@ -64,60 +58,22 @@ def check_data(paths: Sequence[Path], dataset_format: str | None, catalogue: Cat
     return report
 
 
-@dataclass(frozen=True)
-class Preview:
-    """One row as it will be trained on. ``pieces`` are its tokens' texts, each with whether it carries a label."""
-
-    file: str
-    row: int
-    input_ids: list[int]
-    labels: list[int]
-    text: str
-    pieces: list[tuple[str, bool]]
-
-
-def preview_data(model: ModelSettings, data: DataSettings, rows: int, catalogue: Catalogue) -> Iterator[Preview]:
-    """Yield the first rows, encoded.
-
-    Raises:
-        LmflowError: the data or the model's tokenizer cannot be used.
-    """
-    opened_model, encoded = _encoded(model, data, catalogue, rows)
-    for located, row in encoded:
-        yield _preview(opened_model, located, row)
-
-
-def _preview(model: LanguageModel, located: Located, row: Encoded) -> Preview:
-    ids, labels = list(row.input_ids), list(row.labels)
-    spans = [(list(group), trained) for trained, group in itertools.groupby(range(len(ids)), lambda i: labels[i] >= 0)]
-    pieces = [(model.tokenizer.decode([ids[i] for i in span]), trained) for span, trained in spans]
-    return Preview(str(located.file), located.row, ids, labels, model.tokenizer.decode(ids), pieces)
-
-
-def _encoded(
-    model: ModelSettings, data: DataSettings, catalogue: Catalogue, rows: int | None
-) -> tuple[LanguageModel, Iterator[tuple[Located, Encoded]]]:
-    opened = open_model(model, catalogue, runtime=TORCH)
-    _, template = choose_template_for(first_examples(data, catalogue), data.template, opened, catalogue)
-    preparer = Preparer(Encoder(opened.model.tokenizer, template, data.train_on), None, data.length_policy)
-    examples = itertools.islice(ExampleReader(catalogue, data.dataset_format).read(data.dataset), rows)
-    return opened.model, preparer.encode(console.progress(examples, "Reading data"))
-
-
 def data_stats(model: ModelSettings, data: DataSettings, catalogue: Catalogue) -> dict[str, Any]:
-    """Return counts and token lengths of all rows.
+    """Return counts and lengths of all rows; the length of an example is that of its longest sequence, in tokens.
 
     Raises:
         LmflowError: the data or the model's tokenizer cannot be used.
     """
-    opened_model, encoded = _encoded(model, data, catalogue, data.max_train_samples)
+    opened_model, encoded = encoded_examples(model, data, catalogue, data.max_train_samples)
     lengths: list[int] = []
-    trained = duplicates = 0
+    sequences = tokens = trained = duplicates = 0
     seen: set[int] = set()
-    for _, row in encoded:
-        lengths.append(len(row.input_ids))
-        trained += trained_tokens(row)
-        key = hash(tuple(row.input_ids))
+    for _, example in encoded:
+        lengths.append(longest_sequence(example))
+        sequences += len(example.sequences)
+        tokens += example.tokens
+        trained += sum(map(trained_tokens, example.sequences))
+        key = _content_key(example)
         duplicates += key in seen
         seen.add(key)
     if not lengths:
@@ -125,15 +81,21 @@ def data_stats(model: ModelSettings, data: DataSettings, catalogue: Catalogue) -
     limit = data.max_length or opened_model.context_length
     return {
         "examples": len(lengths),
-        "tokens": sum(lengths),
+        "sequences": sequences,
+        "tokens": tokens,
         "trained_tokens": trained,
-        "trained_share": round(trained / max(sum(lengths), 1), 4),
+        "trained_share": round(trained / max(tokens, 1), 4),
         "duplicates": duplicates,
         "max_length": limit,
         "too_long": sum(length > limit for length in lengths) if limit else 0,
         "length": _quantiles(sorted(lengths)),
         "histogram": _histogram(lengths),
     }
+
+
+def _content_key(example: EncodedExample) -> int:
+    """Return a number that is the same for examples of the same tokens and images."""
+    return hash(tuple((tuple(s.input_ids), tuple(m.digest for m in s.media)) for s in example.sequences))
 
 
 def _histogram(lengths: Sequence[int]) -> list[tuple[int, int]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import lmflow_core
 from lmflow_core.config.request import Request
-from lmflow_core.contracts.objective import TrainingReport
+from lmflow_core.contracts.objective import Curves, TrainingReport
 from lmflow_core.plugins.record import PluginSet
 
 SCHEMA = 1
@@ -55,7 +55,18 @@ def run_record(
         "seconds": round(report.seconds, 3),
         "tokens_per_second": round(report.tokens_per_second, 2),
         "peak_memory_bytes": report.peak_memory_bytes,
-        "losses": [[point.step, point.loss] for point in report.losses],
-        "held_out_losses": [[point.step, point.loss] for point in report.held_out_losses],
+        "loss_unit": report.unit,
+        "losses": _points(report.training, "loss"),
+        "validation_losses": _points(report.validation, "loss"),
+        "curves": {"training": _others(report.training), "validation": _others(report.validation)},
         "metrics": dict(report.metrics),
     }
+
+
+def _points(curves: Curves, name: str) -> list[list[float]]:
+    return [[point.step, point.value] for point in curves.get(name, ())]
+
+
+def _others(curves: Curves) -> dict[str, list[list[float]]]:
+    """Return the curves of what the loss measures besides itself."""
+    return {name: _points(curves, name) for name in curves if name != "loss"}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from lmflow_core.contracts.tokens import IGNORE, Encoded
+from lmflow_core.contracts.tokens import IGNORE, EncodedSequence
+from lmflow_core.errors import DataError
 
 
-def windows(documents: Iterable[Encoded], context: int, stride: int) -> Iterator[Encoded]:
+def windows(documents: Iterable[EncodedSequence], context: int, stride: int) -> Iterator[EncodedSequence]:
     """Yield the windows of some documents, with labels on the tokens that are new in each.
 
     The first window of a document scores all its labelled tokens; each later one moves on by ``stride`` tokens and
@@ -18,8 +19,13 @@ def windows(documents: Iterable[Encoded], context: int, stride: int) -> Iterator
         documents: encoded documents of any length.
         context: tokens of a window.
         stride: tokens between windows, fewer than ``context``.
+
+    Raises:
+        DataError: a document holds images, which a window could cut.
     """
     for document in documents:
+        if document.media:
+            raise DataError("data with images cannot be scored in windows: leave out --context")
         length = len(document.input_ids)
         scored = 0
         while scored < length:
@@ -27,5 +33,5 @@ def windows(documents: Iterable[Encoded], context: int, stride: int) -> Iterator
             start = max(0, end - context)
             labels = [*([IGNORE] * (scored - start)), *document.labels[scored:end]]
             if any(label != IGNORE for label in labels[1:]):
-                yield Encoded(document.input_ids[start:end], labels)
+                yield EncodedSequence(document.input_ids[start:end], labels)
             scored = end

@@ -1,4 +1,4 @@
-"""``--attention`` in every command that runs a model, with the plugins that read its data and draw its tokens."""
+"""``--attention`` in every command that runs a model, with the plugins that read its data and sample its tokens."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lmflow_core.testing.fixtures import CliResult
 from lmflow_flash_attention import attention, cpu
+from lmflow_transformers.api import AttentionInputs
 
 
 def test_every_command_that_runs_a_model_attends_as_it_is_told(
@@ -18,9 +20,9 @@ def test_every_command_that_runs_a_model_attends_as_it_is_told(
 ) -> None:
     passes: list[int] = []
 
-    def watched(*arguments: Any, **others: Any) -> Any:
-        passes.append(arguments[1].shape[2])
-        return cpu.cpu_attention(*arguments, **others)
+    def watched(inputs: AttentionInputs) -> torch.Tensor:
+        passes.append(inputs.query.shape[2])
+        return cpu.cpu_attention(inputs)
 
     monkeypatch.setattr(attention, "cpu_attention", watched)
     data, prompts = tmp_path / "data.jsonl", tmp_path / "prompts.txt"
@@ -58,4 +60,4 @@ def test_an_attention_that_does_not_fit_the_decoder_is_told(
     asked = ("generate", "--model", tiny_model, "--prompt", "hello", "--device", "cpu", "--attention")
     streaming = lmflow_cli(*asked, "flash", "--decoder", "streaming")
     assert streaming.status == 2
-    assert "--decoder streaming masks what it dropped, which --attention does not heed" in streaming.stderr
+    assert "--decoder streaming masks what it dropped, and --attention takes no mask" in streaming.stderr

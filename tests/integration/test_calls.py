@@ -40,10 +40,10 @@ def _written(template: ChatTemplate, content: str, calls: tuple[ToolCall, ...]) 
     return min((text.split(stop)[0] for stop in template.stop), key=len)
 
 
-def _no_thoughts(template: ChatTemplate) -> str:
-    """Return what a template writes behind a prompt where nothing was thought."""
-    thoughts = template.thoughts
-    return thoughts.text.replace("{content}", "").removeprefix(thoughts.opening) if thoughts else ""
+def _no_reasoning(template: ChatTemplate) -> str:
+    """Return what a template writes behind a prompt where there is no reasoning."""
+    form = template.reasoning
+    return form.text.replace("{content}", "").removeprefix(form.opening) if form else ""
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -53,7 +53,7 @@ def test_calls_are_read_back(name: str) -> None:
     for calls in (CALLS[:1], CALLS[1:2], *([CALLS] if tools.several_calls else [])):
         for content in ("", *(["Let me see."] if tools.content_beside_calls else [])):
             text = _written(template, content, calls)
-            assert template.read_calls(text.removeprefix(_no_thoughts(template))) == (content, calls)
+            assert template.read_calls(text.removeprefix(_no_reasoning(template))) == (content, calls)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

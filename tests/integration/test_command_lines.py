@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lmflow_core.contracts.examples import Message
 from lmflow_core.generation.answers import Answer
-from lmflow_core.generation.chat_model import Talker
+from lmflow_core.generation.chat_model import LoadedChatModel
 from lmflow_core.testing.fixtures import CliResult
 
 Cli = Callable[..., CliResult]
@@ -137,9 +137,9 @@ def test_the_saved_tokenizer_renders_what_training_used(
     ).json()
     assert len(previews) == len(CONVERSATIONS)
     for row, shown in zip(CONVERSATIONS, previews, strict=True):
-        assert tokenizer.apply_chat_template(row["messages"], tokenize=False) == shown["text"]
+        assert tokenizer.apply_chat_template(row["messages"], tokenize=False) == shown["sequences"][0]["text"]
     again = lmflow_cli("data", "preview", lmflow_data, "--model", output, "--json").json()
-    assert [shown["input_ids"] for shown in again] == [shown["input_ids"] for shown in previews]
+    assert [shown["sequences"] for shown in again] == [shown["sequences"] for shown in previews]
 
 
 def test_run_json_tells_what_was_done(lmflow_cli: Cli, tiny_model: Path, lmflow_data: Path, tmp_path: Path) -> None:
@@ -226,13 +226,13 @@ def test_chat_keeps_and_forgets_the_conversation(
     lmflow_cli: Cli, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[tuple[str, str]]] = []
-    answer = Talker.answer
+    answer = LoadedChatModel.answer
 
-    def watched(talker: Talker, messages: list[Message]) -> Answer:
+    def watched(model: LoadedChatModel, messages: list[Message]) -> Answer:
         seen.append([(message.role, message.content) for message in messages])
-        return answer(talker, messages)
+        return answer(model, messages)
 
-    monkeypatch.setattr(Talker, "answer", watched)
+    monkeypatch.setattr(LoadedChatModel, "answer", watched)
     lines = iter(["hello", "", "/nonsense", "hello", "/reset", "hello", "/exit", "never read"])
     monkeypatch.setattr("builtins.input", lambda: next(lines))
     result = lmflow_cli("chat", "--model", tiny_model, "--max-new-tokens", "8", "--temperature", "1")
@@ -248,9 +248,10 @@ def test_chat_keeps_and_forgets_the_conversation(
 def test_data_stats(lmflow_cli: Cli, tiny_model: Path, lmflow_data: Path) -> None:
     stats = lmflow_cli("data", "stats", lmflow_data, "--model", tiny_model, "--max-length", "20", "--json").json()
     previews = lmflow_cli("data", "preview", lmflow_data, "--model", tiny_model, "--json").json()
-    lengths = [len(shown["input_ids"]) for shown in previews]
-    assert stats["examples"] == 3
+    sequences = [sequence for shown in previews for sequence in shown["sequences"]]
+    lengths = [len(sequence["input_ids"]) for sequence in sequences]
+    assert (stats["examples"], stats["sequences"]) == (3, 3)
     assert stats["tokens"] == sum(lengths)
-    assert stats["trained_tokens"] == sum(label != -100 for shown in previews for label in shown["labels"])
+    assert stats["trained_tokens"] == sum(label != -100 for sequence in sequences for label in sequence["labels"])
     assert stats["too_long"] == sum(length > 20 for length in lengths)
     assert (stats["length"]["min"], stats["length"]["max"]) == (min(lengths), max(lengths))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from lmflow_core.api import ModelSettings
+from lmflow_core.api import DataError, ImagePart, ModelSettings
 from lmflow_core.contracts.settings import DataSettings
 from lmflow_core.data.dataset import Dataset, DatasetMaker
+from lmflow_core.data.examples import ExampleReader
 from lmflow_core.models.opening import open_model
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.testing.fixtures import CliResult
@@ -58,7 +61,7 @@ def test_nothing_changed_reuses_what_is_there(data: DataSettings, tiny_model: Pa
     assert first.key == second.key
     assert first.counts == second.counts
     assert first.rows.fingerprint() == second.rows.fingerprint()
-    assert [list(row.labels) for row in first.rows] == [list(row.labels) for row in second.rows]
+    assert [*first.rows] == [*second.rows]
     moved = data.dataset[0].rename(data.dataset[0].with_name("moved.jsonl"))
     assert _made(dataclasses.replace(data, dataset=(moved,)), tiny_model, catalogue).from_cache
 
@@ -110,8 +113,8 @@ def test_the_seed_counts_where_something_is_drawn(data: DataSettings, tiny_model
     drawn = dataclasses.replace(data, eval_share=0.5)
     first, second = (_made(drawn, tiny_model, catalogue, seed) for seed in (1, 2))
     assert first.key != second.key
-    assert first.held_out is not None
-    assert len(first.rows) + len(first.held_out) == len(ROWS)
+    assert first.validation is not None
+    assert len(first.rows) + len(first.validation) == len(ROWS)
 
 
 def test_what_is_trained_on_follows_the_policy(data: DataSettings, tiny_model: Path, catalogue: Catalogue) -> None:
@@ -193,5 +196,151 @@ def test_a_validation_share_is_measured_during_training(
     request = ["finetune", "--model", tiny_model, "--dataset", data.dataset[0], "--output", tmp_path / "out", *flags]
     result = lmflow_cli(*request)
     assert result.status == 0, result.stderr
-    assert len(result.json()["held_out_losses"]) == 2
-    assert "examples held out" in result.stderr
+    assert len(result.json()["validation_losses"]) == 2
+    assert " for validation" in result.stderr
+
+
+class _Pictures:
+    """An image is as many tokens as it has bytes, the first of them."""
+
+    fingerprint = "pictures"
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def tokenize(self, image: ImagePart) -> tuple[list[int], str]:
+        self.asked.append(Path(image.source).name)
+        try:
+            content = Path(image.source).read_bytes()
+        except OSError as error:
+            raise ValueError(f"{image.source} cannot be read: {error.strerror}") from error
+        return [content[0]] * len(content), hashlib.sha256(content).hexdigest()
+
+
+@pytest.fixture
+def shown(tmp_path: Path) -> DataSettings:
+    """Return data of two rows, each with an image beside the file."""
+    rows = []
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"ab")
+        asked = {"role": "user", "content": [{"type": "image", "image": name}, {"type": "text", "text": "what?"}]}
+        rows.append({"messages": [asked, {"role": "assistant", "content": "this"}]})
+    file = tmp_path / "shown.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return DataSettings(dataset=(file,), template="chatml", max_length=64)
+
+
+def _made_seeing(data: DataSettings, folder: Path, catalogue: Catalogue, pictures: _Pictures) -> Dataset:
+    opened = open_model(ModelSettings(model=str(folder)), catalogue)
+    opened.model.media = pictures
+    return DatasetMaker(data, opened, catalogue).make()
+
+
+def test_images_are_kept_by_reference(
+    shown: DataSettings, tiny_model: Path, tmp_path: Path, catalogue: Catalogue
+) -> None:
+    made = _made_seeing(shown, tiny_model, catalogue, _Pictures())
+    [media] = made.rows[1].sequences[0].media
+    assert (media.source, media.tokens) == (str(tmp_path / "b.png"), 2)
+    assert media.digest == hashlib.sha256(b"ab").hexdigest()
+    assert list(made.rows[1].sequences[0].input_ids[media.start : media.start + 2]) == [97, 97]
+    with pytest.raises(DataError, match=r"row 1: the model takes no images"):
+        _made(shown, tiny_model, catalogue)
+
+
+def test_an_image_with_other_bytes_makes_the_data_anew(
+    shown: DataSettings, tiny_model: Path, tmp_path: Path, catalogue: Catalogue
+) -> None:
+    pictures = _Pictures()
+    first = _made_seeing(shown, tiny_model, catalogue, pictures)
+    assert (first.from_cache, pictures.asked) == (False, ["a.png", "b.png"])
+    # Nothing changed: no image is read.
+    assert _made_seeing(shown, tiny_model, catalogue, pictures).from_cache
+    assert pictures.asked == ["a.png", "b.png"]
+    # A file that was only touched is read, and its bytes are the same.
+    os.utime(tmp_path / "b.png", ns=(1, 1))
+    assert _made_seeing(shown, tiny_model, catalogue, pictures).from_cache
+    assert pictures.asked == ["a.png", "b.png", "b.png"]
+    (tmp_path / "b.png").write_bytes(b"cde")
+    again = _made_seeing(shown, tiny_model, catalogue, pictures)
+    assert not again.from_cache
+    assert again.rows.fingerprint() != first.rows.fingerprint()
+    assert [m.tokens for s in again.rows.sequences() for m in s.media] == [2, 3]
+    assert _made_seeing(shown, tiny_model, catalogue, pictures).from_cache
+
+
+def test_an_image_that_is_gone_is_told_by_row(
+    shown: DataSettings, tiny_model: Path, tmp_path: Path, catalogue: Catalogue
+) -> None:
+    _made_seeing(shown, tiny_model, catalogue, _Pictures())
+    (tmp_path / "b.png").unlink()
+    with pytest.raises(DataError, match=r"shown\.jsonl, row 2: b\.png cannot be read: No such file"):
+        _made_seeing(shown, tiny_model, catalogue, _Pictures())
+
+
+def test_the_same_rows_elsewhere_may_show_other_images(
+    shown: DataSettings, tiny_model: Path, tmp_path: Path, catalogue: Catalogue
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name, content in (("a.png", b"x"), ("b.png", b"yz")):
+        (elsewhere / name).write_bytes(content)
+    copied = dataclasses.replace(shown, dataset=(Path(shutil.copy(shown.dataset[0], elsewhere)),))
+    first, second = (_made_seeing(data, tiny_model, catalogue, _Pictures()) for data in (shown, copied))
+    assert [m.tokens for s in first.rows.sequences() for m in s.media] == [2, 2]
+    assert [m.tokens for s in second.rows.sequences() for m in s.media] == [1, 2]
+    other = _Pictures()
+    other.fingerprint = "other pictures"
+    assert not _made_seeing(shown, tiny_model, catalogue, other).from_cache
+
+
+PAIR = {"prompt": "hello", "chosen": " world", "rejected": " dog", "margin": 1.5}
+GROUPS: dict[str, tuple[tuple[str, ...], list[dict[str, Any]], dict[str, int]]] = {
+    "preference": (("preference",), [PAIR, {**PAIR, "chosen": " fox"}], {"rows": 2, "examples": 2, "sequences": 4}),
+    "judged": (
+        ("judged",),
+        [{"prompt": "hello", "completion": " world", "label": True}],
+        {"rows": 1, "examples": 1, "sequences": 1},
+    ),
+    "candidates": (
+        ("candidates",),
+        [{"input": "hello", "output": [" a", " b", " c"]}],
+        {"rows": 1, "examples": 1, "sequences": 3},
+    ),
+    "prompt": (("prompt",), [{"prompt": "hello"}], {"rows": 1, "examples": 1, "sequences": 1, "trained_tokens": 0}),
+}
+
+
+@pytest.mark.parametrize("kind", GROUPS)
+def test_data_of_groups_is_made_and_kept(
+    kind: str, data: DataSettings, tiny_model: Path, write_rows: Callable[..., Path], catalogue: Catalogue
+) -> None:
+    accepted, rows, counts = GROUPS[kind]
+    settings = dataclasses.replace(data, dataset=(write_rows(rows),))
+    opened = open_model(ModelSettings(model=str(tiny_model)), catalogue)
+    maker = DatasetMaker(settings, opened, catalogue, accepted=accepted)
+    first, second = maker.make(), maker.make()
+    assert (first.from_cache, second.from_cache) == (False, True)
+    assert [*first.rows] == [*second.rows]
+    assert {name: first.counts.as_dict()[name] for name in counts} == counts
+    # What is encoded later is encoded as the data was.
+    examples = [located.example for located in ExampleReader(catalogue).read(settings.dataset)]
+    assert maker.encoder.encode(examples) == [*first.rows]
+    with pytest.raises(DataError, match=f"row 1: a {kind} example, but the objective learns from text, prompted"):
+        DatasetMaker(settings, opened, catalogue).make()
+
+
+def test_messages_that_end_with_the_user_are_read_as_prompts_alone(
+    data: DataSettings, tiny_model: Path, write_rows: Callable[..., Path], catalogue: Catalogue
+) -> None:
+    opened = open_model(ModelSettings(model=str(tiny_model)), catalogue)
+    settings = dataclasses.replace(data, dataset=(write_rows([_turns("hello", "world", "and?")]),))
+    with pytest.raises(DataError, match="row 1: the conversation ends with a user message"):
+        DatasetMaker(settings, opened, catalogue, accepted=("prompt",)).make()
+    asked = dataclasses.replace(settings, dataset_format="prompt")
+    assert len(DatasetMaker(asked, opened, catalogue, accepted=("prompt",)).make().rows) == 1
+    answered = dataclasses.replace(asked, dataset=(write_rows([_turns("hello", "world")]),))
+    with pytest.raises(
+        DataError, match="row 1: the prompt ends with a message of the assistant; the last message must"
+    ):
+        DatasetMaker(answered, opened, catalogue, accepted=("prompt",)).make()

@@ -15,7 +15,7 @@ import json, os, random, shutil, signal, sys, time
 from pathlib import Path
 
 import torch
-from lmflow_core.api import IGNORE, Encoded, ModelSettings, TrainingJob, TrainingSettings, World
+from lmflow_core.api import IGNORE, EncodedSequence, ModelSettings, TrainingJob, TrainingSettings, World
 from lmflow_lisa.options import LisaOptions
 from lmflow_lisa.tuner import LisaTuner
 from lmflow_lora.options import LoraOptions
@@ -32,7 +32,7 @@ TUNERS = {
     "lora": lambda: LoraTuner(LoraOptions(lora_r=4)),
     "lisa": lambda: LisaTuner(LisaOptions(lisa_interval_steps=3, lisa_activated_layers=1)),
 }
-ROWS = [Encoded(list(range(n, n + 12)), [IGNORE] * 4 + list(range(n + 4, n + 12))) for n in range(3, 99)]
+ROWS = [EncodedSequence(list(range(n, n + 12)), [IGNORE] * 4 + list(range(n + 4, n + 12))) for n in range(3, 99)]
 
 
 def train(name, place):

@@ -104,7 +104,7 @@ def test_the_perplexity_is_that_of_a_plain_loop(
     network = AutoModelForCausalLM.from_pretrained(tiny_model)
     total, count = 0.0, 0
     for row in rows["rows"] if isinstance(rows, dict) else rows:
-        ids = row["input_ids"]
+        ids = row["sequences"][0]["input_ids"]
         for place in range(1, len(ids)):
             # The window that scores this token: the first holds 24 tokens, each later one ends 8 further.
             end = 24 if place < 24 else 24 + 8 * math.ceil((place - 23) / 8)

@@ -49,7 +49,7 @@ def test_a_file_trains_is_saved_and_is_known_again(
 ) -> None:
     data, out = write_rows(ROWS), tmp_path / "out"
     shown = lmflow_cli("data", "preview", data, "--model", tiny_model, "--template", template, "--json")
-    [row] = json.loads(shown.stdout)
+    [row] = json.loads(shown.stdout)[0]["sequences"]
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     assert row["text"] == TEXT
     # What a user types is no control token; what trains is each answer, behind "A:", and its stop.
@@ -62,7 +62,7 @@ def test_a_file_trains_is_saved_and_is_known_again(
     saved = AutoTokenizer.from_pretrained(out)
     assert saved.apply_chat_template(ROWS[0]["messages"], tokenize=False) == TEXT
     # The folder needs no file: the template it holds is used as it is.
-    [again] = json.loads(lmflow_cli("data", "preview", data, "--model", out, "--json").stdout)
+    [again] = json.loads(lmflow_cli("data", "preview", data, "--model", out, "--json").stdout)[0]["sequences"]
     assert (again["input_ids"], again["labels"]) == (row["input_ids"], row["labels"])
     assert lmflow_cli("generate", "--model", out, "--prompt", "dog", "--max-new-tokens", "2").status == 0
 
@@ -111,7 +111,7 @@ def test_listing_and_showing(lmflow_cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(YAML)
     assert lmflow_cli("templates", "show", path).stdout == "Q: What is 2 + 3?\nA: 5</s>\nQ: And 2 * 3?\nA:\n"
-    assert lmflow_cli("templates", "show", "qwen3", "--thoughts").stdout.endswith("\n</think>\n\n5<|im_end|>\n\n")
+    assert lmflow_cli("templates", "show", "qwen3", "--reasoning").stdout.endswith("\n</think>\n\n5<|im_end|>\n\n")
     assert '<tool_call>\n{"name": "add"' in lmflow_cli("templates", "show", "qwen3", "--tools").stdout
     assert lmflow_cli("templates", "show", "chatml", "--jinja").stdout.startswith("{%- if tools -%}")
     refused = lmflow_cli("templates", "show", "chatml", "--tools")

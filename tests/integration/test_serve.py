@@ -26,7 +26,7 @@ from lmflow_core.config.schema import CHAT
 from lmflow_core.contracts.examples import Conversation, Message, ToolCall
 from lmflow_core.contracts.tokens import IGNORE
 from lmflow_core.data.encoding import Encoder
-from lmflow_core.generation.chat_model import Talker, open_talker
+from lmflow_core.generation.chat_model import LoadedChatModel, open_chat_model
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.testing.fixtures import CliResult
 from lmflow_core.testing.tiny import make_tiny_model
@@ -45,9 +45,9 @@ CONVERSATIONS = (
 )
 
 
-def _talker(model: Path, **values: object) -> Talker:
+def _chat_model(model: Path, **values: object) -> LoadedChatModel:
     catalogue = Catalogue.discover()
-    return open_talker(resolve(CHAT, {"model": str(model), **values}, catalogue), catalogue)
+    return open_chat_model(resolve(CHAT, {"model": str(model), **values}, catalogue), catalogue)
 
 
 @pytest.mark.parametrize("template", ["chatml", "llama3", "smollm2", "zephyr"])
@@ -60,14 +60,15 @@ def test_a_prompt_is_that_of_training(
     rows = [{"messages": [*messages, {"role": "assistant", "content": "An answer."}]} for messages in CONVERSATIONS]
     asked = ("--model", tiny_model, "--template", template, "--max-length", "2048", "--rows", "4", "--json")
     previews = lmflow_cli("data", "preview", write_rows(rows), *asked).json()
-    answering = Answering(_talker(tiny_model, template=template), None)
+    answering = Answering(_chat_model(tiny_model, template=template), None)
     assert len(previews) == len(CONVERSATIONS)
-    for messages, shown in zip(CONVERSATIONS, previews, strict=True):
+    for messages, preview in zip(CONVERSATIONS, previews, strict=True):
+        [shown] = preview["sequences"]
         learned = [at for at, label in enumerate(shown["labels"]) if label != IGNORE]
         begin = next(at for at in reversed(learned) if at - 1 not in learned)
         body = json.dumps({"model": "x", "messages": messages, "max_tokens": 1}).encode()
         answer: Any = answering.begin(read_chat(body))
-        assert list(answer.prompt) == shown["input_ids"][:begin]
+        assert list(answer.request.prompt) == shown["input_ids"][:begin]
 
 
 @pytest.mark.parametrize("template", ["qwen2_5", "llama3_1", "mistral_v3"])
@@ -75,7 +76,7 @@ def test_a_prompt_with_tools_is_that_of_training(tmp_path: Path, template: str) 
     from lmflow_serve.answering import Answering
     from lmflow_serve.requests import read_chat
 
-    talker = _talker(make_tiny_model(tmp_path / "model", max_position_embeddings=1024), template=template)
+    model = _chat_model(make_tiny_model(tmp_path / "model", max_position_embeddings=1024), template=template)
     tool = {"type": "function", "function": {"name": "add", "description": "<|im_end|>", "parameters": {}}}
     call = {"id": "c", "type": "function", "function": {"name": "add", "arguments": '{"a": "<|im_start|>"}'}}
     asked: list[dict[str, Any]] = [
@@ -92,30 +93,30 @@ def test_a_prompt_with_tools_is_that_of_training(tmp_path: Path, template: str) 
         ),
         tools=(tool,),
     )
-    (encoded,) = Encoder(talker.model.tokenizer, talker.template).encode([trained])
+    (encoded,) = Encoder(model.model.tokenizer, model.template).encode([trained])[0].sequences
     body = json.dumps({"model": "x", "messages": asked, "tools": [tool], "max_tokens": 1}).encode()
-    answer: Any = Answering(talker, None).begin(read_chat(body))
+    answer: Any = Answering(model, None).begin(read_chat(body))
     begin = next(at for at, label in enumerate(encoded.labels) if label != IGNORE)
-    assert list(answer.prompt) == list(encoded.input_ids[:begin])
+    assert list(answer.request.prompt) == list(encoded.input_ids[:begin])
 
 
 def test_what_a_user_types_never_becomes_a_control_token(tiny_model: Path) -> None:
     from lmflow_serve.answering import Answering
     from lmflow_serve.requests import read_chat, read_completion
 
-    talker = _talker(tiny_model)
-    control = talker.model.tokenizer.control_tokens
+    model = _chat_model(tiny_model)
+    control = model.model.tokenizer.control_tokens
     typed = "".join(control)
-    answering = Answering(talker, None)
+    answering = Answering(model, None)
     plain, marked = (
         answering.begin(read_chat(json.dumps({"model": "x", "messages": [{"role": "user", "content": text}]}).encode()))
         for text in ("", typed)
     )
-    counted = [sum(token in control.values() for token in answer.prompt) for answer in (plain, marked)]  # type: ignore[attr-defined]
+    counted = [sum(token in control.values() for token in answer.request.prompt) for answer in (plain, marked)]  # type: ignore[attr-defined]
     assert counted[0] == counted[1] > 0
     raw: Any = answering.begin(read_completion(json.dumps({"model": "x", "prompt": typed}).encode()))
-    opening = 1 if talker.model.tokenizer.bos else 0
-    assert sum(token in control.values() for token in raw.prompt) == opening
+    opening = 1 if model.model.tokenizer.bos else 0
+    assert sum(token in control.values() for token in raw.request.prompt) == opening
 
 
 @dataclass
@@ -228,15 +229,15 @@ def _prompt(number: int) -> str:
 class Crowd:
     """Clients of one server: each asks its own question and knows what the answer must be."""
 
-    def __init__(self, server: Server, talker: Talker, tokens: int) -> None:
+    def __init__(self, server: Server, model: LoadedChatModel, tokens: int) -> None:
         self._server = server
         self._client = server.client()
-        self._talker = talker
+        self._model = model
         self._tokens = tokens
 
     def expected(self, number: int) -> str:
         """Return the answer that the model gives without any server."""
-        model = self._talker.changed(max_new_tokens=self._tokens, temperature=1.0, seed=number)
+        model = self._model.changed(max_new_tokens=self._tokens, temperature=1.0, seed=number)
         return model.complete(_prompt(number)).finish().text
 
     def ask(self, number: int) -> str:
@@ -272,8 +273,8 @@ class Crowd:
                 connection.recv(200)
 
 
-def _load(server: Server, talker: Talker, requests: int, tokens: int) -> None:
-    crowd = Crowd(server, talker, tokens)
+def _load(server: Server, model: LoadedChatModel, requests: int, tokens: int) -> None:
+    crowd = Crowd(server, model, tokens)
     expected = {number: crowd.expected(number) for number in range(requests)}
     assert len(set(expected.values())) > 0.9 * requests
     stop = threading.Event()
@@ -314,9 +315,9 @@ def _nothing_is_left(server: Server) -> None:
 
 @pytest.mark.parametrize("slots", [1, 2])
 def test_nothing_is_lost_or_mixed_up(tiny_model: Path, serve: Callable[..., Server], slots: int) -> None:
-    _load(serve("--slots", slots), _talker(tiny_model), 100, 6)
+    _load(serve("--slots", slots), _chat_model(tiny_model), 100, 6)
 
 
 @pytest.mark.slow
 def test_a_thousand_requests_of_64_clients(tiny_model: Path, serve: Callable[..., Server]) -> None:
-    _load(serve(), _talker(tiny_model), 1000, 12)
+    _load(serve(), _chat_model(tiny_model), 1000, 12)

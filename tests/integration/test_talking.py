@@ -6,13 +6,14 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
 
+from lmflow_core.contracts.decoder import DecodingRequest
 from lmflow_core.contracts.examples import Conversation, Message
 from lmflow_core.contracts.settings import ModelSettings
 from lmflow_core.data.encoding import Encoder
@@ -38,9 +39,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     seen: list[list[int]] = []
     decode = SamplingDecoder.decode
 
-    def watched(decoder: SamplingDecoder, model: Any, prompt: Sequence[int], **rest: Any) -> Iterator[Any]:
-        seen.append(list(prompt))
-        return decode(decoder, model, prompt, **rest)
+    def watched(decoder: SamplingDecoder, model: Any, request: DecodingRequest) -> Iterator[Any]:
+        seen.append(list(request.prompt))
+        return decode(decoder, model, request)
 
     monkeypatch.setattr(SamplingDecoder, "decode", watched)
     return seen
@@ -140,6 +141,30 @@ def test_a_changed_prompt_or_option_is_not_gone_on_with(
     assert output.read_bytes() == before
 
 
+def test_an_answer_ends_where_the_context_does(
+    lmflow_cli: Cli, tiny_model: Path, tmp_path: Path, write_rows: Callable[..., Path]
+) -> None:
+    texts = ["a" * count for count in (253, 255, 256, 257)]  # a token for each letter
+    line = ("generate", "--model", tiny_model, "--raw", "--max-new-tokens", "12", "--repetition-penalty", "5")
+    output = tmp_path / "answers.jsonl"
+    prompts = write_rows([{"prompt": text} for text in texts], "prompts.jsonl")
+    result = lmflow_cli(*line, "--prompts", prompts, "--output", output)
+    assert result.status == 1
+    rows = _rows(output)
+    for row, text, room in zip(rows, texts, (3, 1, None, None), strict=True):
+        alone = lmflow_cli(*line, "--prompt", text, "--json")
+        if room is None:
+            assert (alone.status, alone.stdout) == (2, "")
+            assert row["error"] in alone.stderr
+            assert "the context of the model holds 256" in row["error"]
+        else:
+            told = alone.json()
+            assert told["prompt_tokens"] == row["prompt_tokens"] == len(text)
+            assert told["tokens"] == row["tokens"] == room
+            assert (told["text"], told["finish_reason"]) == (row["answer"], row["finish_reason"])
+            assert row["finish_reason"] == "length"
+
+
 def test_a_prompt_that_is_too_long_gets_a_row_that_says_so(
     lmflow_cli: Cli, tiny_model: Path, tmp_path: Path, write_rows: Callable[..., Path]
 ) -> None:
@@ -188,7 +213,8 @@ def _trained_prompt(model: Path, messages: list[Message]) -> list[int]:
     opened = open_model(ModelSettings(model=str(model)), catalogue)
     encoder = Encoder(opened.model.tokenizer, choose_template(None, opened, catalogue)[1])
     *before, answer = messages
-    (encoded,) = encoder.encode([Conversation((*before, Message("assistant", answer.content, train=True)))])
+    conversation = Conversation((*before, Message("assistant", answer.text, train=True)))
+    (encoded,) = encoder.encode([conversation])[0].sequences
     trained = [at for at, label in enumerate(encoded.labels) if label != -100]
     last = next(at for at in reversed(trained) if at - 1 not in trained)
     return list(encoded.input_ids[:last])
@@ -267,7 +293,7 @@ def test_parameters_are_checked_as_flags_are(
     assert "top_k               5" in told
 
 
-def test_regenerating_draws_another_answer_in_the_place_of_the_first(
+def test_regenerating_samples_another_answer_in_the_place_of_the_first(
     lmflow_cli: Cli, tiny_model: Path, type_lines: Callable[..., None], decoded: list[list[int]]
 ) -> None:
     # The penalty keeps the random model from repeating a space for ever.
@@ -309,8 +335,8 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(
 ) -> None:
     decode = SamplingDecoder.decode
 
-    def interrupted(decoder: SamplingDecoder, *arguments: Any, **rest: Any) -> Iterator[Any]:
-        for number, step in enumerate(decode(decoder, *arguments, **rest)):
+    def interrupted(decoder: SamplingDecoder, model: Any, request: DecodingRequest) -> Iterator[Any]:
+        for number, step in enumerate(decode(decoder, model, request)):
             if number == 5:
                 os.kill(os.getpid(), signal.SIGINT)
             yield step

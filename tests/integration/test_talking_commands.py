@@ -29,9 +29,9 @@ class PollOptions:
 @hookimpl
 def lmflow_register_commands():
     return [
-        CommandSpec(name="poll", target=f"{__name__}:poll", summary="Asks.", options=PollOptions, talks=True),
-        CommandSpec(name="odd", target=f"{__name__}:nothing", summary="Is no function.", talks=True),
-        CommandSpec(name="quiet", target=f"{__name__}:quiet", summary="Asks nothing.", talks=True),
+        CommandSpec(name="poll", target=f"{__name__}:poll", summary="Asks.", options=PollOptions, chats=True),
+        CommandSpec(name="odd", target=f"{__name__}:nothing", summary="Is no function.", chats=True),
+        CommandSpec(name="quiet", target=f"{__name__}:quiet", summary="Asks nothing.", chats=True),
     ]
 
 nothing = None
@@ -60,7 +60,7 @@ def poll(open_model, options):
     rest = list(pieces)
     print(json.dumps({"texts": texts, "same": same, "refused": refused, "completed": completed,
                       "cut": [first, *rest], "reason": cut.finish_reason, "tokens": cut.tokens,
-                      "offsets": [token.offset for token in answers[0].drawn]}))
+                      "offsets": [token.offset for token in answers[0].sampled]}))
 """
 
 
@@ -113,6 +113,6 @@ def test_its_flags_are_those_of_chat_and_its_own(lmflow_cli: Cli, tiny_model: Pa
     assert "--times: 0 is below the smallest value allowed, 1" in wrong.stderr
 
 
-def test_options_are_for_commands_that_talk() -> None:
-    with pytest.raises(SpecError, match="has options but does not talk"):
+def test_options_are_for_commands_that_chat() -> None:
+    with pytest.raises(SpecError, match="has options but does not chat"):
         CommandSpec(name="poll", target="a:b", summary="Asks.", options=EvaluationSettings)

@@ -171,7 +171,7 @@ def test_the_core_is_typed() -> None:
 
 def test_the_development_set_up_installs_every_plugin() -> None:
     lines = (_ROOT / "dev" / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    assert lines == ["-e .", *(f"-e {folder.relative_to(_ROOT).as_posix()}" for folder in FOLDERS)]
+    assert lines == ["-e .", *(f"-e {folder.relative_to(_ROOT).as_posix()}" for folder in [*FOLDERS, *CONTRIB])]
 
 
 @functools.cache

@@ -14,10 +14,12 @@ from lmflow_core.api import (
     DatasetFormat,
     DatasetSpec,
     Example,
+    ImagePart,
     ImageText,
     Judged,
     Message,
     Preference,
+    Prompt,
     Prompted,
     Text,
     ToolCall,
@@ -265,6 +267,52 @@ GOOD |= {
         {"chosen": TURNS, "rejected": [TURNS[0], {**TURNS[1], "content": "6"}]},
         Preference(Conversation((ASKED, FIVE)), Conversation((ASKED, SIX))),
     ),
+    "a prompt of text": ("prompt", {"prompt": "What is 2 + 3?", "answer": 5}, Prompt((ASKED,))),
+    "a prompt of messages": (
+        "prompt",
+        {"prompt": [{"role": "system", "content": "Be brief."}, *TURNS, *TURNS[:1]], "tools": [TOOL]},
+        Prompt((Message("system", "Be brief."), ASKED, FIVE, ASKED), (TOOL,)),
+    ),
+    "a prompt with a system prompt beside it": (
+        "prompt",
+        {"system": "Be brief.", "prompt": "What is 2 + 3?"},
+        Prompt((Message("system", "Be brief."), ASKED)),
+    ),
+    "messages with images": (
+        "messages",
+        {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "text", "text": "Is "},
+                        {"type": "image_url", "image_url": {"url": "http://host/a.png"}, "text": None},
+                        {"type": "text", "text": " like "},
+                        {"type": "image", "image": "b.png"},
+                        {"type": "image", "path": "c.png"},
+                        {"type": "image", "url": "d.png"},
+                        {"type": "text", "text": "?"},
+                    ],
+                },
+                {"role": "assistant", "content": [{"type": "text", "text": "N"}, {"type": "text", "text": "o"}]},
+            ]
+        },
+        Conversation(
+            (
+                Message(
+                    "user",
+                    (
+                        "Is ",
+                        ImagePart("http://host/a.png"),
+                        " like ",
+                        *(ImagePart(f"{name}.png") for name in "bcd"),
+                        "?",
+                    ),
+                ),
+                Message("assistant", "No"),
+            )
+        ),
+    ),
     "a verdict on messages": ("kto", {"messages": TURNS, "label": False}, Judged(Conversation((ASKED, FIVE)), False)),
     "a verdict on a completion": (
         "kto",
@@ -284,6 +332,18 @@ def test_a_row_becomes_its_example(name: str) -> None:
 def test_exactly_one_form_recognises_a_row(name: str) -> None:
     form, row, _ = GOOD[name]
     assert [other for other, reader in READERS.items() if reader.recognises(row)] == [form]
+
+
+def test_messages_are_read_as_a_prompt_where_that_is_asked_for() -> None:
+    assert READERS["prompt"].read({"messages": TURNS[:1], "tools": [TOOL]}) == Prompt((ASKED,), (TOOL,))
+    assert not READERS["prompt"].recognises({"messages": TURNS[:1]})
+
+
+@pytest.mark.parametrize(
+    "other", ["completion", "chosen", "rejected", "output", "label", "messages", "conversations", "instruction"]
+)
+def test_what_is_answered_is_no_prompt(other: str) -> None:
+    assert not READERS["prompt"].recognises({"prompt": "x", other: "y"})
 
 
 def test_every_form_has_an_example() -> None:
@@ -404,7 +464,20 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "a message with an image": (
         "messages",
         {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
-        "message 1 of 'messages': a part of 'content' has the type 'image_url'; only text can be trained on here",
+        "message 1 of 'messages': an image in 'content' has no path and no address: "
+        "give one as 'image', 'path' or 'url'",
+    ),
+    "a message with a sound": (
+        "messages",
+        {"messages": [{"role": "user", "content": [{"type": "audio"}]}]},
+        "message 1 of 'messages': a part of 'content' has the type 'audio'; it must be text, image or image_url",
+    ),
+    "a prompt that is empty": ("prompt", {"prompt": " "}, "the field 'prompt' is empty"),
+    "a prompt that is a number": ("prompt", {"prompt": 5}, "the field 'prompt' must be text, not a number"),
+    "a prompt that is missing": (
+        "prompt",
+        {"text": "x"},
+        "the field 'prompt' is missing; the row has 'text'",
     ),
     "a weight between": (
         "messages",

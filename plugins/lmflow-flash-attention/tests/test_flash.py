@@ -6,6 +6,7 @@ import importlib.metadata
 import sys
 import types
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, DynamicCache, Gemma2Config, LlamaConfig, MistralConfig, Qwen3Config
 
-from lmflow_core.api import Encoded, RequestError
+from lmflow_core.api import EncodedSequence, RequestError
 from lmflow_core.testing.fixtures import CliResult
 from lmflow_core.testing.tiny import TINY_SHAPE
 from lmflow_flash_attention import cpu, gpu
 from lmflow_flash_attention.attention import FlashAttention
-from lmflow_transformers.attention import packed_attention
+from lmflow_transformers.attention import AttentionInputs, packed_attention
+from lmflow_transformers.batches import packed_inputs
 from lmflow_transformers.caching import for_decoding
-from lmflow_transformers.packing import lay_out
 
 _CONFIGS = {
     "llama": LlamaConfig(**TINY_SHAPE),
@@ -52,9 +53,8 @@ def test_packed_logits_equal_those_of_each_example_alone(name: str) -> None:
     with torch.no_grad():
         alone = torch.cat([network(input_ids=torch.tensor([ids])).logits[0] for ids in examples])
         network.set_attn_implementation(FlashAttention().implementation("cpu"))
-        laid = lay_out([Encoded(ids, ids) for ids in examples])
-        laid.pop("shift_labels")
-        packed = network(**laid, use_cache=False).logits[0]
+        inputs = packed_inputs([EncodedSequence(ids, ids) for ids in examples])
+        packed = network(**inputs, use_cache=False).logits[0]
     torch.testing.assert_close(packed, alone, atol=1e-5, rtol=1e-5)
 
 
@@ -82,14 +82,14 @@ def test_the_flash_kernel_runs_and_no_other_and_its_gradients_are_right(
     results: list[torch.Tensor] = []
 
     def work() -> None:
-        results.append(cpu.cpu_attention(None, *ours, None, sliding_window=window, cu_seq_lens_q=ends)[0])  # type: ignore[arg-type]
+        results.append(cpu.cpu_attention(AttentionInputs(*ours, window=window, boundaries=ends)))
         results[0].square().sum().backward()
 
     operators = _operators(work)
     assert _FLASH in operators
     assert not any("math" in name for name in operators)
     assert f"{_FLASH}_backward" in operators
-    expected, _ = packed_attention(None, *theirs, None, sliding_window=window, cu_seq_lens_q=ends)  # type: ignore[arg-type]
+    expected = packed_attention(AttentionInputs(*theirs, window=window, boundaries=ends))
     expected.square().sum().backward()
     torch.testing.assert_close(results[0], expected, atol=1e-5, rtol=1e-5)
     for mine, other in zip(ours, theirs, strict=True):
@@ -100,15 +100,14 @@ def test_what_the_cpu_kernel_cannot_do_is_refused_not_replaced() -> None:
     query, key, value = _states(8)
 
     def attend(**changes: Any) -> None:
-        given = {"query": query, "key": key, "value": value, "attention_mask": None, **changes}
-        cpu.cpu_attention(None, **given)  # type: ignore[arg-type]
+        cpu.cpu_attention(replace(AttentionInputs(query, key, value), **changes))
 
     with pytest.raises(RequestError, match=r"attention dropout \(0\.1\); use --attention sdpa"):
         attend(dropout=0.1)
     with pytest.raises(RequestError, match="capped attention scores"):
         attend(softcap=50.0)
     with pytest.raises(RequestError, match="attention sinks"):
-        attend(s_aux=torch.zeros(4))
+        attend(sinks=torch.zeros(4))
     with pytest.raises(RequestError, match=r"heads of different sizes \(16, 16, 8\)"):
         attend(value=value[..., :8])
     with pytest.raises(RequestError, match="does not take queries"):
@@ -179,8 +178,8 @@ def test_the_gpu_kernel_is_told_of_the_keys_of_a_cache(
     kernel = _installed(2, calls, monkeypatch)
     query, key, value = _states(20, dtype=torch.bfloat16)
     states = (query[:, :, -queries:], key, value)
-    ours, _ = gpu.varlen_attention(kernel)(None, *states, None, sliding_window=window)
-    theirs, _ = packed_attention(None, *(s.float() for s in states), None, sliding_window=window)  # type: ignore[arg-type]
+    ours = gpu.varlen_attention(kernel)(AttentionInputs(*states, window=window))
+    theirs = packed_attention(AttentionInputs(*(s.float() for s in states), window=window))
     torch.testing.assert_close(ours.float(), theirs, atol=2e-2, rtol=2e-2)
     assert calls[0]["longest"] == (queries, 20)
 
@@ -194,9 +193,9 @@ def test_the_gpu_kernel_is_called_with_packed_examples(
     kernel = _installed(generation, calls, monkeypatch)
     states = _states(20, dtype=torch.bfloat16)
     ends = torch.tensor([0, 7, 8, 20], dtype=torch.int32)
-    common: dict[str, Any] = {"sliding_window": window, "softcap": softcap, "scaling": 0.3, "cu_seq_lens_q": ends}
-    ours, _ = gpu.varlen_attention(kernel)(None, *states, None, **common)
-    theirs, _ = packed_attention(None, *(s.float() for s in states), None, **common)  # type: ignore[arg-type]
+    common: dict[str, Any] = {"window": window, "softcap": softcap, "scaling": 0.3, "boundaries": ends}
+    ours = gpu.varlen_attention(kernel)(AttentionInputs(*states, **common))
+    theirs = packed_attention(AttentionInputs(*(s.float() for s in states), **common))
     torch.testing.assert_close(ours.float(), theirs, atol=2e-2, rtol=2e-2)
     assert calls == [
         {
@@ -225,9 +224,9 @@ def test_the_newest_kernel_that_fits_the_gpu_is_taken(monkeypatch: pytest.Monkey
     assert gpu.best_kernel((9, 0)).generation == 3
     assert gpu.best_kernel((10, 0)).generation == 2
     with pytest.raises(RequestError, match=r"takes bfloat16 or float16, not torch\.float32: add --dtype bfloat16"):
-        gpu._refuse(gpu.KERNELS[2], _states(3)[0], 0.0, None)
+        gpu._refuse(gpu.KERNELS[2], AttentionInputs(*_states(3)))
     with pytest.raises(RequestError, match="flash-attn-3 does not support attention dropout"):
-        gpu._refuse(gpu.KERNELS[1], _states(3, dtype=torch.bfloat16)[0], 0.1, None)
+        gpu._refuse(gpu.KERNELS[1], AttentionInputs(*_states(3, dtype=torch.bfloat16), dropout=0.1))
 
 
 def test_no_gpu_package_is_told_before_anything_loads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("llama_cpp", reason="llama.cpp's binding is optional")
 
-from lmflow_core.api import IGNORE, Encoded, Message, ModelError, ModelSettings, RequestError
+from lmflow_core.api import IGNORE, DecodingRequest, EncodedSequence, Message, ModelError, ModelSettings, RequestError
 from lmflow_core.models.opening import open_model
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.testing.fixtures import CliResult
@@ -64,7 +64,7 @@ def exported(model_folder: Models, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def _answer(decoder: LlamaCppDecoder, model: LlamaCppModel, prompt: Sequence[int], length: int = 24) -> list[int]:
-    steps = decoder.decode(model, prompt, max_new_tokens=length, stop_ids=frozenset(), seed=1)
+    steps = decoder.decode(model, DecodingRequest(prompt, length, seed=1))
     return [token for step in steps for token in step.ids]
 
 
@@ -97,7 +97,7 @@ def test_a_model_scaled_while_it_is_exported_scores_as_the_scaled_source(
     plain.load()
     # Beyond the 256 tokens of before, where llama.cpp takes the long factors of Phi 3 whatever a text's length is.
     ids = [3 + n * n % 400 for n in range(400)]
-    scores = [next(iter(model.score([Encoded(ids, ids)]))) for model in (_opened(file), source, plain)]
+    scores = [next(iter(model.score([EncodedSequence(ids, ids)]))) for model in (_opened(file), source, plain)]
     ours, theirs, unscaled = (score.nll / score.tokens for score in scores)
     assert abs(theirs - unscaled) > (5e-3 if name.startswith("gemma") else 2e-4)
     # llama.cpp's table for GELU costs Gemma some digits, scaled or not.
@@ -109,7 +109,7 @@ def test_only_labelled_tokens_are_scored_across_batches(exported: Exported, mode
     source.load()
     ids = [3 + n % 400 for n in range(700)]
     labels = [token if n % 3 == 0 and n else IGNORE for n, token in enumerate(ids)]
-    (ours,), (theirs,) = model.score([Encoded(ids, labels)]), source.score([Encoded(ids, labels)])
+    (ours,), (theirs,) = model.score([EncodedSequence(ids, labels)]), source.score([EncodedSequence(ids, labels)])
     assert ours.tokens == theirs.tokens == sum(label != IGNORE for label in labels)
     assert ours.nll == pytest.approx(theirs.nll, rel=1e-5)
 
@@ -164,7 +164,7 @@ def test_a_looked_up_draft_changes_no_answer_and_is_counted(exported: Exported) 
         plain = LlamaCppDecoder(LlamaCppOptions(temperature=temperature))
         drafting = LlamaCppDecoder(LlamaCppOptions(temperature=temperature, prompt_lookup=6))
         expected = _answer(plain, model, prompt, 40)
-        steps = list(drafting.decode(model, prompt, max_new_tokens=40, stop_ids=frozenset(), seed=1))
+        steps = list(drafting.decode(model, DecodingRequest(prompt, 40, seed=1)))
         assert [token for step in steps for token in step.ids] == expected
         assert sum(step.drafted for step in steps) > 0
         assert all(len(step.ids) <= step.accepted + 1 <= step.drafted + 1 for step in steps)
@@ -175,18 +175,18 @@ def test_sampling_depends_on_the_seed_alone(exported: Exported) -> None:
     decoder = LlamaCppDecoder(LlamaCppOptions(temperature=1.0, top_k=50, top_p=0.9, min_p=0.01))
     prompt = [40, 50, 60]
 
-    def drawn(seed: int) -> list[int]:
-        steps = decoder.decode(model, prompt, max_new_tokens=16, stop_ids=frozenset(), seed=seed)
+    def sampled(seed: int) -> list[int]:
+        steps = decoder.decode(model, DecodingRequest(prompt, 16, seed=seed))
         return [token for step in steps for token in step.ids]
 
-    assert drawn(1) == drawn(1) != drawn(2)
+    assert sampled(1) == sampled(1) != sampled(2)
 
 
 def test_a_stop_token_is_yielded_last(exported: Exported) -> None:
     model = _opened(exported("llama"))
     whole = _answer(LlamaCppDecoder(), model, [1, 40, 50, 60, 70])
     stop = whole[5]
-    steps = LlamaCppDecoder().decode(model, [1, 40, 50, 60, 70], max_new_tokens=24, stop_ids=frozenset({stop}), seed=1)
+    steps = LlamaCppDecoder().decode(model, DecodingRequest([1, 40, 50, 60, 70], 24, frozenset({stop}), seed=1))
     assert [token for step in steps for token in step.ids] == whole[: whole.index(stop) + 1]
 
 
@@ -212,9 +212,7 @@ def test_answers_written_at_once_do_not_disturb_each_other(exported: Exported) -
     model = _opened(exported("qwen3"))
     prompts = [list(range(start, start + 20)) for start in (40, 90, 140)]
     expected = [_answer(LlamaCppDecoder(), _opened(exported("qwen3")), prompt, 16) for prompt in prompts]
-    running = [
-        LlamaCppDecoder().decode(model, prompt, max_new_tokens=16, stop_ids=frozenset(), seed=1) for prompt in prompts
-    ]
+    running = [LlamaCppDecoder().decode(model, DecodingRequest(prompt, 16, seed=1)) for prompt in prompts]
     interleaved = list(zip(*running, strict=True))
     assert [[token for step in steps for token in step.ids] for steps in zip(*interleaved, strict=True)] == expected
 
@@ -437,7 +435,7 @@ def test_a_gguf_model_is_evaluated_and_answers_from_the_command_line(
 def test_an_attention_of_torch_is_refused_by_name(lmflow_cli: Callable[..., CliResult], exported: Exported) -> None:
     refused = lmflow_cli("generate", "--model", exported("llama"), "--prompt", "hello", "--attention", "sdpa")
     assert refused.status == 2
-    assert "--attention sdpa:" in refused.stderr
+    assert "--attention:" in refused.stderr
     assert "runs in llama-cpp, which attends in its own way: leave --attention out" in refused.stderr
 
 

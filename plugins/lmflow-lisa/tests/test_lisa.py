@@ -1,4 +1,4 @@
-"""LISA: what is drawn, what changes, what the optimizer holds, and that a resumed run goes on exactly."""
+"""LISA: what is sampled, what changes, what the optimizer holds, and that a resumed run goes on exactly."""
 
 from __future__ import annotations
 
@@ -11,24 +11,16 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, TrainerCallback
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
-from lmflow_core.api import (
-    IGNORE,
-    Encoded,
-    ModelSettings,
-    RequestError,
-    TrainingJob,
-    TrainingSettings,
-    World,
-)
+from lmflow_core.api import IGNORE, EncodedExample, RequestError, TrainingCallback, TrainingSettings, TrainingState
+from lmflow_core.testing.jobs import make_job, single
 from lmflow_core.testing.tiny import make_tiny_model
-from lmflow_lisa.layers import always_on, check_counts, draw, find_layers
+from lmflow_lisa.layers import always_on, check_counts, find_layers, sample_layers
 from lmflow_lisa.options import LisaOptions
+from lmflow_lisa.switching import LayerSwitch
 from lmflow_lisa.tuner import LisaTuner
-from lmflow_transformers.attention import SdpaAttention
-from lmflow_transformers.engines import LocalEngine
-from lmflow_transformers.models import CausalModel, CausalModelLoader
+from lmflow_transformers.models import CausalModel
 from lmflow_transformers.training.sft import SftObjective
 
 LAYERS = 6
@@ -40,27 +32,36 @@ def six_layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_model(tmp_path_factory.mktemp("six") / "model", layers=LAYERS)
 
 
-def _rows() -> Sequence[Encoded]:
-    return [Encoded(list(range(n, n + 12)), [IGNORE] * 4 + list(range(n + 4, n + 12))) for n in range(3, 11)]
+def _rows() -> Sequence[EncodedExample]:
+    return [single(list(range(n, n + 12)), [IGNORE] * 4 + list(range(n + 4, n + 12))) for n in range(3, 11)]
 
 
-class _Watch(TrainerCallback):
+class _Watch(TrainingCallback):
     """Remembers, after each step, the weights of every layer and what the optimizer holds."""
 
-    def __init__(self, model: CausalModel, extensions: dict[str, Any]) -> None:
-        self._network = model.base
-        self._optimizer = extensions["optimizer"]
-        self._switch = extensions["callbacks"][0]
+    def __init__(self, model: CausalModel, switch: LayerSwitch) -> None:
+        self._network, self._switch = model.base, switch
+        self._started = 0
         self.active: list[tuple[int, ...]] = []
         self.layers: list[list[torch.Tensor]] = []
         self.state: list[int] = []
         self.allowed: list[int] = []
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_start(self, state: TrainingState) -> None:
+        self._started = state.step
+
+    def on_step(self, state: TrainingState) -> None:
+        if state.step > self._started:
+            self._remember(state.optimizer)
+
+    def on_end(self, state: TrainingState) -> None:
+        self._remember(state.optimizer)
+
+    def _remember(self, optimizer: Any) -> None:
         layers = find_layers(self._network, None)
         self.active.append(self._switch.active)
         self.layers.append([torch.cat([p.detach().flatten() for p in layer.parameters()]) for layer in layers])
-        held = [tensor for kept in self._optimizer.state.values() for tensor in kept.values() if tensor.dim()]
+        held = [tensor for kept in optimizer.state.values() for tensor in kept.values() if tensor.dim()]
         self.state.append(sum(tensor.numel() for tensor in held))
         outside = sum(p.numel() for group in always_on(self._network, layers).values() for p in group)
         inside = sum(p.numel() for number in self._switch.active for p in layers[number].parameters())
@@ -70,35 +71,21 @@ class _Watch(TrainerCallback):
 class _WatchedTuner(LisaTuner):
     watch: _Watch
 
-    def trainer_extensions(self, model: CausalModel, settings: TrainingSettings) -> dict[str, Any]:
-        extensions = dict(super().trainer_extensions(model, settings))
-        self.watch = _Watch(model, extensions)
-        return {**extensions, "callbacks": [*extensions["callbacks"], self.watch]}
+    def callbacks(self, model: CausalModel, seed: int) -> Sequence[TrainingCallback]:
+        (switch,) = super().callbacks(model, seed)
+        assert isinstance(switch, LayerSwitch)
+        self.watch = _Watch(model, switch)
+        return [self.watch, switch]  # the watch looks before the switch does anything at a step
 
 
 def _train(folder: Path, checkpoints: Path, settings: TrainingSettings, **options: Any) -> tuple[_Watch, Any]:
-    model = CausalModelLoader().open(str(folder), ModelSettings(model=str(folder), device="cpu"))
-    model.load()
     tuner = _WatchedTuner(LisaOptions(**{"lisa_interval_steps": 2, **options}))
-    tuner.prepare(model, settings.seed)
-    attention = SdpaAttention().implementation("cpu")
-    job = TrainingJob(
-        model,
-        tuner,
-        LocalEngine(),
-        World(),
-        _rows(),
-        None,
-        settings,
-        attention,
-        checkpoints,
-        resume=checkpoints.exists(),
-    )
+    job = make_job(folder, checkpoints, settings, _rows(), tuner=tuner)
     report = SftObjective().train(job)
-    return tuner.watch, (report, model.base.state_dict())
+    return tuner.watch, (report, job.model.base.state_dict())
 
 
-def test_only_drawn_layers_change_and_only_they_have_state(six_layers: Path, tmp_path: Path) -> None:
+def test_only_sampled_layers_change_and_only_they_have_state(six_layers: Path, tmp_path: Path) -> None:
     settings = dataclasses.replace(SETTINGS, epochs=30)
     watch, _ = _train(six_layers, tmp_path / "c", settings)
     assert len(watch.active) == 120
@@ -120,7 +107,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(six_layers: Path, tmp_path: Path
     resumed, (again, resumed_weights) = _train(six_layers, tmp_path / "c", settings, lisa_inactive_state=state)
     assert len(resumed.active) == 11
     assert resumed.active == whole.active[5:]
-    assert again.losses == report.losses
+    assert again.training == report.training
     for name, tensor in weights.items():
         assert torch.equal(tensor, resumed_weights[name]), name
 
@@ -134,47 +121,38 @@ def test_offloaded_state_comes_back(six_layers: Path, tmp_path: Path) -> None:
 
 
 def test_all_layers_active_is_full_fine_tuning(six_layers: Path, tmp_path: Path) -> None:
-    from lmflow_transformers.tuners import FullTuner
-
     _, (report, weights) = _train(
         six_layers, tmp_path / "a", SETTINGS, lisa_activated_layers=LAYERS, lisa_interval_steps=1000
     )
-    model = CausalModelLoader().open(str(six_layers), ModelSettings(model=str(six_layers), device="cpu"))
-    model.load()
-    tuner = FullTuner()
-    tuner.prepare(model, SETTINGS.seed)
-    attention = SdpaAttention().implementation("cpu")
-    full = SftObjective().train(
-        TrainingJob(model, tuner, LocalEngine(), World(), _rows(), None, SETTINGS, attention, tmp_path / "b")
-    )
-    assert full.losses == report.losses
-    for name, tensor in model.base.state_dict().items():
+    job = make_job(six_layers, tmp_path / "b", SETTINGS, _rows())
+    full = SftObjective().train(job)
+    assert full.training == report.training
+    for name, tensor in job.model.base.state_dict().items():
         assert torch.equal(tensor, weights[name]), name
 
 
-def test_draws_depend_on_seed_and_number_alone_and_are_uniform() -> None:
-    assert [draw(1, n, 2, 8) for n in range(20)] == [draw(1, n, 2, 8) for n in range(20)]
-    assert [draw(1, n, 2, 8) for n in range(20)] != [draw(2, n, 2, 8) for n in range(20)]
-    counts = Counter(layer for n in range(4000) for layer in draw(7, n, 2, 8))
+def test_samples_depend_on_seed_and_number_alone_and_are_uniform() -> None:
+    assert [sample_layers(1, n, 2, 8) for n in range(20)] == [sample_layers(1, n, 2, 8) for n in range(20)]
+    assert [sample_layers(1, n, 2, 8) for n in range(20)] != [sample_layers(2, n, 2, 8) for n in range(20)]
+    counts = Counter(layer for n in range(4000) for layer in sample_layers(7, n, 2, 8))
     statistic = sum((counts[layer] - 1000) ** 2 / 1000 for layer in range(8))
     assert statistic < 24.32  # chi-square, 7 degrees of freedom, p = 0.001
-    assert all(len(set(draw(7, n, 3, 8))) == 3 for n in range(100))
+    assert all(len(set(sample_layers(7, n, 3, 8))) == 3 for n in range(100))
 
 
 def test_weights_are_followed() -> None:
-    drawn = {draw(0, n, 2, 4, (0.0, 1.0, 1.0, 2.0)) for n in range(50)}
-    assert drawn == {(1, 2), (1, 3), (2, 3)}
+    sampled = {sample_layers(0, n, 2, 4, (0.0, 1.0, 1.0, 2.0)) for n in range(50)}
+    assert sampled == {(1, 2), (1, 3), (2, 3)}
 
 
 def test_parts_can_be_kept(six_layers: Path, tmp_path: Path) -> None:
     options = {"lisa_freeze_embeddings": True, "lisa_freeze_norm": True, "lisa_freeze_head": True}
     watch, (_, weights) = _train(six_layers, tmp_path / "c", SETTINGS, **options)
-    model = CausalModelLoader().open(str(six_layers), ModelSettings(model=str(six_layers), device="cpu"))
-    model.load()
-    changed = {name for name, tensor in model.base.state_dict().items() if not torch.equal(tensor, weights[name])}
-    drawn = set().union(*watch.active)
+    original = AutoModelForCausalLM.from_pretrained(six_layers).state_dict()
+    changed = {name for name, tensor in original.items() if not torch.equal(tensor, weights[name])}
+    sampled = set().union(*watch.active)
     assert {name.split(".layers.")[0] for name in changed} == {"model"}
-    assert {int(name.split(".")[2]) for name in changed} == drawn
+    assert {int(name.split(".")[2]) for name in changed} == sampled
 
 
 def test_layers_are_found_in_any_decoder() -> None:

@@ -15,21 +15,20 @@ from transformers import AutoModelForCausalLM
 
 from lmflow_core.api import (
     IGNORE,
-    Encoded,
+    Destination,
+    EncodedExample,
     ModelError,
     ModelSettings,
     RequestError,
-    TrainingJob,
     TrainingSettings,
-    World,
 )
 from lmflow_core.options import build
+from lmflow_core.testing.jobs import make_job, single
 from lmflow_lora.options import LoraOptions
 from lmflow_lora.tuner import LoraTuner
-from lmflow_transformers.attention import SdpaAttention
-from lmflow_transformers.engines import LocalEngine
 from lmflow_transformers.export import HuggingFaceExporter
 from lmflow_transformers.models import CausalModel, CausalModelLoader
+from lmflow_transformers.training.optimizers import AdamW
 from lmflow_transformers.training.sft import SftObjective
 
 _IDS = torch.arange(3, 40)[None]
@@ -49,20 +48,16 @@ def _open(folder: Path) -> CausalModel:
     return model
 
 
-def _rows() -> Sequence[Encoded]:
-    return [Encoded(list(range(n, n + 12)), [IGNORE] * 4 + list(range(n + 4, n + 12))) for n in range(3, 11)]
+def _rows() -> Sequence[EncodedExample]:
+    return [single(list(range(n, n + 12)), [IGNORE] * 4 + list(range(n + 4, n + 12))) for n in range(3, 11)]
 
 
 def _train(folder: Path, checkpoints: Path, **options: Any) -> tuple[CausalModel, LoraTuner]:
-    model = _open(folder)
     tuner = LoraTuner(LoraOptions(**{"lora_r": 4, "lora_dropout": 0.0, **options}))
-    tuner.prepare(model, 0)
     settings = TrainingSettings(lr=1e-2, batch_size=4, epochs=2, warmup_ratio=0.0)
-    attention = SdpaAttention().implementation("cpu")
-    SftObjective().train(
-        TrainingJob(model, tuner, LocalEngine(), World(), _rows(), None, settings, attention, checkpoints)
-    )
-    return model, tuner
+    job = make_job(folder, checkpoints, settings, _rows(), tuner=tuner)
+    SftObjective().train(job)
+    return job.model, tuner
 
 
 @torch.no_grad()
@@ -80,7 +75,7 @@ def test_saved_in_plain_peft_and_merged_equal_what_was_trained(name: str, tiny_m
 
     adapter = tmp_path / "adapter"
     adapter.mkdir()
-    tuner.save(model, adapter, None)
+    tuner.save(model, Destination(adapter))
     torch.testing.assert_close(_logits(PeftModel.from_pretrained(base, adapter)), trained, atol=1e-4, rtol=1e-4)
 
     merged = tmp_path / "merged"
@@ -92,7 +87,7 @@ def test_saved_in_plain_peft_and_merged_equal_what_was_trained(name: str, tiny_m
 
 
 def test_the_base_weights_never_change(tiny_model: Path, tmp_path: Path) -> None:
-    model, _ = _train(tiny_model, tmp_path)
+    model, _ = _train(tiny_model, tmp_path / "checkpoints")
     original = AutoModelForCausalLM.from_pretrained(tiny_model).state_dict()
     kept = {
         name.replace("base_model.model.", "").replace(".base_layer", ""): tensor
@@ -108,7 +103,7 @@ def test_the_adapter_folder_holds_the_asked_for_shape(tiny_model: Path, tmp_path
     model = _open(tiny_model)
     tuner = LoraTuner(LoraOptions(lora_r=3, lora_alpha=12, lora_dropout=0.25, lora_target_modules=("q_proj", "v_proj")))
     tuner.prepare(model, 0)
-    tuner.save(model, tmp_path, "{{ 'mine' }}")
+    tuner.save(model, Destination(tmp_path, "{{ 'mine' }}"))
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (3, 12, 0.25)
     assert sorted(config["target_modules"]) == ["q_proj", "v_proj"]
@@ -124,13 +119,9 @@ def test_lora_plus_trains_b_faster(tiny_model: Path) -> None:
     model = _open(tiny_model)
     tuner = LoraTuner(LoraOptions(lora_plus_ratio=16.0))
     tuner.prepare(model, 0)
-    optimizer = tuner.trainer_extensions(model, TrainingSettings(lr=1e-3))["optimizer"]
+    optimizer = AdamW().make(tuner.parameter_groups(model), TrainingSettings(lr=1e-3))
     names = {id(parameter): name for name, parameter in model.network.named_parameters()}
-    rates = {
-        group["lr"]: {"lora_B" in names[id(p)] for p in group["params"]}
-        for group in optimizer.param_groups
-        if group["params"]
-    }
+    rates = {group["lr"]: {"lora_B" in names[id(p)] for p in group["params"]} for group in optimizer.param_groups}
     assert rates == {1e-3: {False}, 16e-3: {True}}
 
 
@@ -138,7 +129,7 @@ def test_an_adapter_goes_on_training(tiny_model: Path, tmp_path: Path) -> None:
     model, tuner = _train(tiny_model, tmp_path / "checkpoints")
     adapter = tmp_path / "adapter"
     adapter.mkdir()
-    tuner.save(model, adapter, None)
+    tuner.save(model, Destination(adapter))
     reopened = _open(tiny_model)
     again = LoraTuner()
     again.attach(reopened, adapter)
@@ -159,8 +150,26 @@ def test_wrong_requests_are_clear(tiny_model: Path, tmp_path: Path) -> None:
 
 
 def test_an_adapter_on_the_head_trains(tiny_model: Path, tmp_path: Path) -> None:
-    model, _ = _train(tiny_model, tmp_path, lora_target_modules=("q_proj", "lm_head"))
+    model, _ = _train(tiny_model, tmp_path / "checkpoints", lora_target_modules=("q_proj", "lm_head"))
     weights = model.network.state_dict().items()
     trained = {name: float(tensor.abs().max()) for name, tensor in weights if "lora_B" in name}
     assert any("lm_head" in name for name in trained)
     assert min(trained.values()) > 0
+
+
+def test_the_reference_is_the_model_without_what_was_trained(tiny_model: Path, tmp_path: Path) -> None:
+    model, tuner = _train(tiny_model, tmp_path / "checkpoints")
+    reference = tuner.reference(model)
+    assert reference is not None
+    with reference:
+        torch.testing.assert_close(_logits(model.network), _logits(AutoModelForCausalLM.from_pretrained(tiny_model)))
+    pissa = LoraTuner(LoraOptions(lora_pissa=True))
+    reopened = _open(tiny_model)
+    pissa.prepare(reopened, 0)
+    assert pissa.reference(reopened) is None
+
+
+def test_a_process_that_is_not_the_main_one_writes_nothing(tiny_model: Path, tmp_path: Path) -> None:
+    model, tuner = _train(tiny_model, tmp_path / "checkpoints")
+    tuner.save(model, Destination(tmp_path / "nowhere", is_main=False))
+    assert not (tmp_path / "nowhere").exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lmflow_core.api import IGNORE, Encoded, ModelSettings, RequestError, Score
+from lmflow_core.api import IGNORE, EncodedSequence, ModelSettings, RequestError, Score
 from lmflow_position_scaling.passkey import PasskeyBenchmark, PasskeyOptions, PasskeyPrompt
 from lmflow_transformers.models import CausalModel, CausalModelLoader
 
@@ -47,7 +47,7 @@ class _Knows(CausalModel):
     def __init__(self, inner: CausalModel) -> None:
         self.reference, self.tokenizer = inner.reference, inner.tokenizer
 
-    def score(self, examples: Iterable[Encoded]) -> Iterator[Score]:
+    def score(self, examples: Iterable[EncodedSequence]) -> Iterator[Score]:
         for example in examples:
             tokens = sum(label != IGNORE for label in example.labels)
             right = tokens - (len(example.input_ids) > self.limit)

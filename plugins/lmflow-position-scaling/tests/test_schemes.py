@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, GPT2LMHeadModel, LlamaConfig, PhiConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from lmflow_core.api import IGNORE, Encoded, ModelError, ModelSettings, RequestError, Rope
+from lmflow_core.api import IGNORE, EncodedSequence, ModelError, ModelSettings, RequestError, Rope, ScaledPositions
 from lmflow_core.testing.fixtures import CliResult
 from lmflow_core.testing.tiny import make_tiny_model, make_tokenizer
 from lmflow_position_scaling import schemes
@@ -96,7 +97,7 @@ def _config(**changes: Any) -> LlamaConfig:
 
 def _scaled(name: str, factor: float, options: Any = None, config: Any = None) -> Any:
     config = config or _config()
-    rotary.scale(config, name, SCHEMES[name], factor, options)
+    rotary.scale(config, ScaledPositions(name, SCHEMES[name], factor, options))
     return config
 
 
@@ -323,10 +324,10 @@ def test_a_third_party_adds_a_scheme_with_one_function(
 
 def test_scoring_sees_the_scaled_positions(tmp_path: Path) -> None:
     folder = make_tiny_model(tmp_path / "m", max_position_embeddings=64, initializer_range=0.3)
-    rows = [Encoded(list(range(3, 99)), [IGNORE] * 64 + list(range(67, 99)))]
+    rows = [EncodedSequence(list(range(3, 99)), [IGNORE] * 64 + list(range(67, 99)))]
     plain = CausalModelLoader().open(str(folder), ModelSettings(model="m", device="cpu"))
     scaled = CausalModelLoader().open(str(folder), ModelSettings(model="m", device="cpu"))
-    scaled.scale_positions("linear", schemes.linear, 2.0, None)
+    scaled.accept(replace(scaled.plan, positions=ScaledPositions("linear", schemes.linear, 2.0, None)))
     for model in (plain, scaled):
         model.load()
     theirs = AutoModelForCausalLM.from_pretrained(folder, config=scaled.config)
@@ -343,8 +344,10 @@ def test_scoring_sees_the_scaled_positions(tmp_path: Path) -> None:
 def test_a_texts_likelihood_does_not_depend_on_its_company(name: str, tmp_path: Path) -> None:
     folder = make_tiny_model(tmp_path / "m", max_position_embeddings=64, initializer_range=0.3)
     model = CausalModelLoader().open(str(folder), ModelSettings(model="m", device="cpu"))
-    model.scale_positions(name, SCHEMES[name], 4.0, None)
+    model.accept(replace(model.plan, positions=ScaledPositions(name, SCHEMES[name], 4.0, None)))
     model.load()
-    short, middle, long = (Encoded(list(range(3, 3 + length)), list(range(3, 3 + length))) for length in (60, 80, 250))
+    short, middle, long = (
+        EncodedSequence(list(range(3, 3 + length)), list(range(3, 3 + length))) for length in (60, 80, 250)
+    )
     alone = [next(iter(model.score([row]))) for row in (short, middle, long)]
     assert list(model.score([long, short, middle])) == [alone[2], alone[0], alone[1]]

@@ -14,9 +14,9 @@ import openai
 import pytest
 import uvicorn
 
-from lmflow_core.api import ChatTemplate, DecodeStep, DecodingSettings, TokenLogprob, Tools, option
+from lmflow_core.api import ChatTemplate, DecodeStep, DecodingRequest, DecodingSettings, TokenLogprob, Tools, option
 from lmflow_core.config.request import Component
-from lmflow_core.generation.chat_model import Talker
+from lmflow_core.generation.chat_model import LoadedChatModel
 from lmflow_serve.app import Service
 from lmflow_serve.command import _bound
 from lmflow_serve.options import ServeOptions
@@ -90,25 +90,26 @@ class ParrotDecoder:
     def __init__(self, options: ParrotOptions) -> None:
         self.options = options
 
-    def decode(
-        self, model: Any, prompt: Sequence[int], *, max_new_tokens: int, stop_ids: frozenset[int], seed: int
-    ) -> Iterator[DecodeStep]:
-        text = model.tokenizer.decode(prompt)
+    def prepare(self, model: Any, services: Any) -> None:
+        pass
+
+    def decode(self, model: Any, request: DecodingRequest) -> Iterator[DecodeStep]:
+        text = model.tokenizer.decode(request.prompt)
         model.prompts.append(text)
-        model.seeds.append(seed)
+        model.seeds.append(request.seed)
         turn = text.split("<|user|>")[-1].split("<|end|>")[0]
         model.writing.release()
         if turn.startswith("slow"):
             model.gate.wait(60)
         if turn.startswith("broken"):
             raise RuntimeError("the parrot is dead")
-        said = f"{turn} ({seed})" if self.options.temperature else turn
-        letters = [_FLOOD] * 100 if turn == "flood" else [*map(ord, said), *sorted(stop_ids)[:1]]
+        said = f"{turn} ({request.seed})" if self.options.temperature else turn
+        letters = [_FLOOD] * 100 if turn == "flood" else [*map(ord, said), *sorted(request.stop_ids)[:1]]
         while turn.startswith("forever"):
             model.steps += 1
             time.sleep(0.005)
             yield DecodeStep((ord("x"),))
-        for letter in letters[:max_new_tokens]:
+        for letter in letters[: request.max_new_tokens]:
             model.steps += 1
             yield DecodeStep((letter,), logprobs=self._logprobs(letter))
 
@@ -119,12 +120,13 @@ class ParrotDecoder:
         return (TokenLogprob(-0.5, alternatives),)
 
 
-def _talker(model: Parrot, settings: DecodingSettings) -> Talker:
+def _chat_model(model: Parrot, settings: DecodingSettings) -> LoadedChatModel:
     spec = SimpleNamespace(kind="decoder", unbounded=False, name="parrot")
     component = Component("parrot", SimpleNamespace(spec=spec, qualified="x:parrot"), ParrotOptions())  # type: ignore[arg-type]
     catalogue = SimpleNamespace(of_kind=lambda kind: SimpleNamespace(load=lambda name: ParrotDecoder))
     decoder = ParrotDecoder(ParrotOptions())
-    return Talker("some/folder/parrot", model, decoder, _TEMPLATE, settings, component, catalogue)  # type: ignore[arg-type]
+    services: Any = None
+    return LoadedChatModel("some/folder/parrot", model, decoder, _TEMPLATE, settings, component, catalogue, services)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -160,7 +162,7 @@ def _running(settings: DecodingSettings | None = None, key: str | None = None, *
     options = ServeOptions(port=0, **changes)
     listener = _bound(options.host, options.port)
     model = Parrot()
-    app = Service(_talker(model, settings or DecodingSettings()), "parrot", options, key).app()
+    app = Service(_chat_model(model, settings or DecodingSettings()), "parrot", options, key).app()
     config = uvicorn.Config(
         app,
         http="h11",

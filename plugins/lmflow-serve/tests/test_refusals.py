@@ -71,6 +71,12 @@ def test_a_body_that_is_no_json_object(parrot: Any, body: bytes | str) -> None:
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
             "messages",
             None,
+            "messages[0].content[0] is an image; this server takes text only",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_id": "x"}}]}]},
+            "messages",
+            None,
             "messages[0].content[0] must be",
         ),
         (
@@ -131,14 +137,16 @@ def test_a_prompt_that_is_too_long(parrot: Any, fields: dict[str, Any]) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         parrot.ask("y" * 197, **fields)
     assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "messages")
-    assert "the model's context is 200 tokens; the prompt takes 200" in caught.value.message
+    assert "the prompt has 200 tokens and the context of the model holds 200" in caught.value.message
 
 
-def test_an_answer_that_would_not_fit_the_context(parrot: Any) -> None:
-    with pytest.raises(openai.BadRequestError) as caught:
-        parrot.ask("hi", max_tokens=196)
-    assert caught.value.code == "context_length_exceeded"
-    assert parrot.ask("hi", max_tokens=195).choices[0].message.content == "hi"
+def test_an_answer_ends_where_the_context_does(parrot: Any) -> None:
+    assert parrot.ask("hi", max_tokens=1000).choices[0].message.content == "hi"
+    for fields in ({}, {"max_tokens": 1000}):
+        (choice,) = parrot.ask("y" * 187, **fields).choices
+        assert (choice.message.content, choice.finish_reason) == ("y" * 10, "length")
+    (choice,) = parrot.ask("y" * 196).choices
+    assert (choice.message.content, choice.finish_reason) == ("y", "length")
 
 
 def test_more_tokens_than_the_server_gives(serving: Serving) -> None:

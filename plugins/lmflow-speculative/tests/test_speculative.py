@@ -14,24 +14,29 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, MambaConfig, MambaForCausalLM, MistralConfig, MistralForCausalLM
 
-from lmflow_core.api import DecodeStep, ModelError, ModelSettings, RequestError
+from lmflow_core.api import DecodeStep, DecodingRequest, ModelError, ModelSettings, RequestError
+from lmflow_core.config.request import resolve
+from lmflow_core.config.schema import CHAT
+from lmflow_core.generation.chat_model import open_chat_model
+from lmflow_core.models.services import Models
+from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.testing.tiny import make_tiny_model
-from lmflow_speculative import drawing as drawing_module
 from lmflow_speculative.caching import CachedNetwork
 from lmflow_speculative.checking import checked
 from lmflow_speculative.decoders import DraftModelDecoder, PromptLookupDecoder, SelfSpeculativeDecoder
 from lmflow_speculative.drafters import LookupDrafter, NetworkDrafter
 from lmflow_speculative.drafts import Draft
-from lmflow_speculative.drawing import Drawing
 from lmflow_speculative.networks import first_layers
 from lmflow_speculative.options import DraftModelOptions, PromptLookupOptions, SelfSpeculativeOptions
 from lmflow_speculative.pace import Pace
+from lmflow_speculative.sampling_rule import SamplingRule
 from lmflow_transformers.api import CausalModel, CausalModelLoader, SamplingOptions, logits_processors
 from lmflow_transformers.sampling import SamplingDecoder
 
 NO_STOP: frozenset[int] = frozenset()
 DECODERS = ("prompt-lookup", "speculative", "self-speculative")
 MakeDecoder = Callable[..., Any]
+SERVICES = Models(Catalogue.discover())
 
 
 def _opened(folder: Path) -> CausalModel:
@@ -83,8 +88,8 @@ def _prompt(source: random.Random) -> list[int]:
 
 
 def _steps(decoder: Any, model: CausalModel, prompt: Sequence[int], count: int, **asked: Any) -> list[DecodeStep]:
-    values = {"stop_ids": NO_STOP, "seed": 0, **asked}
-    return list(decoder.decode(model, prompt, max_new_tokens=count, **values))
+    decoder.prepare(model, SERVICES)
+    return list(decoder.decode(model, DecodingRequest(prompt, count, **asked)))
 
 
 def _ids(steps: Sequence[DecodeStep]) -> list[int]:
@@ -124,21 +129,11 @@ class _Scripted:
 
 def _scripted(model: CausalModel, prompt: list[int], text: Sequence[int], count: int, stop: frozenset[int]) -> Any:
     options = SamplingOptions()
-    drawing = Drawing(options, torch.Generator())
+    rule = SamplingRule(options, torch.Generator())
     network = CachedNetwork(model.network, model.device)
+    request = DecodingRequest(prompt, count, stop)
     with torch.inference_mode():
-        return list(
-            checked(
-                network,
-                _Scripted(text),
-                drawing,
-                Pace(8, 0.0, quick=True),
-                prompt,
-                options,
-                max_new_tokens=count,
-                stop_ids=stop,
-            )
-        )
+        return list(checked(network, _Scripted(text), rule, Pace(8, 0.0, quick=True), request, options))
 
 
 def test_nothing_comes_behind_a_stop_inside_an_accepted_run(model: CausalModel) -> None:
@@ -274,19 +269,19 @@ TARGET: Any = _Remembering(LARGE)
 SMALL: Any = _Remembering(_small_network(1, 1))
 FIRST: Any = _Remembering(first_layers(LARGE, 2))
 CPU = torch.device("cpu")
-MakeDrafter = Callable[[Drawing], Any]
-DRAWS = 1000
+MakeDrafter = Callable[[SamplingRule], Any]
+SAMPLES = 1000
 
 
-def _lookup(drawing: Drawing) -> Any:
+def _lookup(rule: SamplingRule) -> Any:
     return LookupDrafter(3)
 
 
-def _draft_network(drawing: Drawing) -> Any:
-    return NetworkDrafter(SMALL, drawing, VOCABULARY, 0.0)
+def _draft_network(rule: SamplingRule) -> Any:
+    return NetworkDrafter(SMALL, rule, VOCABULARY, 0.0)
 
 
-def _frequent_tokens(drawing: Drawing) -> Any:
+def _frequent_tokens(rule: SamplingRule) -> Any:
     """Draft from some of the tokens only, in an order of their own."""
     kept = [4, 0, 2]
 
@@ -296,11 +291,11 @@ def _frequent_tokens(drawing: Drawing) -> Any:
             return found
 
     cut: Any = Cut()
-    return NetworkDrafter(cut, drawing, VOCABULARY, 0.0, kept)
+    return NetworkDrafter(cut, rule, VOCABULARY, 0.0, kept)
 
 
-def _own_layers(drawing: Drawing) -> Any:
-    return NetworkDrafter(FIRST, drawing, VOCABULARY, 0.0)
+def _own_layers(rule: SamplingRule) -> Any:
+    return NetworkDrafter(FIRST, rule, VOCABULARY, 0.0)
 
 
 DRAFTERS = {
@@ -325,29 +320,22 @@ def _exact(options: SamplingOptions, length: int) -> dict[tuple[int, ...], float
     return found
 
 
-def _drawn(
-    make_drafter: MakeDrafter, options: SamplingOptions, length: int, draws: int = DRAWS, cached: bool = False
+def _sampled(
+    make_drafter: MakeDrafter, options: SamplingOptions, length: int, count: int = SAMPLES, cached: bool = False
 ) -> Iterator[tuple[int, ...]]:
-    for seed in range(draws):
-        drawing = Drawing(options, torch.Generator().manual_seed(seed))
+    for seed in range(count):
+        rule = SamplingRule(options, torch.Generator().manual_seed(seed))
+        network = CachedNetwork(LARGE, CPU) if cached else TARGET
+        request = DecodingRequest(PROMPT, length)
         with torch.inference_mode():
-            steps = checked(
-                CachedNetwork(LARGE, CPU) if cached else TARGET,
-                make_drafter(drawing),
-                drawing,
-                Pace(4, 0.0, quick=True),
-                PROMPT,
-                options,
-                max_new_tokens=length,
-                stop_ids=NO_STOP,
-            )
+            steps = checked(network, make_drafter(rule), rule, Pace(4, 0.0, quick=True), request, options)
             yield tuple(_ids(list(steps)))
 
 
 def _statistic(expected: dict[tuple[int, ...], float], counts: Counter[tuple[int, ...]]) -> tuple[float, int]:
     """Return Pearson's chi-square and its degrees of freedom; rare answers are counted together."""
-    draws = sum(counts.values())
-    pairs = [(probability * draws, counts[answer]) for answer, probability in expected.items()]
+    total = sum(counts.values())
+    pairs = [(probability * total, counts[answer]) for answer, probability in expected.items()]
     common = [pair for pair in pairs if pair[0] >= 5]
     rare = [pair for pair in pairs if pair[0] < 5]
     together = (sum(pair[0] for pair in rare), sum(pair[1] for pair in rare))
@@ -376,7 +364,7 @@ SETTINGS = (
 @pytest.mark.parametrize("name", DRAFTERS)
 def test_tokens_follow_the_processed_distribution(name: str, values: dict[str, Any]) -> None:
     options = SamplingOptions(**values)
-    answers = list(_drawn(DRAFTERS[name], options, 3))
+    answers = list(_sampled(DRAFTERS[name], options, 3))
     for length in (1, 2, 3):
         expected = _exact(options, length)
         counts = Counter(answer[:length] for answer in answers)
@@ -386,12 +374,12 @@ def test_tokens_follow_the_processed_distribution(name: str, values: dict[str, A
 
 
 def test_so_do_tokens_of_networks_with_caches() -> None:
-    def cached(drawing: Drawing) -> Any:
+    def cached(rule: SamplingRule) -> Any:
         short = first_layers(LARGE, 2)
-        return NetworkDrafter(CachedNetwork(short, CPU), drawing, VOCABULARY, 0.0)
+        return NetworkDrafter(CachedNetwork(short, CPU), rule, VOCABULARY, 0.0)
 
     options = SamplingOptions(temperature=1.0, top_k=3)
-    answers = _drawn(cached, options, 2, draws=300, cached=True)
+    answers = _sampled(cached, options, 2, count=300, cached=True)
     statistic, freedom = _statistic(_exact(options, 2), Counter(answers))
     assert statistic < _limit(freedom)
 
@@ -399,22 +387,22 @@ def test_so_do_tokens_of_networks_with_caches() -> None:
 def test_the_check_sees_a_temperature_that_is_applied_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     options = SamplingOptions(temperature=0.7)
     expected = _exact(options, 2)
-    distribution = Drawing.distribution
-    right, freedom = _statistic(expected, Counter(_drawn(_draft_network, options, 2)))
+    distribution = SamplingRule.distribution
+    right, freedom = _statistic(expected, Counter(_sampled(_draft_network, options, 2)))
     assert right < _limit(freedom)
     monkeypatch.setattr(
-        drawing_module.Drawing,
+        SamplingRule,
         "distribution",
         lambda self, ids, logits: distribution(self, ids, logits / options.temperature),
     )
-    wrong, freedom = _statistic(expected, Counter(_drawn(_draft_network, options, 2)))
+    wrong, freedom = _statistic(expected, Counter(_sampled(_draft_network, options, 2)))
     assert wrong > _limit(freedom)
 
 
-def test_the_check_sees_a_refused_token_that_is_drawn_anew_from_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_check_sees_a_refused_token_that_is_sampled_anew_from_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     options = SamplingOptions(temperature=1.0)
-    monkeypatch.setattr(Drawing, "redraw", lambda self, token, target, draft: self.draw(target))
-    statistic, freedom = _statistic(_exact(options, 2), Counter(_drawn(_draft_network, options, 2)))
+    monkeypatch.setattr(SamplingRule, "resample", lambda self, token, target, draft: self.sample(target))
+    statistic, freedom = _statistic(_exact(options, 2), Counter(_sampled(_draft_network, options, 2)))
     assert statistic > _limit(freedom)
 
 
@@ -466,6 +454,56 @@ def test_a_draft_model_that_is_not_named_is_asked_for(folder: Path, lmflow_cli: 
     result = lmflow_cli("generate", "--model", folder, "--prompt", "hello", "--decoder", "speculative")
     assert result.status == 2
     assert "--decoder speculative needs --draft-model REF" in result.stderr
+
+
+def test_a_draft_model_may_have_a_registered_name(
+    folder: Path, draft_folder: Path, lmflow_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lmflow_smollm2.loader.cached_folder", lambda: draft_folder)
+    asked = ("generate", "--model", folder, "--prompt", "the dog", "--max-new-tokens", 20, "--json")
+    drafted = ("--decoder", "speculative", "--draft-model")
+    by_folder = lmflow_cli(*asked, *drafted, draft_folder).json()
+    by_name = lmflow_cli(*asked, *drafted, "smollm2-135m-instruct").json()
+    assert by_name["text"] == by_folder["text"] == lmflow_cli(*asked).json()["text"]
+    assert by_name["drafted"] == by_folder["drafted"] > 0
+
+
+def test_decoders_share_a_draft_model_whose_own_head_stays_whole(model: CausalModel, tmp_path: Path) -> None:
+    draft_folder = make_tiny_model(tmp_path / "draft")
+    (draft_folder / "draft_vocabulary.json").write_text('{"tokens": [3, 20, 90, 300]}', encoding="utf-8")
+    services = Models(Catalogue.discover())
+    decoders = [DraftModelDecoder(DraftModelOptions(draft_model=str(draft_folder))) for _ in range(2)]
+    for decoder in decoders:
+        decoder.prepare(model, services)
+    first, second = (decoder._draft for decoder in decoders)
+    assert first is second is not None
+    assert first.tokens == [3, 20, 90, 300]
+    draft: Any = services.open_model(str(draft_folder), beside=model)
+    ids = torch.tensor([[5, 6]])
+    with torch.no_grad():
+        whole, short = draft.network(ids).logits, first.network(ids).logits
+    assert (whole.shape[-1], short.shape[-1]) == (len(model.tokenizer.inner), 4)
+    torch.testing.assert_close(short, whole[..., first.tokens])
+    expected = _ids(list(SamplingDecoder().decode(model, DecodingRequest([5, 6], 12))))
+    assert _ids(list(decoders[0].decode(model, DecodingRequest([5, 6], 12)))) == expected
+
+
+@pytest.mark.parametrize("name", ["prompt-lookup", "self-speculative"])
+def test_what_cannot_be_drafted_for_is_refused_before_a_prompt_is_read(name: str, tmp_path: Path) -> None:
+    scaled = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
+    model = _opened(make_tiny_model(tmp_path / "dynamic", rope_parameters=scaled))
+    decoder: Any = {"prompt-lookup": PromptLookupDecoder, "self-speculative": SelfSpeculativeDecoder}[name]()
+    with pytest.raises(RequestError, match="--decoder sampling"):
+        decoder.prepare(model, SERVICES)
+
+
+def test_a_changed_option_that_the_model_cannot_have_is_refused_at_once(folder: Path) -> None:
+    catalogue = Catalogue.discover()
+    asked = {"model": str(folder), "device": "cpu", "decoder": "self-speculative", "draft_layers": 1}
+    model = open_chat_model(resolve(CHAT, asked, catalogue), catalogue)
+    assert model.changed(draft_layers=2).decoder is not model.decoder
+    with pytest.raises(RequestError, match="the model has 3 layers; draft with fewer"):
+        model.changed(draft_layers=3)
 
 
 def test_another_vocabulary_is_refused(model: CausalModel, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from transformers import (
 )
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from lmflow_core.api import DecodeStep, ModelSettings, RequestError
+from lmflow_core.api import DecodeStep, DecodingRequest, ModelSettings, RequestError
 from lmflow_core.testing.fixtures import CliResult
 from lmflow_core.testing.tiny import make_tiny_model
 from lmflow_streaming.decoder import StreamingDecoder, open_window
@@ -240,7 +240,7 @@ def test_a_model_of_one_layer_answers_as_to_the_shortened_text_alone() -> None:
 
 def _steps(model: Any, prompt: Sequence[int], count: int, seed: int = 0, **options: Any) -> list[DecodeStep]:
     decoder = StreamingDecoder(StreamingOptions(**options))
-    return list(decoder.decode(model, prompt, max_new_tokens=count, stop_ids=frozenset(), seed=seed))
+    return list(decoder.decode(model, DecodingRequest(prompt, count, seed=seed)))
 
 
 def _tokens(steps: Sequence[DecodeStep]) -> list[int]:
@@ -252,8 +252,8 @@ def test_a_text_that_fits_is_read_exactly_as_by_sampling(name: str) -> None:
     model, prompt = _model(name), _ids(20)
     values: dict[str, Any] = {"temperature": 0.9, "top_p": 0.95, "repetition_penalty": 1.1, "logprobs": 5}
     plain = SamplingDecoder(SamplingOptions(**values))
-    expected = list(plain.decode(model, prompt, max_new_tokens=21, stop_ids=frozenset(), seed=3))
-    # Bit by bit: the last token drawn is not read, so 40 tokens fit a window of 40.
+    expected = list(plain.decode(model, DecodingRequest(prompt, 21, seed=3)))
+    # Bit by bit: the last token sampled is not read, so 40 tokens fit a window of 40.
     assert _steps(model, prompt, 21, seed=3, attention_window=40, **values) == expected
 
 
@@ -278,13 +278,13 @@ def test_a_conversation_that_goes_on_is_not_read_anew(monkeypatch: pytest.Monkey
 
     def answer(text: Sequence[int], by: StreamingDecoder) -> list[DecodeStep]:
         read.clear()
-        return list(by.decode(model, text, max_new_tokens=5, stop_ids=frozenset(), seed=0))
+        return list(by.decode(model, DecodingRequest(text, 5)))
 
     first = answer(prompt, decoder)
     assert read == [30, 1, 1, 1, 1]
     longer = [*prompt, *_tokens(first), *_ids(8, seed=2)]
     second = answer(longer, decoder)
-    # The last token drawn was not read yet.
+    # The last token sampled was not read yet.
     assert read == [9, 1, 1, 1, 1]
     anew = answer(longer, StreamingDecoder(decoder._options))
     assert _tokens(second) == _tokens(anew)
@@ -302,14 +302,14 @@ def test_a_conversation_that_goes_on_is_not_read_anew(monkeypatch: pytest.Monkey
 def test_a_pass_that_failed_is_not_gone_on_with() -> None:
     model, prompt = _model("llama"), _ids(30)
     decoder = StreamingDecoder(StreamingOptions(attention_window=12, attention_sinks=2))
-    steps = decoder.decode(model, prompt, max_new_tokens=5, stop_ids=frozenset(), seed=0)
-    drawn_ids = [*next(steps).ids, *next(steps).ids]
+    steps = decoder.decode(model, DecodingRequest(prompt, 5))
+    sampled_ids = [*next(steps).ids, *next(steps).ids]
     network, model.network = model.network, None
     with pytest.raises(AttributeError):
         next(steps)
     model.network = network
-    longer = [*prompt, *drawn_ids, 5]
-    again = list(decoder.decode(model, longer, max_new_tokens=5, stop_ids=frozenset(), seed=0))
+    longer = [*prompt, *sampled_ids, 5]
+    again = list(decoder.decode(model, DecodingRequest(longer, 5)))
     assert _tokens(again) == _tokens(_steps(model, longer, 5, attention_window=12, attention_sinks=2))
 
 
@@ -395,7 +395,7 @@ def test_windows_that_make_no_sense_are_refused() -> None:
     model.network.set_attn_implementation("eager")
     assert open_window(model, None, 4).dropped == 0
     model.network.set_attn_implementation(register_attention("heeds_no_mask", lambda *_, **__: None))  # type: ignore[arg-type, return-value]
-    with pytest.raises(RequestError, match="--attention does not heed"):
+    with pytest.raises(RequestError, match="--attention takes no mask"):
         open_window(model, None, 4)
 
 
@@ -413,7 +413,7 @@ def test_generate_goes_on_beyond_the_context_and_tells_what_it_dropped(
     told = lmflow_cli("generate", *asked, "--prompt", prompt, "--json").json()
     assert told["prompt_tokens"] > 64
     assert told["tokens"] == 100 or told["finish_reason"] == "stop"
-    # The last token drawn is not read.
+    # The last token sampled is not read.
     assert told["dropped_tokens"] == told["prompt_tokens"] + told["tokens"] - 1 - 24
     written = lmflow_cli("generate", *asked, "--prompt", prompt)
     assert f"{told['dropped_tokens']} tokens between the first and the last are outside" in written.stderr

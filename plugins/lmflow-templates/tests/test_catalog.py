@@ -23,7 +23,7 @@ from lmflow_core.testing.tiny import make_tokenizer
 from lmflow_templates import others, plugin
 
 GOLDEN: dict[str, dict[str, str]] = yaml.safe_load(Path(__file__).with_name("golden.yaml").read_text(encoding="utf-8"))
-CHATS, CALLS, THOUGHTS = GOLDEN["chats"], GOLDEN["calls"], GOLDEN["thoughts"]
+CHATS, CALLS, REASONED_CHATS = GOLDEN["chats"], GOLDEN["calls"], GOLDEN["reasoning"]
 WITHOUT_SYSTEM = frozenset(("mistral", "gemma", "orion"))
 
 BOS, EOS = "<s>", "</s>"
@@ -59,8 +59,8 @@ TOOLS: tuple[Mapping[str, Any], ...] = (ADD, NOW)
 SYSTEM = Message("system", "Be brief.")
 ASK, ANSWER = Message("user", "2 + 3?"), Message("assistant", "5")
 ASK_MORE, ANSWER_MORE = Message("user", "And 2 * 3?"), Message("assistant", "6")
-THOUGHT = Message("assistant", "5", reasoning="2, 3.")
-THOUGHT_MORE = Message("assistant", "6", reasoning="Twice 3.")
+REASONED = Message("assistant", "5", reasoning="2, 3.")
+REASONED_MORE = Message("assistant", "6", reasoning="Twice 3.")
 _ADD_CALL, _NOW_CALL = ToolCall("add", {"a": 2, "b": 3}), ToolCall("now", {})
 CALL, TWO_CALLS = (Message("assistant", "", tool_calls=calls) for calls in ((_ADD_CALL,), (_ADD_CALL, _NOW_CALL)))
 SAY_AND_CALL = Message("assistant", "Let me see.", tool_calls=(_ADD_CALL,))
@@ -77,10 +77,10 @@ SHAPES: dict[str, Shape] = {
     "system, prompt": ((SYSTEM, ASK), True, ()),
     "second prompt": ((ASK, ANSWER, ASK_MORE), True, ()),
     "system, second prompt": ((SYSTEM, ASK, ANSWER, ASK_MORE), True, ()),
-    "thoughts": ((ASK, THOUGHT), False, ()),
-    "thoughts, several": ((ASK, THOUGHT, ASK_MORE, THOUGHT_MORE), False, ()),
-    "thoughts, second prompt": ((ASK, THOUGHT, ASK_MORE), True, ()),
-    "thoughts at first": ((ASK, THOUGHT, ASK_MORE, ANSWER_MORE), False, ()),
+    "reasoning": ((ASK, REASONED), False, ()),
+    "reasoning, several": ((ASK, REASONED, ASK_MORE, REASONED_MORE), False, ()),
+    "reasoning, second prompt": ((ASK, REASONED, ASK_MORE), True, ()),
+    "reasoning at first": ((ASK, REASONED, ASK_MORE, ANSWER_MORE), False, ()),
     "tools": ((ASK,), True, TOOLS),
     "tools, system": ((SYSTEM, ASK), True, TOOLS),
     "call": ((ASK, CALL), False, TOOLS),
@@ -90,8 +90,8 @@ SHAPES: dict[str, Shape] = {
     "call after call": ((ASK, CALL, RESULT, CALL, RESULT, ANSWER), False, TOOLS),
     "text and call": ((ASK, SAY_AND_CALL, RESULT, ANSWER), False, TOOLS),
     "result, several": ((ASK, CALL, RESULT, ANSWER, ASK_MORE, ANSWER_MORE), False, TOOLS),
-    "thoughts and call": ((ASK, THINK_AND_CALL, RESULT, THOUGHT), False, TOOLS),
-    "thoughts and call, prompt": ((ASK, THINK_AND_CALL, RESULT), True, TOOLS),
+    "reasoning and call": ((ASK, THINK_AND_CALL, RESULT, REASONED), False, TOOLS),
+    "reasoning and call, prompt": ((ASK, THINK_AND_CALL, RESULT), True, TOOLS),
 }
 
 
@@ -193,20 +193,20 @@ def test_text_and_mask_of_calls(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_text_and_mask_of_thoughts(name: str) -> None:
+def test_text_and_mask_of_reasoning(name: str) -> None:
     template = TEMPLATES[name]
-    if name in THOUGHTS:
-        assert marked(template.render((SYSTEM, ASK, THOUGHT, ASK_MORE, THOUGHT_MORE), False)) == THOUGHTS[name]
+    if name in REASONED_CHATS:
+        assert marked(template.render((SYSTEM, ASK, REASONED, ASK_MORE, REASONED_MORE), False)) == REASONED_CHATS[name]
     else:
-        assert template.thoughts is None
-        assert template.render((ASK, THOUGHT), False) == template.render((ASK, ANSWER), False)
+        assert template.reasoning is None
+        assert template.render((ASK, REASONED), False) == template.render((ASK, ANSWER), False)
 
 
-@pytest.mark.parametrize("name", THOUGHTS)
-def test_a_content_that_holds_its_thoughts_is_split(name: str) -> None:
+@pytest.mark.parametrize("name", REASONED_CHATS)
+def test_a_content_that_holds_its_reasoning_is_split(name: str) -> None:
     """As a model writes it, and as a chat remembers it."""
     template = TEMPLATES[name]
-    whole = template.render((ASK, THOUGHT), False)
+    whole = template.render((ASK, REASONED), False)
     prompt = template.render((ASK,), True)
     written = text_of(whole).removeprefix(text_of(prompt)).split(template.stop[0])[0]
     assert template.render((ASK, Message("assistant", written)), False) == whole
@@ -319,7 +319,7 @@ def knows_all() -> Any:
 
 def _controls(tokenizer: Any, template: ChatTemplate, messages: tuple[Message, ...]) -> list[int]:
     tools = TOOLS if template.tools else ()
-    [encoded] = Encoder(tokenizer, template).encode([Conversation(messages, tools)])
+    [encoded] = Encoder(tokenizer, template).encode([Conversation(messages, tools)])[0].sequences
     known = set(tokenizer.control_tokens.values())
     return [number for number in encoded.input_ids if number in known]
 
@@ -437,11 +437,11 @@ OFFICIAL = {
     "deepseek_r1_distill.jinja": "deepseek_r1",
     "lfm2.jinja": "internlm2",
 }
-# R1's own template writes no thoughts, not even of the last answer, though its prompt has opened them.
-_WITHOUT_THOUGHTS = frozenset(
+# R1's own template writes no reasoning, not even of the last answer, though its prompt has opened it.
+_WITHOUT_REASONED_CHATS = frozenset(
     name for name, (messages, prompt, _) in SHAPES.items() if not prompt and messages[-1].role == "assistant"
 )
-EXPLAINED = {"deepseek_r1": _WITHOUT_THOUGHTS}
+EXPLAINED = {"deepseek_r1": _WITHOUT_REASONED_CHATS}
 
 
 @pytest.mark.parametrize("file", OFFICIAL)

@@ -16,11 +16,11 @@ from transformers import (
     Qwen3Config,
 )
 
-from lmflow_core.api import Encoded, RequestError
+from lmflow_core.api import EncodedSequence, RequestError
 from lmflow_core.testing.tiny import TINY_SHAPE
-from lmflow_transformers.attention import SdpaAttention, heeds_masks, packed_attention
+from lmflow_transformers.attention import AttentionInputs, SdpaAttention, packed_attention, takes_attention_mask
+from lmflow_transformers.batches import packed_inputs
 from lmflow_transformers.caching import for_decoding
-from lmflow_transformers.packing import lay_out
 
 _CONFIGS = {
     "llama": LlamaConfig(**TINY_SHAPE),
@@ -42,9 +42,8 @@ def test_packed_logits_equal_those_of_each_example_alone(name: str) -> None:
     with torch.no_grad():
         apart = torch.cat([network(input_ids=torch.tensor([ids])).logits[0] for ids in examples])
         network.set_attn_implementation(SdpaAttention().implementation("cpu"))
-        laid = lay_out([Encoded(ids, ids) for ids in examples])
-        laid.pop("shift_labels")
-        packed = network(**laid, use_cache=False).logits[0]
+        inputs = packed_inputs([EncodedSequence(ids, ids) for ids in examples])
+        packed = network(**inputs, use_cache=False).logits[0]
     torch.testing.assert_close(packed, apart, atol=1e-5, rtol=1e-5)
 
 
@@ -56,7 +55,7 @@ def test_behind_a_cache_it_attends_as_the_network_itself(name: str) -> None:
     with torch.no_grad():
         whole = network(input_ids=ids, use_cache=False).logits
         network.set_attn_implementation(SdpaAttention().implementation("cpu"))
-        assert not heeds_masks(network)
+        assert not takes_attention_mask(network)
         kept = for_decoding(network, DynamicCache(config=network.config))
         parts = [network(input_ids=part, **kept).logits for part in ids.split([6, 1, 3, 1, 9], dim=1)]
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-5, rtol=1e-5)
@@ -68,10 +67,9 @@ def test_changing_one_example_leaves_the_others_alone() -> None:
     network.set_attn_implementation(SdpaAttention().implementation("cpu"))
 
     def logits(first: list[int]) -> torch.Tensor:
-        laid = lay_out([Encoded(first, first), Encoded([4, 5, 6], [4, 5, 6])])
-        laid.pop("shift_labels")
+        inputs = packed_inputs([EncodedSequence(first, first), EncodedSequence([4, 5, 6], [4, 5, 6])])
         with torch.no_grad():
-            return network(**laid, use_cache=False).logits[0]
+            return network(**inputs, use_cache=False).logits[0]
 
     before, after = logits([1, 2, 3]), logits([1, 9, 3])
     assert torch.equal(before[3:], after[3:])
@@ -81,4 +79,4 @@ def test_changing_one_example_leaves_the_others_alone() -> None:
 def test_attention_sinks_are_refused() -> None:
     states = torch.zeros(1, 2, 3, 4)
     with pytest.raises(RequestError, match="attention sinks"):
-        packed_attention(torch.nn.Identity(), states, states, states, None, s_aux=torch.zeros(2))
+        packed_attention(AttentionInputs(states, states, states, sinks=torch.zeros(2)))

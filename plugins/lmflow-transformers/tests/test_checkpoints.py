@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -17,38 +19,23 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 
 from lmflow_core.api import (
     IGNORE,
-    Encoded,
+    EncodedExample,
     LmflowError,
-    ModelSettings,
     RequestError,
     TrainingJob,
     TrainingReport,
     TrainingSettings,
-    World,
 )
-from lmflow_transformers.attention import SdpaAttention
-from lmflow_transformers.engines import LocalEngine
-from lmflow_transformers.models import CausalModelLoader
-from lmflow_transformers.training import trainer
+from lmflow_core.testing.jobs import make_job, single
+from lmflow_transformers.training import checkpointing, run, trainer
 from lmflow_transformers.training.checkpoints import damage, last_whole_checkpoint
+from lmflow_transformers.training.failures import check_finite
 from lmflow_transformers.training.interruption import StopOnSignal
 from lmflow_transformers.training.sft import SftObjective
-from lmflow_transformers.tuners import FullTuner
 
 
-class _Tuner(FullTuner):
-    """Full fine-tuning with a callback of the test's own."""
-
-    def __init__(self, callback: TrainerCallback | None = None) -> None:
-        super().__init__()
-        self._callback = callback
-
-    def trainer_extensions(self, model: Any, settings: TrainingSettings) -> dict[str, Any]:
-        return {"callbacks": [self._callback] if self._callback else []}
-
-
-def _rows(count: int = 8) -> Sequence[Encoded]:
-    return [Encoded(list(range(n, n + 12)), [IGNORE] * 4 + list(range(n + 4, n + 12))) for n in range(3, 3 + count)]
+def _rows(count: int = 8) -> Sequence[EncodedExample]:
+    return [single(list(range(n, n + 12)), [IGNORE] * 4 + list(range(n + 4, n + 12))) for n in range(3, 3 + count)]
 
 
 def _train(
@@ -57,26 +44,28 @@ def _train(
     callback: TrainerCallback | None = None,
     resume: bool | None = None,
     **values: Any,
-) -> tuple[TrainingReport, TrainingJob]:
-    model = CausalModelLoader().open(str(folder), ModelSettings(model=str(folder), device="cpu"))
-    model.load()
-    tuner = _Tuner(callback)
-    tuner.prepare(model, 0)
+) -> tuple[TrainingReport, TrainingJob[Any]]:
     settings = TrainingSettings(**{"lr": 1e-2, "batch_size": 2, "epochs": 2, "save_steps": 2, **values})
-    attention = SdpaAttention().implementation("cpu")
-    held_out = _rows(3) if settings.eval_dataset else None
-    resume = checkpoints.exists() if resume is None else resume
-    job = TrainingJob(
-        model, tuner, LocalEngine(), World(), _rows(), held_out, settings, attention, checkpoints, resume=resume
-    )
-    return SftObjective().train(job), job
+    job = make_job(folder, checkpoints, settings, _rows(), validation=_rows(3) if settings.eval_dataset else None)
+    job = job if resume is None else dataclasses.replace(job, resume=resume)
+
+    class Watched(trainer.LossTrainer):
+        """The trainer with a callback of the test's own."""
+
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            if callback is not None:
+                self.add_callback(callback)
+
+    with patch.object(run, "LossTrainer", Watched):
+        return SftObjective().train(job), job
 
 
 def _names(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "trainer_state.json"])
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "trainer_state.json", "checkpoint.json"])
 def test_a_damaged_checkpoint_is_told_and_the_one_before_is_taken(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
@@ -96,14 +85,14 @@ def test_a_full_disk_leaves_the_previous_checkpoint(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "checkpoints"
-    place = trainer.put_in_place
+    place = checkpointing.put_in_place
 
     def full(partial: Path, final: Path) -> None:
         if final.name == "checkpoint-4":
             raise OSError(28, "No space left on device")
         place(partial, final)
 
-    monkeypatch.setattr(trainer, "put_in_place", full)
+    monkeypatch.setattr(checkpointing, "put_in_place", full)
     message = "the checkpoint of step 4 cannot be written to .*: No space left on device; earlier checkpoints are whole"
     with pytest.raises(LmflowError, match=message):
         _train(tiny_model, folder)
@@ -134,7 +123,7 @@ def test_memory_that_runs_out_names_the_levers(tiny_model: Path, tmp_path: Path,
             ask()
 
     with pytest.raises(
-        LmflowError, match="memory ran out: lower --pass-tokens, --batch-size or --max-length, add --gradient-ch"
+        LmflowError, match="memory ran out: lower --micro-batch-tokens, --batch-size or --max-length, add --gradient-ch"
     ):
         _train(tiny_model, tmp_path / "checkpoints", Hungry())
 
@@ -159,8 +148,8 @@ def test_ctrl_c_leaves_a_checkpoint_from_which_the_run_goes_on(tiny_model: Path,
     resumed, job = _train(tiny_model, folder, save_steps=100)
     whole, other = _train(tiny_model, tmp_path / "other", save_steps=100)
     assert resumed.steps == whole.steps == 8
-    for name, tensor in job.model.network.state_dict().items():  # type: ignore[attr-defined]
-        assert torch.equal(tensor, other.model.network.state_dict()[name]), name  # type: ignore[attr-defined]
+    for name, tensor in job.model.network.state_dict().items():
+        assert torch.equal(tensor, other.model.network.state_dict()[name]), name
 
 
 def test_a_signal_after_the_last_step_leaves_the_result(tiny_model: Path, tmp_path: Path) -> None:
@@ -206,8 +195,8 @@ def test_an_interrupted_epoch_is_measured_once_it_is_whole(tiny_model: Path, tmp
         _train(tiny_model, tmp_path / "a", Interrupt(), **values)
     resumed, _ = _train(tiny_model, tmp_path / "a", **values)
     whole, _ = _train(tiny_model, tmp_path / "b", **values)
-    assert [point.step for point in whole.held_out_losses] == [4, 8]
-    assert resumed.held_out_losses == whole.held_out_losses
+    assert [point.step for point in whole.validation["loss"]] == [4, 8]
+    assert resumed.validation == whole.validation
 
 
 def test_patience_goes_on_counting_where_the_checkpoint_left_off(tiny_model: Path, tmp_path: Path) -> None:
@@ -262,7 +251,7 @@ def test_a_write_that_safetensors_is_refused_is_told(
     assert not list(tmp_path.glob("checkpoints/*"))
     _, job = _train(tiny_model, tmp_path / "other", save_steps=None)
     with pytest.raises(OSError, match="I/O error: File too large"):
-        job.model.save(tmp_path / "result", None)  # type: ignore[attr-defined]
+        job.model.save(tmp_path / "result", None)
 
 
 def test_the_best_weights_are_kept_and_patience_ends_the_run(tiny_model: Path, tmp_path: Path) -> None:
@@ -278,8 +267,27 @@ def test_the_best_weights_are_kept_and_patience_ends_the_run(tiny_model: Path, t
         early_stopping_patience=3,
         lr_scheduler_type="constant",
     )
-    measured = [point.loss for point in report.held_out_losses]
+    measured = [point.value for point in report.validation["loss"]]
     best = min(measured)
     assert report.steps == measured.index(best) + 1 + 3
-    scores = list(job.model.score(job.held_out))  # type: ignore[arg-type]
+    assert job.validation is not None
+    examples = [job.validation[number] for number in range(3)]
+    scores = list(job.model.score([example.sequences[0] for example in examples]))
     assert sum(s.nll for s in scores) / sum(s.tokens for s in scores) == pytest.approx(best, abs=1e-4)
+
+
+def test_a_process_whose_weights_are_numbers_ends_with_the_one_whose_are_not() -> None:
+    network = torch.nn.Linear(2, 2)
+    check_finite(network, 3, lambda mine: [mine, True])
+    with pytest.raises(LmflowError, match="the weights are no numbers any more at step 3"):
+        check_finite(network, 3, lambda mine: [mine, False])
+
+
+def test_a_file_of_another_process_belongs_to_a_whole_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "trainer_state.json").write_text("{}")
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "rank1.bin").write_bytes(b"12345")
+    checkpointing.mark_whole(tmp_path)
+    assert damage(tmp_path) is None
+    (tmp_path / "shards" / "rank1.bin").write_bytes(b"123")
+    assert damage(tmp_path) == "shards/rank1.bin is missing or broken"

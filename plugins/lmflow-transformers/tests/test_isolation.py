@@ -1,4 +1,4 @@
-"""Models that let packed examples reach each other are found, and trained and measured an example at a time."""
+"""Models that let packed sequences reach each other are found, and trained and measured an example at a time."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ from transformers import (
     StableLmConfig,
 )
 
-from lmflow_core.api import IGNORE, Encoded, ModelSettings, TrainingJob, TrainingSettings, World
+from lmflow_core.api import IGNORE, EncodedSequence, TrainingJob, TrainingSettings
+from lmflow_core.testing.jobs import make_job, single
 from lmflow_core.testing.tiny import TINY_SHAPE
 from lmflow_transformers.attention import SdpaAttention
-from lmflow_transformers.engines import LocalEngine
-from lmflow_transformers.isolation import keeps_apart
-from lmflow_transformers.models import CausalModel, CausalModelLoader
+from lmflow_transformers.isolation import isolates_sequences
+from lmflow_transformers.models import CausalModel
+from lmflow_transformers.options import AdamWOptions
+from lmflow_transformers.training.optimizers import AdamW
 from lmflow_transformers.training.sft import SftObjective
-from lmflow_transformers.tuners import FullTuner
 
-_APART = {
+_ISOLATED = {
     "llama": LlamaConfig(**TINY_SHAPE),
     "qwen3": Qwen3Config(**TINY_SHAPE, head_dim=8),
     "capped gemma2": Gemma2Config(**TINY_SHAPE, head_dim=8),
@@ -60,58 +61,52 @@ def _network(config: Any) -> Any:
     return network
 
 
-@pytest.mark.parametrize("name", [*_APART, *_JOINED])
-def test_it_is_found_whether_packed_examples_reach_each_other(name: str) -> None:
-    network = _network({**_APART, **_JOINED}[name]).train()
+@pytest.mark.parametrize("name", [*_ISOLATED, *_JOINED])
+def test_it_is_found_whether_packed_sequences_reach_each_other(name: str) -> None:
+    network = _network({**_ISOLATED, **_JOINED}[name]).train()
     own = network.config._attn_implementation
-    assert keeps_apart(network, SdpaAttention().implementation("cpu")) == (name in _APART)
+    assert isolates_sequences(network, SdpaAttention().implementation("cpu")) == (name in _ISOLATED)
     assert network.training
     assert network.config._attn_implementation == own
 
 
-def _rows() -> list[Encoded]:
+def _rows() -> list[EncodedSequence]:
     generator = torch.Generator().manual_seed(3)
-    drawn = [torch.randint(3, 64, (4 + number,), generator=generator).tolist() for number in range(5)]
-    return [Encoded(ids, [IGNORE, IGNORE, *ids[2:]]) for ids in drawn]
+    sampled = [torch.randint(3, 64, (4 + number,), generator=generator).tolist() for number in range(5)]
+    return [EncodedSequence(ids, [IGNORE, IGNORE, *ids[2:]]) for ids in sampled]
+
+
+_SETTINGS = TrainingSettings(lr=1e-2, batch_size=5, warmup_ratio=0.0, max_grad_norm=0.0, logging_steps=1)
 
 
 @pytest.fixture(params=["alibi", "recurrent"])
-def joined(request: pytest.FixtureRequest, tiny_model: Path, tmp_path: Path) -> CausalModel:
+def job(request: pytest.FixtureRequest, tiny_model: Path, tmp_path: Path) -> TrainingJob[Any]:
     folder = tmp_path / "model"
     _network(_JOINED[request.param]).save_pretrained(folder)
     AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
-    model = CausalModelLoader().open(str(folder), ModelSettings(model=str(folder), device="cpu"))
-    model.load()
-    return model
+    examples = [single(row.input_ids, row.labels) for row in _rows()]
+    optimizer = AdamW(AdamWOptions(adam_epsilon=1e-3))
+    return make_job(folder, tmp_path / "c", _SETTINGS, examples, validation=examples, optimizer=optimizer)
 
 
-def _alone(model: CausalModel, row: Encoded) -> torch.Tensor:
+def _alone(model: CausalModel, row: EncodedSequence) -> torch.Tensor:
     """Return the summed loss of one example, in plain transformers."""
     logits = model.network(input_ids=torch.tensor([list(row.input_ids)])).logits[0, :-1]
     targets = torch.tensor(list(row.labels[1:]))
     return torch.nn.functional.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
 
 
-def test_they_are_measured_an_example_at_a_time(joined: CausalModel) -> None:
-    scores = list(joined.score(_rows()))
+def test_they_are_measured_a_sequence_at_a_time(job: TrainingJob[Any]) -> None:
+    scores = list(job.model.score(_rows()))
     with torch.no_grad():
-        assert [s.nll for s in scores] == pytest.approx([float(_alone(joined, row)) for row in _rows()], rel=1e-5)
+        assert [s.nll for s in scores] == pytest.approx([float(_alone(job.model, row)) for row in _rows()], rel=1e-5)
 
 
-def test_they_are_trained_an_example_at_a_time(
-    joined: CausalModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_they_are_trained_a_sequence_at_a_time(job: TrainingJob[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    joined: CausalModel = job.model
     start = {name: tensor.clone() for name, tensor in joined.network.state_dict().items()}
-    settings = TrainingSettings(
-        lr=1e-2, batch_size=5, warmup_ratio=0.0, max_grad_norm=0.0, adam_epsilon=1e-3, logging_steps=1
-    )
-    tuner, attention = FullTuner(), SdpaAttention().implementation("cpu")
-    tuner.prepare(joined, 0)
-    job = TrainingJob(
-        joined, tuner, LocalEngine(), World(), _rows(), _rows(), settings, attention, tmp_path / "checkpoints"
-    )
     report = SftObjective().train(job)
-    assert "packed examples would reach each other in this model: they go through it alone" in capsys.readouterr().err
+    assert "packed sequences would reach each other in this model: each goes alone" in capsys.readouterr().err
     trained = {name: tensor.clone() for name, tensor in joined.network.state_dict().items()}
 
     joined.network.load_state_dict(start)
@@ -120,9 +115,9 @@ def test_they_are_trained_an_example_at_a_time(
     losses = [_alone(joined, row) / count for row in _rows()]
     torch.stack(losses).sum().backward()
     optimizer.step()
-    assert report.losses[0].loss == pytest.approx(sum(float(loss.detach()) for loss in losses), abs=1e-5)
+    assert report.training["loss"][0].value == pytest.approx(sum(float(loss.detach()) for loss in losses), abs=1e-5)
     for name, tensor in joined.network.state_dict().items():
         torch.testing.assert_close(trained[name], tensor, atol=1e-5, rtol=1e-5)
     with torch.no_grad():
-        held_out = float(sum(_alone(joined, row) for row in _rows())) / count
-    assert report.held_out_losses[-1].loss == pytest.approx(held_out, abs=1e-4)
+        validation = float(sum(_alone(joined, row) for row in _rows())) / count
+    assert report.validation["loss"][-1].value == pytest.approx(validation, abs=1e-4)

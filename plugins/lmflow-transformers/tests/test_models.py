@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from lmflow_core.api import IGNORE, Encoded, ModelError, ModelSettings, RequestError
-from lmflow_transformers.models import CausalModel, CausalModelLoader, hub_folder
+from lmflow_core.api import IGNORE, EncodedSequence, ModelError, ModelSettings, RequestError
+from lmflow_transformers.loading import hub_folder
+from lmflow_transformers.models import CausalModel, CausalModelLoader
 
 
 def _open(folder: Path, **settings: str) -> CausalModel:
@@ -23,7 +25,7 @@ def test_scores_equal_a_loop_over_single_examples(tiny_model: Path) -> None:
     model.load()
     generator = torch.Generator().manual_seed(0)
     rows = [torch.randint(3, 300, (length,), generator=generator).tolist() for length in (5, 250, 2, 90)] * 8
-    examples = [Encoded(ids, [IGNORE] * (len(ids) // 2) + ids[len(ids) // 2 :]) for ids in rows]
+    examples = [EncodedSequence(ids, [IGNORE] * (len(ids) // 2) + ids[len(ids) // 2 :]) for ids in rows]
     network = AutoModelForCausalLM.from_pretrained(tiny_model, attn_implementation="eager")
     for example, score in zip(examples, model.score(examples), strict=True):
         with torch.no_grad():
@@ -110,3 +112,29 @@ def test_the_files_of_a_hub_model_are_fetched_when_they_are_asked_for(
     assert "*.bin" not in asked["allow_patterns"]
     with pytest.raises(ModelError, match="the files of 'owner/gone' cannot be fetched: no such repository"):
         hub_folder("owner/gone", {"local_files_only": True})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "speech"}, "no model of transformers is loaded for the task 'speech'"),
+        ({"quantization": "nf4"}, "weights of the form nf4 cannot be loaded here"),
+        ({"new_tokens": 3}, "tokens cannot be added to its vocabulary"),
+    ],
+)
+def test_what_a_load_plan_asks_for_and_cannot_be_is_refused_by_name(
+    tiny_model: Path, changes: dict[str, Any], message: str
+) -> None:
+    model = _open(tiny_model)
+    plan = model.plan
+    with pytest.raises(RequestError, match=message):
+        model.accept(replace(plan, **changes))
+    assert model.plan is plan
+
+
+def test_a_task_decides_what_stands_on_the_network(tiny_model: Path) -> None:
+    model = _open(tiny_model)
+    model.accept(replace(model.plan, task="regression", attention="eager"))
+    model.load()
+    assert model.network.config._attn_implementation == "eager"
+    assert model.network(torch.arange(3, 9)[None]).logits.shape == (1, 1)

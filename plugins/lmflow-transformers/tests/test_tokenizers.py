@@ -97,7 +97,7 @@ SPACED = {"legacy": True, "first": False, "always": True, "never": True}
 def test_a_conversations_ids_are_those_of_its_whole_text(kind: str, system: tuple[Message, ...]) -> None:
     tokenizer = sentence_piece(kind)
     messages = (*system, *CONVERSATION)
-    [encoded] = Encoder(tokenizer, LLAMA2).encode([Conversation(messages)])
+    [encoded] = Encoder(tokenizer, LLAMA2).encode([Conversation(messages)])[0].sequences
     text = "".join(segment.text for segment in LLAMA2.render(messages, False))
     assert list(encoded.input_ids) == tokenizer.inner(text, add_special_tokens=False).input_ids
     assert tokenizer.spaces_after_control == SPACED[kind]
@@ -106,7 +106,7 @@ def test_a_conversations_ids_are_those_of_its_whole_text(kind: str, system: tupl
 @pytest.mark.parametrize("kind", SENTENCE_PIECE)
 def test_a_conversation_that_opens_with_text(kind: str) -> None:
     tokenizer = sentence_piece(kind)
-    [encoded] = Encoder(tokenizer, ZEPHYR).encode([Conversation(CONVERSATION)])
+    [encoded] = Encoder(tokenizer, ZEPHYR).encode([Conversation(CONVERSATION)])[0].sequences
     text = "".join(segment.text for segment in ZEPHYR.render(CONVERSATION, False))
     assert list(encoded.input_ids) == tokenizer.inner(text, add_special_tokens=False).input_ids
 
@@ -115,7 +115,7 @@ def test_a_conversation_that_opens_with_text(kind: str) -> None:
 def test_a_plain_texts_ids_are_those_of_the_tokenizer(kind: str) -> None:
     tokenizer = sentence_piece(kind)
     assert tokenizer.bos == "<s>"
-    [encoded] = Encoder(tokenizer, None).encode([Text("ab [a")])
+    [encoded] = Encoder(tokenizer, None).encode([Text("ab [a")])[0].sequences
     assert list(encoded.input_ids) == [*tokenizer.inner("ab [a").input_ids, 2]
 
 
@@ -142,7 +142,7 @@ def test_a_byte_level_tokenizer_may_make_up_a_space_too() -> None:
     assert _tokens(spaced, "ab", continues=True) == ["a", "b"]
     assert _tokens(plain, "ab") == _tokens(plain, "ab", continues=True) == ["a", "b"]
     for tokenizer in (spaced, plain):
-        [encoded] = Encoder(tokenizer, LLAMA2).encode([Conversation(CONVERSATION)])
+        [encoded] = Encoder(tokenizer, LLAMA2).encode([Conversation(CONVERSATION)])[0].sequences
         text = "".join(segment.text for segment in LLAMA2.render(CONVERSATION, False))
         assert list(encoded.input_ids) == tokenizer.inner(text, add_special_tokens=False).input_ids
 
@@ -168,7 +168,7 @@ def test_an_ordinary_added_token_in_a_text_is_broken_up() -> None:
     assert _tokens(tokenizer, "=-=-=", continues=True) == [*"=-=-="]
     template = ChatTemplate(user="<tool>{content}", assistant="{content}</s>", stop=("</s>",))
     conversation = Conversation((Message("user", "<tool>"), Message("assistant", "=-=")))
-    [encoded] = Encoder(tokenizer, template).encode([conversation])
+    [encoded] = Encoder(tokenizer, template).encode([conversation])[0].sequences
     assert inner.convert_ids_to_tokens(encoded.input_ids) == ["<tool>", "▁", *"<tool>", *"=-=", "</s>"]
 
 
@@ -275,7 +275,7 @@ def test_marks_that_take_the_white_space_beside_them(build: str, before: bool) -
     tokenizer = TransformersTokenizer(inner)
     assert tokenizer.swallows_space == dict.fromkeys(marks, (before, True))
     messages = (Message("system", "a "), Message("user", " \n ab a\n"), Message("assistant", " b "))
-    [encoded] = Encoder(tokenizer, PHI3).encode([Conversation(messages)])
+    [encoded] = Encoder(tokenizer, PHI3).encode([Conversation(messages)])[0].sequences
     text = "".join(segment.text for segment in PHI3.render(messages, False))
     assert list(encoded.input_ids) == inner(text, add_special_tokens=False).input_ids
 

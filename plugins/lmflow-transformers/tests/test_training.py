@@ -5,21 +5,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from lmflow_core.api import IGNORE, Encoded, LmflowError, ModelSettings, TrainingJob, TrainingSettings, World
-from lmflow_transformers.attention import SdpaAttention
-from lmflow_transformers.engines import LocalEngine
-from lmflow_transformers.models import CausalModelLoader
+from lmflow_core.api import IGNORE, Destination, EncodedExample, LmflowError, TrainingJob, TrainingSettings
+from lmflow_core.testing.jobs import make_job, single
+from lmflow_transformers.options import AdamWOptions
+from lmflow_transformers.training.optimizers import AdamW
 from lmflow_transformers.training.sft import SftObjective
-from lmflow_transformers.tuners import FullTuner
 
 # A large epsilon keeps AdamW's first step from turning rounding errors of tiny gradients into whole steps.
 _EPSILON = 1e-3
 _SETTINGS = TrainingSettings(
-    adam_epsilon=_EPSILON,
     lr=1e-2,
     lr_scheduler_type="constant",
     warmup_ratio=0.0,
@@ -29,31 +29,24 @@ _SETTINGS = TrainingSettings(
 )
 
 
-def _rows(count: int = 8) -> list[Encoded]:
+def _rows(count: int = 8) -> list[EncodedExample]:
     generator = torch.Generator().manual_seed(3)
     rows = []
     for number in range(count):
         ids = torch.randint(3, 300, (4 + number,), generator=generator).tolist()
-        rows.append(Encoded(ids, [IGNORE, IGNORE, *ids[2:]]))
+        rows.append(single(ids, [IGNORE, IGNORE, *ids[2:]]))
     return rows
 
 
 def _job(
-    folder: Path, checkpoints: Path, settings: TrainingSettings, rows: Sequence[Encoded] | None = None
-) -> TrainingJob:
-    model = CausalModelLoader().open(str(folder), ModelSettings(model=str(folder), device="cpu"))
-    model.load()
-    tuner = FullTuner()
-    tuner.prepare(model, 0)
-    data = _rows() if rows is None else rows
-    attention = SdpaAttention().implementation("cpu")
-    return TrainingJob(
-        model, tuner, LocalEngine(), World(), data, None, settings, attention, checkpoints, resume=checkpoints.exists()
-    )
+    folder: Path, checkpoints: Path, settings: TrainingSettings, rows: Sequence[EncodedExample] | None = None
+) -> TrainingJob[Any]:
+    optimizer = AdamW(AdamWOptions(adam_epsilon=_EPSILON))
+    return make_job(folder, checkpoints, settings, _rows() if rows is None else rows, optimizer=optimizer)
 
 
-def _weights(job: TrainingJob) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in job.model.network.state_dict().items()}  # type: ignore[attr-defined]
+def _weights(job: TrainingJob[Any]) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in job.model.network.state_dict().items()}
 
 
 def _assert_same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], tolerance: float = 1e-5) -> None:
@@ -63,11 +56,11 @@ def _assert_same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor],
         )
 
 
-def _reference_step(job: TrainingJob) -> float:
+def _reference_step(job: TrainingJob[Any]) -> float:
     """One AdamW step on the token-weighted mean loss, each example in a pass of its own, in plain torch."""
-    network = job.model.network  # type: ignore[attr-defined]
+    network = job.model.network
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2, weight_decay=0.0, eps=_EPSILON)
-    rows = [job.data[position] for position in range(len(job.data))]
+    rows = [job.data[position].sequences[0] for position in range(len(job.data))]
     count = sum(label != IGNORE for row in rows for label in row.labels[1:])
     total = 0.0
     for row in rows:
@@ -86,29 +79,29 @@ def test_one_step_equals_a_plain_loop_over_unpacked_examples(tiny_model: Path, t
     reference = _job(tiny_model, tmp_path / "b", _SETTINGS)
     loss = _reference_step(reference)
     assert report.steps == 1
-    assert report.tokens == sum(len(row.input_ids) for row in _rows())
-    assert report.losses[0].loss == pytest.approx(loss, abs=1e-5)
+    assert report.tokens == sum(row.tokens for row in _rows())
+    assert report.training["loss"][0].value == pytest.approx(loss, abs=1e-5)
     _assert_same(_weights(job), _weights(reference))
 
 
 @pytest.mark.parametrize(("batch", "accumulation"), [(4, 2), (1, 8)])
 def test_accumulation_changes_nothing(tiny_model: Path, tmp_path: Path, batch: int, accumulation: int) -> None:
     whole = _job(tiny_model, tmp_path / "a", _SETTINGS)
-    loss = SftObjective().train(whole).losses[0].loss
+    loss = SftObjective().train(whole).training["loss"][0].value
     split = dataclasses.replace(_SETTINGS, batch_size=batch, gradient_accumulation_steps=accumulation)
     parts = _job(tiny_model, tmp_path / "b", split)
-    assert SftObjective().train(parts).losses[0].loss == pytest.approx(loss, abs=1e-5)
+    assert SftObjective().train(parts).training["loss"][0].value == pytest.approx(loss, abs=1e-5)
     _assert_same(_weights(parts), _weights(whole))
 
 
 @pytest.mark.parametrize("tokens", [1, 12, 30])
 def test_a_batch_in_parts_is_one_step(tiny_model: Path, tmp_path: Path, tokens: int) -> None:
-    whole = _job(tiny_model, tmp_path / "a", dataclasses.replace(_SETTINGS, pass_tokens=1000))
+    whole = _job(tiny_model, tmp_path / "a", dataclasses.replace(_SETTINGS, micro_batch_tokens=1000))
     report = SftObjective().train(whole)
-    parts = _job(tiny_model, tmp_path / "b", dataclasses.replace(_SETTINGS, pass_tokens=tokens))
+    parts = _job(tiny_model, tmp_path / "b", dataclasses.replace(_SETTINGS, micro_batch_tokens=tokens))
     ours = SftObjective().train(parts)
     assert (ours.steps, ours.tokens) == (1, report.tokens)
-    assert ours.losses[0].loss == pytest.approx(report.losses[0].loss, abs=1e-5)
+    assert ours.training["loss"][0].value == pytest.approx(report.training["loss"][0].value, abs=1e-5)
     _assert_same(_weights(parts), _weights(whole))
 
 
@@ -125,7 +118,7 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(tiny_model: Path, tmp_path:
         _SETTINGS, batch_size=2, epochs=2, save_steps=3, save_total_limit=10, lr_scheduler_type="cosine"
     )
     whole = _job(tiny_model, tmp_path / "a", settings)
-    losses = SftObjective().train(whole).losses
+    losses = SftObjective().train(whole).training
     for step in (6, 8):
         for checkpoint in (tmp_path / "a").glob(f"checkpoint-{step}"):
             for file in checkpoint.iterdir():
@@ -134,7 +127,7 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(tiny_model: Path, tmp_path:
     resumed = _job(tiny_model, tmp_path / "a", settings)
     assert resumed.resume
     again = SftObjective().train(resumed)
-    assert again.losses == losses
+    assert again.training == losses
     for name, tensor in _weights(resumed).items():
         assert torch.equal(tensor, _weights(whole)[name]), name
 
@@ -142,6 +135,26 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(tiny_model: Path, tmp_path:
 def test_a_loss_that_is_no_number_ends_the_run(tiny_model: Path, tmp_path: Path) -> None:
     job = _job(tiny_model, tmp_path / "a", dataclasses.replace(_SETTINGS, epochs=2))
     with torch.no_grad():
-        job.model.network.model.norm.weight.fill_(float("nan"))  # type: ignore[attr-defined]
+        job.model.network.model.norm.weight.fill_(float("nan"))
     with pytest.raises(LmflowError, match=r"the loss is nan at step 1: lower --lr"):
         SftObjective().train(job)
+
+
+def test_weights_of_half_precision_train_in_float32(tiny_model: Path, tmp_path: Path) -> None:
+    settings = dataclasses.replace(_SETTINGS, lr=1e-5, epochs=3)
+    job = make_job(tiny_model, tmp_path / "a", settings, _rows(), dtype="bfloat16")
+    before = _weights(job)
+    report = SftObjective().train(job)
+    whole = SftObjective().train(make_job(tiny_model, tmp_path / "b", settings, _rows()))
+    assert (job.model.plan.dtype, job.model.plan.compute_dtype) == ("float32", "bfloat16")
+    for name, tensor in _weights(job).items():
+        # Such a step is lost on a weight in bfloat16, which has three significant digits.
+        assert tensor.dtype == torch.float32
+        assert not torch.equal(tensor, before[name]), name
+    ours, theirs = (each.training["loss"][0].value for each in (report, whole))
+    assert ours == pytest.approx(theirs, rel=2e-2)
+    assert ours != theirs
+    destination = Destination(tmp_path)
+    job.tuner.save(job.model, destination)
+    saved = load_file(tmp_path / "model.safetensors")
+    assert {tensor.dtype for tensor in saved.values()} == {torch.bfloat16}

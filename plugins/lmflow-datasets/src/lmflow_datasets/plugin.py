@@ -45,6 +45,12 @@ def lmflow_register_datasets() -> Iterable[DatasetSpec]:
             "Two answers in a chat, one of them preferred.",
             "prompt|conversations|instruction, chosen, rejected",
         ),
+        _spec(
+            "prompt",
+            "prompts:PromptRow",
+            "A prompt without its answer.",
+            "prompt (text or messages) | messages ending with the user, tools?",
+        ),
         _spec("kto", "preferences:Kto", "An answer with a verdict.", "messages|prompt+completion, label"),
     ]
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lmflow_core.api import Message, ToolCall
+from lmflow_datasets.contents import content
 from lmflow_datasets.fields import field, items, mapping, optional_text, parsed, text, type_name
 
 _ROLES = {
@@ -27,13 +28,13 @@ _SHAREGPT_ROLES = {
     "observation": "tool",
     "tool": "tool",
 }
-_THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+_REASONING = ("reasoning_content", "reasoning", "thinking")
 
 
 def openai_messages(row: Mapping[str, Any], name: str = "messages") -> tuple[Message, ...]:
     """Return a list of messages with ``role`` and ``content``.
 
-    A message may call tools (``tool_calls``), hold what was thought before it (``reasoning_content``), and say with
+    A message may call tools (``tool_calls``), hold the reasoning before it (``reasoning_content``), and say with
     ``"train": false`` or OpenAI's ``"weight": 0`` that it is not trained on.
 
     Raises:
@@ -66,23 +67,10 @@ def _each(row: Mapping[str, Any], name: str, read: Any) -> tuple[Message, ...]:
 def _openai_message(item: Mapping[str, Any]) -> Message:
     role = _role(text(item, "role"), _ROLES)
     calls = tuple(_tool_call(call) for call in items(item, "tool_calls")) if item.get("tool_calls") else ()
-    thoughts = next((optional_text(item, name) for name in _THOUGHTS if item.get(name)), None)
+    reasoning = next((optional_text(item, name) for name in _REASONING if item.get(name)), None)
     empty = bool(calls) or role == "tool"
-    content = "" if calls and item.get("content") is None else _content(item, allow_empty=empty)
-    return Message(role, content, thoughts, calls, _train(item))
-
-
-def _content(item: Mapping[str, Any], *, allow_empty: bool) -> str:
-    """Return a message's text, which OpenAI also writes as a list of parts."""
-    if not isinstance(item.get("content"), list):
-        return text(item, "content", allow_empty=allow_empty)
-    parts = []
-    for part in item["content"]:
-        part = mapping(part, "a part of 'content'")
-        if part.get("type") != "text":
-            raise ValueError(f"a part of 'content' has the type {part.get('type')!r}; only text can be trained on here")
-        parts.append(text(part, "text", allow_empty=True))
-    return "".join(parts)
+    written = "" if calls and item.get("content") is None else content(item, allow_empty=empty)
+    return Message(role, written, reasoning, calls, _train(item))
 
 
 def _train(item: Mapping[str, Any]) -> bool | None:

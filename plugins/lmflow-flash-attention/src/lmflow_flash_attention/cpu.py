@@ -6,50 +6,37 @@ length: keys and values are read in blocks, and no matrix of length x length is 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from lmflow_core.api import RequestError
-from lmflow_transformers.api import apart
+from lmflow_transformers.api import AttentionInputs
 
 _WINDOW_ROWS = 256
 
 
-def cpu_attention(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    cu_seq_lens_q: torch.Tensor | None = None,
-    **others: Any,
-) -> tuple[torch.Tensor, None]:
-    """Attend causally within each packed example; arguments and result as ``packed_attention`` of the torch runtime.
+def cpu_attention(inputs: AttentionInputs) -> torch.Tensor:
+    """Attend causally within each packed sequence; the result is (1, T, heads, head size).
 
     Raises:
         RequestError: the kernel cannot compute what the model asks for; the message names it.
     """
-    _refuse(query, key, value, dropout, softcap, others.get("s_aux"))
+    _refuse(inputs)
+    query, key = inputs.query, inputs.key
     grouped = query.shape[1] != key.shape[1]
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         queries, keys = q.shape[2], k.shape[2]
-        window = keys if sliding_window is None else min(sliding_window, keys)
+        window = keys if inputs.window is None else min(inputs.window, keys)
         if window < keys or queries not in (1, keys):
-            return _windowed(q, k, v, scaling, window, grouped)
+            return _windowed(q, k, v, inputs.scaling, window, grouped)
         # One query sees every key; PyTorch's causal kernel would show it the first alone.
-        return scaled_dot_product_attention(q, k, v, is_causal=queries > 1, scale=scaling, enable_gqa=grouped)
+        return scaled_dot_product_attention(q, k, v, is_causal=queries > 1, scale=inputs.scaling, enable_gqa=grouped)
 
     try:
         with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-            return apart(attend, query, key, value, cu_seq_lens_q), None
+            return inputs.per_sequence(attend)
     except RuntimeError as error:
         if "No available kernel" not in str(error):
             raise
@@ -59,18 +46,17 @@ def cpu_attention(
         ) from error
 
 
-def _refuse(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout: float, softcap: float | None, sinks: Any
-) -> None:
+def _refuse(inputs: AttentionInputs) -> None:
+    sizes = [states.shape[-1] for states in (inputs.query, inputs.key, inputs.value)]
     problem = None
-    if dropout:
-        problem = f"attention dropout ({dropout})"
-    elif softcap is not None:
+    if inputs.dropout:
+        problem = f"attention dropout ({inputs.dropout})"
+    elif inputs.softcap is not None:
         problem = "capped attention scores"
-    elif sinks is not None:
+    elif inputs.sinks is not None:
         problem = "attention sinks"
-    elif not query.shape[-1] == key.shape[-1] == value.shape[-1]:
-        problem = f"heads of different sizes ({query.shape[-1]}, {key.shape[-1]}, {value.shape[-1]})"
+    elif len(set(sizes)) > 1:
+        problem = f"heads of different sizes ({', '.join(map(str, sizes))})"
     if problem:
         raise RequestError(f"--attention flash on a CPU does not support {problem}; use --attention sdpa")
 

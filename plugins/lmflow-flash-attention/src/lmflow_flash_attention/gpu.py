@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from lmflow_core.api import RequestError
+from lmflow_transformers.api import AttentionInputs
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,8 @@ def best_kernel(capability: tuple[int, int]) -> Kernel:
     )
 
 
-def varlen_attention(kernel: Kernel) -> Callable[..., tuple[torch.Tensor, None]]:
-    """Return an attention function of transformers that calls a kernel.
+def varlen_attention(kernel: Kernel) -> Callable[[AttentionInputs], torch.Tensor]:
+    """Return an attention of packed sequences that calls a kernel.
 
     Raises:
         RequestError: the kernel's package is broken.
@@ -72,61 +73,56 @@ def varlen_attention(kernel: Kernel) -> Callable[..., tuple[torch.Tensor, None]]
     except (ImportError, OSError, AttributeError) as error:
         raise RequestError(f"--attention flash: {kernel.distribution} cannot be imported: {error}") from error
 
-    def attention(
-        module: torch.nn.Module,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        dropout: float = 0.0,
-        scaling: float | None = None,
-        sliding_window: int | None = None,
-        softcap: float | None = None,
-        cu_seq_lens_q: torch.Tensor | None = None,
-        **others: Any,
-    ) -> tuple[torch.Tensor, None]:
-        """Attend causally within each packed example; arguments and result as ``packed_attention``'s."""
-        _refuse(kernel, query, dropout, others.get("s_aux"))
+    def attention(inputs: AttentionInputs) -> torch.Tensor:
+        _refuse(kernel, inputs)
+        states = (inputs.query, inputs.key, inputs.value)
         # A cache may put more keys before those of the queries; the kernel lays the last of both side by side.
-        ends, key_ends = (
-            torch.tensor([0, states.shape[2]], dtype=torch.int32, device=query.device)
-            if cu_seq_lens_q is None
-            else cu_seq_lens_q
-            for states in (query, key)
-        )
-        extra: dict[str, Any] = {"dropout_p": dropout} if dropout else {}
-        if sliding_window is not None:
-            extra["window_size"] = (sliding_window - 1, 0)
-        if softcap is not None:
-            extra["softcap"] = softcap
+        ends, key_ends = (_boundaries(each, inputs.boundaries) for each in states[:2])
         # The kernel takes (tokens, heads, head size).
         result = attend(
-            *(states[0].transpose(0, 1) for states in (query, key, value)),
+            *(each[0].transpose(0, 1) for each in states),
             cu_seqlens_q=ends,
             cu_seqlens_k=key_ends,
             max_seqlen_q=_longest(ends),
             max_seqlen_k=_longest(key_ends),
-            softmax_scale=scaling,
+            softmax_scale=inputs.scaling,
             causal=True,
-            **extra,
+            **_extra(inputs),
         )
         # Generations 3 and 4 may give the normalisers as well.
         attended: torch.Tensor = result[0] if isinstance(result, tuple) else result
-        return attended[None], None
+        return attended[None]
 
     return attention
+
+
+def _boundaries(states: torch.Tensor, boundaries: torch.Tensor | None) -> torch.Tensor:
+    if boundaries is not None:
+        return boundaries
+    return torch.tensor([0, states.shape[2]], dtype=torch.int32, device=states.device)
+
+
+def _extra(inputs: AttentionInputs) -> dict[str, Any]:
+    """Return what the kernel is told only where it applies, as not every generation knows it."""
+    extra: dict[str, Any] = {"dropout_p": inputs.dropout} if inputs.dropout else {}
+    if inputs.window is not None:
+        extra["window_size"] = (inputs.window - 1, 0)
+    if inputs.softcap is not None:
+        extra["softcap"] = inputs.softcap
+    return extra
 
 
 def _longest(ends: torch.Tensor) -> int:
     return int((ends[1:] - ends[:-1]).max())
 
 
-def _refuse(kernel: Kernel, query: torch.Tensor, dropout: float, sinks: Any) -> None:
-    if query.dtype not in (torch.float16, torch.bfloat16):
-        raise RequestError(
-            f"--attention flash on a GPU takes bfloat16 or float16, not {query.dtype}: add --dtype bfloat16"
-        )
-    if sinks is not None:
+def _refuse(kernel: Kernel, inputs: AttentionInputs) -> None:
+    dtype = inputs.query.dtype
+    if dtype not in (torch.float16, torch.bfloat16):
+        raise RequestError(f"--attention flash on a GPU takes bfloat16 or float16, not {dtype}: add --dtype bfloat16")
+    if inputs.sinks is not None:
         raise RequestError("--attention flash does not support attention sinks; use --attention sdpa or another model")
-    if dropout and not kernel.drops:
-        raise RequestError(f"--attention flash: {kernel.distribution} does not support attention dropout ({dropout})")
+    if inputs.dropout and not kernel.drops:
+        raise RequestError(
+            f"--attention flash: {kernel.distribution} does not support attention dropout ({inputs.dropout})"
+        )

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lmflow_core.api import DecodeStep, ModelError, RequestError
+from lmflow_core.api import DecodeStep, DecodingRequest, ModelError, ModelServices, RequestError
 from lmflow_gguf.model import LlamaCppModel
 from lmflow_gguf.options import LlamaCppOptions
 from lmflow_gguf.runtime import Session, Weights, library, part, reason
@@ -21,62 +21,48 @@ _LONGEST_ANSWER = 65536
 
 
 class LlamaCppDecoder:
-    """Draws tokens with llama.cpp."""
+    """Samples tokens with llama.cpp."""
 
     def __init__(self, options: LlamaCppOptions | None = None) -> None:
         self._options = options or LlamaCppOptions()
         self._grammar = _grammar(self._options)
 
-    def decode(
-        self,
-        model: LlamaCppModel,
-        prompt: Sequence[int],
-        *,
-        max_new_tokens: int,
-        stop_ids: frozenset[int],
-        seed: int,
-    ) -> Iterator[DecodeStep]:
+    def prepare(self, model: LlamaCppModel, services: ModelServices) -> None:
+        """Do nothing: every model of llama.cpp can be sampled from."""
+
+    def decode(self, model: LlamaCppModel, request: DecodingRequest) -> Iterator[DecodeStep]:
         """Yield new tokens; several at a time where a draft held.
 
         Raises:
             ModelError: the prompt and the answer do not fit into memory.
         """
         options = self._options
-        room = len(prompt) + max_new_tokens + options.prompt_lookup
-        session = model.session(room, options.threads, prompt)
+        room = len(request.prompt) + request.max_new_tokens + options.prompt_lookup
+        session = model.session(room, options.threads, request.prompt)
         try:
-            yield from self._decoded(model, session, prompt, max_new_tokens, stop_ids, seed)
+            yield from self._decoded(model, session, request)
         finally:
             model.give_back(session)
 
-    def _decoded(
-        self,
-        model: LlamaCppModel,
-        session: Session,
-        prompt: Sequence[int],
-        max_new_tokens: int,
-        stop_ids: frozenset[int],
-        seed: int,
-    ) -> Iterator[DecodeStep]:
-        options = self._options
-        cache = _PromptCache(options.prompt_cache, model, session)
+    def _decoded(self, model: LlamaCppModel, session: Session, request: DecodingRequest) -> Iterator[DecodeStep]:
+        prompt, most = request.prompt, request.max_new_tokens
+        cache = _PromptCache(self._options.prompt_cache, model, session)
         cache.load()
         cached = session.reuse(prompt)
         session.evaluate(prompt[cached:])
         cache.save()
-        sampler = _Sampler(model.weights, options, self._grammar, seed, prompt)
+        sampler = _Sampler(model.weights, self._options, self._grammar, request.seed, prompt)
         draft: list[int] = []
         written: list[int] = []
         while True:
-            drawn = _accepted(session, sampler, draft)[: max_new_tokens - len(written)]
-            ids, ended = _until_end(drawn, stop_ids, sampler)
+            sampled = _accepted(session, sampler, draft)[: most - len(written)]
+            ids, ended = _until_end(sampled, request.stop_ids, sampler)
             written += ids
             if ids:
                 yield DecodeStep(tuple(ids), drafted=len(draft), accepted=len(ids) - 1)
-            ended = ended or len(written) == max_new_tokens
-            if ended:
+            if ended or len(written) == most:
                 return
-            draft = self._draft([*prompt, *written], max_new_tokens - len(written)) if model.weights.forgets else []
+            draft = self._draft([*prompt, *written], most - len(written)) if model.weights.forgets else []
             # Of the cache only what was accepted stays; the last token is not evaluated yet.
             session.keep(len(prompt) + len(written) - 1)
             session.evaluate([written[-1], *draft], outputs=bool(draft))
@@ -90,17 +76,17 @@ class LlamaCppDecoder:
 
 
 def _accepted(session: Session, sampler: _Sampler, draft: Sequence[int]) -> list[int]:
-    """Draw one token behind each drafted one for as long as the draft is what was drawn, and one more.
+    """Sample one token behind each drafted one for as long as the draft is what was sampled, and one more.
 
-    A drafted token is kept only where the model itself draws it, so the distribution is the model's.
+    A drafted token is kept only where the model itself samples it, so the distribution is the model's.
     """
-    drawn: list[int] = []
+    sampled: list[int] = []
     for place in range(len(draft) + 1):
-        token = sampler.draw(session, place if draft else -1)
-        drawn.append(token)
+        token = sampler.sample(session, place if draft else -1)
+        sampled.append(token)
         if place == len(draft) or token != draft[place]:
             break
-    return drawn
+    return sampled
 
 
 def _until_end(ids: Sequence[int], stop_ids: frozenset[int], sampler: _Sampler) -> tuple[list[int], bool]:
@@ -154,8 +140,8 @@ class _Sampler:
             yield lib.llama_sampler_init_min_p(options.min_p, 1)
         yield lib.llama_sampler_init_dist(seed)
 
-    def draw(self, session: Session, place: int) -> int:
-        """Draw the token behind one of the last batch, -1 being its last."""
+    def sample(self, session: Session, place: int) -> int:
+        """Sample the token behind one of the last batch, -1 being its last."""
         token: int = self._lib.llama_sampler_sample(self._chain, session.handle, place)
         return token
 

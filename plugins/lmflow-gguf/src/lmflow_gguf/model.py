@@ -9,9 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lmflow_core.api import IGNORE, Encoded, ModelError, ModelSettings, Score
+from lmflow_core.api import IGNORE, EncodedSequence, LoadPlan, ModelError, ModelSettings, RequestError, Score
 from lmflow_gguf.runtime import Session, Weights
 from lmflow_gguf.tokenizer import GgufTokenizer
+
+# What a plan may ask of a model besides, with the defaults that change nothing.
+_ONLY_IN_TORCH = ("task", "sharded", "quantization", "new_tokens")
 
 
 class LlamaCppModel:
@@ -21,9 +24,11 @@ class LlamaCppModel:
     """
 
     folder: Path | None = None
+    media = None
 
     def __init__(self, reference: str, file: Path, adapter: Path | None = None) -> None:
         self.reference = reference
+        self.plan = LoadPlan()
         self.file = file
         self.adapter = adapter
         self.tokenizer = GgufTokenizer(file)
@@ -37,6 +42,28 @@ class LlamaCppModel:
         keys = self.tokenizer.header.keys
         length = keys.get(f"{keys.get('general.architecture')}.context_length")
         return length if isinstance(length, int) else None
+
+    def accept(self, plan: LoadPlan) -> None:
+        """Take a plan. llama.cpp reads a file's weights as they are; device and number format are its own choice.
+
+        Raises:
+            RequestError: the plan asks for more than the next token of the model as it is.
+        """
+        if plan.attention is not None:
+            raise RequestError(
+                f"--attention: {self.reference} runs in llama-cpp, which attends in its own way: leave --attention out"
+            )
+        if plan.positions is not None:
+            raise RequestError(
+                f"--position-scaling: the positions of {self.reference} cannot be scaled by its runtime, llama-cpp"
+            )
+        changes = [name for name in _ONLY_IN_TORCH if getattr(plan, name) != getattr(LoadPlan, name)]
+        if changes:
+            raise RequestError(
+                f"{self.reference} runs in llama-cpp, which reads a file as it is and cannot change its "
+                f"{' and '.join(changes).replace('_', ' ')}"
+            )
+        self.plan = plan
 
     @property
     def weights(self) -> Weights:
@@ -73,7 +100,7 @@ class LlamaCppModel:
         with self._lock:
             self._idle.append(session)
 
-    def score(self, examples: Iterable[Encoded]) -> Iterator[Score]:
+    def score(self, examples: Iterable[EncodedSequence]) -> Iterator[Score]:
         """Yield each example's summed NLL, computed with the cache in float32."""
         session: Session | None = None
         for example in examples:
@@ -92,7 +119,7 @@ class LlamaCppModel:
         raise ModelError(f"{self.reference} is run by llama.cpp and cannot be saved in another form")
 
 
-def _score(session: Session, example: Encoded) -> Score:
+def _score(session: Session, example: EncodedSequence) -> Score:
     ids, labels = example.input_ids, example.labels
     total, count = 0.0, 0
     for start in range(0, len(ids) - 1, session.batch_size):

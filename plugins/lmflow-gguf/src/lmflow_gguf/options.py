@@ -72,12 +72,12 @@ class AdapterOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class LlamaCppOptions:
-    """How llama.cpp draws tokens."""
+    """How llama.cpp samples tokens."""
 
     temperature: float = option(0.0, help="Sharpness of the distribution; 0 is greedy.", minimum=0)
-    top_k: int = option(0, help="Draw among this many likeliest tokens; 0 is all.", minimum=0)
-    top_p: float = option(1.0, help="Draw among the likeliest tokens that hold this mass.", above=0, maximum=1)
-    min_p: float = option(0.0, help="Draw among tokens at least this likely, next to the likeliest.", minimum=0)
+    top_k: int = option(0, help="Sample among this many likeliest tokens; 0 is all.", minimum=0)
+    top_p: float = option(1.0, help="Sample among the likeliest tokens that hold this mass.", above=0, maximum=1)
+    min_p: float = option(0.0, help="Sample among tokens at least this likely, next to the likeliest.", minimum=0)
     repetition_penalty: float = option(1.0, help="Divides the logits of tokens that occurred; 1 is off.", above=0)
     grammar: Path | None = option(None, help="File with a GBNF grammar that the answer must follow.")
     json_schema: Path | None = option(None, help="File with a JSON schema that the answer must follow.")

@@ -33,7 +33,7 @@ def lmflow_register_decoders() -> Iterable[DecoderSpec]:
     yield DecoderSpec(
         name="llama-cpp",
         target="lmflow_gguf.decoder:LlamaCppDecoder",
-        summary="Tokens drawn by llama.cpp: grammars, schemas, lookup.",
+        summary="Tokens sampled by llama.cpp: grammars, schemas, lookup.",
         options=LlamaCppOptions,
         runtime=RUNTIME,
         requires=_BINDING,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lmflow_core.api import ModelSettings
+from lmflow_core.api import DecodingRequest, ModelSettings
 from lmflow_gguf.decoder import LlamaCppDecoder
 from lmflow_gguf.model import LlamaCppLoader, LlamaCppModel
 from lmflow_gguf.options import LlamaCppOptions
@@ -51,10 +51,10 @@ def _measured(name: str, file: Path, text: str) -> dict[str, object]:
     }
 
 
-def _speed(model: LlamaCppModel, prompt: object) -> float:
+def _speed(model: LlamaCppModel, prompt: Sequence[int]) -> float:
     """Return how many tokens are written in a second, the prompt's time left out."""
     decoder = LlamaCppDecoder(LlamaCppOptions())
-    steps = decoder.decode(model, prompt, max_new_tokens=_WRITTEN, stop_ids=frozenset(), seed=0)  # type: ignore[arg-type]
+    steps = decoder.decode(model, DecodingRequest(prompt, _WRITTEN))
     next(steps)
     start = time.perf_counter()
     written = sum(len(step.ids) for step in steps)

@@ -74,6 +74,15 @@ def processors() -> int:
     return min(allowed, int(asked)) if asked.isdecimal() and int(asked) else allowed
 
 
+@functools.cache
+def _has_amx() -> bool:
+    """Whether llama.cpp would repack weights for a processor's AMX units: its kernels for some types crash there."""
+    try:
+        return "amx_int8" in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+
+
 class Weights:
     """A GGUF file as llama.cpp holds it: with its tensors, or its vocabulary alone.
 
@@ -89,6 +98,7 @@ class Weights:
         parameters = lib.llama_model_default_params()
         parameters.vocab_only = vocabulary_only
         parameters.n_gpu_layers = 0
+        parameters.use_extra_bufts = not _has_amx()
         if spaces is not None:
             parameters.kv_overrides = self._overrides = _space_override(lib, spaces)
         _errors.clear()

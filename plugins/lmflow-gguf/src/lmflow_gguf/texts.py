@@ -6,7 +6,7 @@ import importlib.resources
 from collections.abc import Sequence
 from pathlib import Path
 
-from lmflow_core.api import IGNORE, DataError, Encoded, Tokenizer
+from lmflow_core.api import IGNORE, DataError, EncodedSequence, Tokenizer
 
 _SHORTEST = 32
 
@@ -39,6 +39,6 @@ def windows(tokenizer: Tokenizer, text: str, length: int, context: int | None) -
     return [part for part in parts if len(part) >= _SHORTEST]
 
 
-def scored(window: Sequence[int]) -> Encoded:
+def scored(window: Sequence[int]) -> EncodedSequence:
     """Return a window as an example in which every token but the first is predicted."""
-    return Encoded(window, [IGNORE, *window[1:]])
+    return EncodedSequence(window, [IGNORE, *window[1:]])

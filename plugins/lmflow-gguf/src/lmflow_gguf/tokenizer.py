@@ -1,14 +1,13 @@
-"""llama.cpp's tokenizer behind the core's contract: control tokens apart from text."""
+"""llama.cpp's tokenizer behind the core's contract: control tokens separate from text."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lmflow_core.api import Message, ModelError
+from lmflow_core.api import ControlTokenBreaker, Message, ModelError
 from lmflow_gguf.chat import render_chat
 from lmflow_gguf.header import read_header
 from lmflow_gguf.runtime import Weights, library
@@ -99,22 +98,16 @@ class GgufTokenizer:
 
     def _encode(self, text: str, follows: bool) -> list[int]:
         ids: list[int] = []
-        for part in self._broken_up(text):
+        for part in self._breaker.pieces(text):
             ids += (self._unspaced if follows else self._spaced).tokenize(part)
             follows = True
         return ids
 
-    def _broken_up(self, text: str) -> list[str]:
-        """Break a text inside every control token that llama.cpp would find in plain text."""
-        if self._found_in_text is None:
-            return [text]
-        cuts = [match.start() + 1 for match in self._found_in_text.finditer(text)]
-        return [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-
     @cached_property
-    def _found_in_text(self) -> re.Pattern[str] | None:
-        found = [text for text, token in self.control_tokens.items() if token in self._unspaced.tokenize(text)]
-        return re.compile(f"(?={'|'.join(map(re.escape, found))})") if found else None
+    def _breaker(self) -> ControlTokenBreaker:
+        """Breaks the control tokens that llama.cpp would find in plain text."""
+        control = self.control_tokens.items()
+        return ControlTokenBreaker([text for text, token in control if token in self._unspaced.tokenize(text)])
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids, control tokens included."""

@@ -28,38 +28,38 @@ def find_layers(network: nn.Module, attribute: str | None) -> nn.ModuleList:
         raise RequestError(f"--lisa-layers-attribute {attribute} is a {type(layers).__name__}, not a list of layers")
     lists = [m for m in network.modules() if isinstance(m, nn.ModuleList) and len({type(item) for item in m}) == 1]
     if not lists:
-        raise RequestError("this model has no list of layers to draw from: name it with --lisa-layers-attribute")
+        raise RequestError("this model has no list of layers to sample from: name it with --lisa-layers-attribute")
     return max(lists, key=len)
 
 
-def draw(seed: int, switch: int, count: int, layers: int, weights: Sequence[float] = ()) -> tuple[int, ...]:
-    """Return the layers that train from one draw to the next.
+def sample_layers(seed: int, number: int, count: int, layers: int, weights: Sequence[float] = ()) -> tuple[int, ...]:
+    """Return the layers that train from one sample to the next.
 
-    A draw depends on the seed and its own number alone: every rank draws the same, and a run resumed at any step goes
-    on as if it had never stopped.
+    A sample depends on the seed and its own number alone: every rank samples the same, and a run resumed at any step
+    goes on as if it had never stopped.
 
     Args:
         seed: of the run.
-        switch: number of the draw, from 0.
-        count: layers to draw, without repetition.
+        number: of the sample, from 0.
+        count: layers to sample, without repetition.
         layers: how many there are.
         weights: relative chance of each; equal when empty.
     """
-    generator = torch.Generator().manual_seed(_mixed(seed, switch))
+    generator = torch.Generator().manual_seed(_mixed(seed, number))
     chances = torch.tensor(list(weights) or [1.0] * layers, dtype=torch.float64)
     return tuple(sorted(torch.multinomial(chances, count, generator=generator).tolist()))
 
 
-def _mixed(seed: int, switch: int) -> int:
-    """Return a seed that has nothing to do with that of a neighbouring draw."""
-    return (seed * 0x9E3779B97F4A7C15 + switch * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) % 2**63
+def _mixed(seed: int, number: int) -> int:
+    """Return a seed that has nothing to do with that of a neighbouring sample."""
+    return (seed * 0x9E3779B97F4A7C15 + number * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) % 2**63
 
 
 def check_counts(layers: int, activated: int, weights: Sequence[float]) -> None:
-    """Check that a draw is possible.
+    """Check that a sample is possible.
 
     Raises:
-        RequestError: more layers are to be drawn than there are, or the weights do not fit them.
+        RequestError: more layers are to be sampled than there are, or the weights do not fit them.
     """
     if activated > layers:
         raise RequestError(f"--lisa-activated-layers {activated}: the model has {layers} layers")

@@ -9,11 +9,11 @@ from lmflow_core.api import option
 
 @dataclass(frozen=True, kw_only=True)
 class LisaOptions:
-    """What trains, and how often it is drawn."""
+    """What trains, and how often layers are sampled."""
 
     lisa_activated_layers: int = option(2, help="Layers that train at a time.", minimum=1)
     lisa_interval_steps: int = option(
-        20, help="Optimizer steps between draws.", minimum=1, aliases=("lisa_step_interval",)
+        20, help="Optimizer steps between samples.", minimum=1, aliases=("lisa_step_interval",)
     )
     lisa_layer_weights: tuple[float, ...] = option(
         (), help="Relative chance of each layer, first to last; equal when left out.", minimum=0

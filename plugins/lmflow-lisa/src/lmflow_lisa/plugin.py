@@ -14,7 +14,7 @@ def lmflow_register_tuners() -> Iterable[TunerSpec]:
     yield TunerSpec(
         name="lisa",
         target="lmflow_lisa.tuner:LisaTuner",
-        summary="Train a few layers at a time, drawn anew every so often.",
+        summary="Train a few layers at a time, sampled anew every so often.",
         options=LisaOptions,
         learning_rate=1e-4,
     )

@@ -17,7 +17,7 @@ class LoraOptions:
     lora_target_modules: tuple[str, ...] = option(
         ("all-linear",), help="Modules that get an adapter; all linear layers but the head by default."
     )
-    lora_dora: bool = option(False, help="DoRA: train the magnitude of the weights apart (arXiv:2402.09353).")
+    lora_dora: bool = option(False, help="DoRA: train the magnitude of the weights separately (arXiv:2402.09353).")
     lora_rslora: bool = option(False, help="rsLoRA: scale by alpha / sqrt(rank) (arXiv:2312.03732).")
     lora_pissa: bool = option(False, help="PiSSA: start from the principal components (arXiv:2404.02948).")
     lora_plus_ratio: float | None = option(

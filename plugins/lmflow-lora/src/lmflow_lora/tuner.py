@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from peft.optimizers import create_loraplus_optimizer
 
-from lmflow_core.api import ModelError, RequestError, TrainingSettings
+from lmflow_core.api import Destination, LoadPlan, ModelError, ParameterGroup, RequestError, TrainingCallback
 from lmflow_lora.options import LoraOptions
-from lmflow_transformers.api import CausalModel, refusals_as_os_errors
+from lmflow_transformers.api import CausalModel, parameter_groups, refusals_as_os_errors
 
 
 class LoraTuner:
     """Trains adapters and keeps them as plain peft adapters."""
 
+    freezes_while_training = False
+
     def __init__(self, options: LoraOptions | None = None) -> None:
         self._options = options or LoraOptions()
         self._initial: tempfile.TemporaryDirectory[str] | None = None
+        self._fresh = True
+
+    def plan(self, plan: LoadPlan) -> LoadPlan:
+        """Ask nothing of the weights, which are frozen; peft keeps adapters in float32 beside weights of less."""
+        return plan
+
+    def check(self, model: CausalModel) -> None:
+        """Take any model, with an adapter of its own or without."""
 
     def prepare(self, model: CausalModel, seed: int) -> None:
         """Wrap the network with fresh adapters.
@@ -31,6 +42,7 @@ class LoraTuner:
             RequestError: none of the target modules is in the model.
         """
         if isinstance(model.network, PeftModel):
+            self._fresh = False
             model.network.requires_grad_(False)
             _train_adapters(model.network)
             return
@@ -64,31 +76,32 @@ class LoraTuner:
         network.save_pretrained(self._initial.name)
         config.init_lora_weights = "pissa"
 
-    def trainer_extensions(self, model: CausalModel, settings: TrainingSettings) -> Mapping[str, Any]:
-        """Give the trainer LoRA+'s optimizer when it is asked for."""
-        if self._options.lora_plus_ratio is None:
-            return {}
-        optimizer = create_loraplus_optimizer(
-            model.network,
-            torch.optim.AdamW,
-            lr=settings.lr,
-            loraplus_lr_ratio=self._options.lora_plus_ratio,
-            betas=(settings.adam_beta1, settings.adam_beta2),
-            eps=settings.adam_epsilon,
-            weight_decay=settings.weight_decay,
-        )
-        return {"optimizer": optimizer}
+    def parameter_groups(self, model: CausalModel) -> Sequence[ParameterGroup]:
+        """Return the adapters; for LoRA+ their B factors, and what has one dimension, in groups with a higher rate."""
+        groups = parameter_groups(model.network)
+        ratio = self._options.lora_plus_ratio
+        return groups if ratio is None else [part for group in groups for part in _with_faster_b(group, ratio)]
 
-    def save(self, model: CausalModel, folder: Path, chat_template: str | None) -> None:
+    def callbacks(self, model: CausalModel, seed: int) -> Sequence[TrainingCallback]:
+        """Add nothing to the run."""
+        return ()
+
+    def reference(self, model: CausalModel) -> AbstractContextManager[Any] | None:
+        """Return a context without the adapters, unless training began with some or took from the weights (PiSSA)."""
+        return model.network.disable_adapter() if self._fresh and not self._options.lora_pissa else None
+
+    def save(self, model: CausalModel, destination: Destination) -> None:
         """Write the adapter and the tokenizer."""
+        if not destination.is_main:
+            return
         config = model.network.peft_config["default"]
         config.base_model_name_or_path = _base_name(model)
-        arguments: dict[str, Any] = {"save_embedding_layers": False}
+        arguments: dict[str, Any] = {"save_embedding_layers": False, "state_dict": destination.weights}
         if self._initial is not None:
             arguments["path_initial_model_for_weight_conversion"] = self._initial.name
         with refusals_as_os_errors():
-            model.network.save_pretrained(folder, **arguments)
-        model.save_tokenizer(folder, chat_template)
+            model.network.save_pretrained(destination.folder, **arguments)
+        model.save_tokenizer(destination.folder, destination.chat_template)
         if self._initial is not None:
             self._initial.cleanup()
 
@@ -112,6 +125,15 @@ class LoraTuner:
             return named
         options = _read_json(folder / "run.json").get("options")
         return options.get("model") if isinstance(options, dict) else None
+
+
+def _with_faster_b(group: ParameterGroup, ratio: float) -> Iterator[ParameterGroup]:
+    """Split a group in two, of which the second trains so many times as fast (Hayou et al., arXiv:2402.12354)."""
+    fast = {name: p for name, p in group.parameters.items() if "lora_B" in name or p.dim() == 1}
+    slow = {name: p for name, p in group.parameters.items() if name not in fast}
+    for parameters, factor in ((slow, 1.0), (fast, ratio)):
+        if parameters:
+            yield replace(group, parameters=parameters, lr_factor=factor)
 
 
 def _base_name(model: CausalModel) -> str:

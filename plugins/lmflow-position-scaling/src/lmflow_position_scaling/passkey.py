@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from lmflow_core.api import IGNORE, BenchmarkReport, Encoded, Grid, LanguageModel, RequestError, option
+from lmflow_core.api import IGNORE, BenchmarkReport, EncodedSequence, Grid, LanguageModel, RequestError, option
 
 INTRODUCTION = (
     "There is an important info hidden inside a lot of irrelevant text. Find it and memorize it. "
@@ -53,7 +53,7 @@ class PasskeyPrompt:
         hidden, answer = self._encode((KEY.format(key=key), f" {key}"), (True, True))
         return hidden, answer
 
-    def build(self, key: str, length: int, depth: float) -> Encoded:
+    def build(self, key: str, length: int, depth: float) -> EncodedSequence:
         """Return a prompt with its answer, which alone carries labels.
 
         Args:
@@ -72,7 +72,7 @@ class PasskeyPrompt:
         # Around the key the filler may stop mid-sentence: the length is exact, which matters more here.
         filler = [self._filler[i % len(self._filler)] for i in range(room)]
         prompt = [*self._start, *filler[:before], *hidden, *filler[before:], *self._question]
-        return Encoded([*prompt, *answer], [*([IGNORE] * len(prompt)), *answer])
+        return EncodedSequence([*prompt, *answer], [*([IGNORE] * len(prompt)), *answer])
 
 
 class PasskeyBenchmark:
@@ -98,7 +98,9 @@ class PasskeyBenchmark:
         hits = [int(correct == _labelled(prompt)) for correct, prompt in zip(found, prompts, strict=True)]
         return _report(hits, lengths, depths, self._options.passkey_trials)
 
-    def _prompts(self, builder: PasskeyPrompt, lengths: Sequence[int], depths: Sequence[float]) -> Iterator[Encoded]:
+    def _prompts(
+        self, builder: PasskeyPrompt, lengths: Sequence[int], depths: Sequence[float]
+    ) -> Iterator[EncodedSequence]:
         generator = random.Random(self._options.passkey_seed)
         for length in lengths:
             for depth in depths:
@@ -112,7 +114,7 @@ def _quarters(context: int | None) -> tuple[int, ...]:
     return tuple(context * quarter // 4 for quarter in (1, 2, 3, 4))
 
 
-def _labelled(prompt: Encoded) -> int:
+def _labelled(prompt: EncodedSequence) -> int:
     return sum(label != IGNORE for label in prompt.labels)
 
 

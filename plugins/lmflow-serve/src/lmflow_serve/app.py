@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from lmflow_core.api import TalkingModel, ToolCall
+from lmflow_core.api import ChatModel, ToolCall
 from lmflow_serve.access import Access
 from lmflow_serve.answering import Answering
 from lmflow_serve.clients import EventStream, Impatient, read_body, until_left
@@ -33,7 +33,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 class Service:
     """A model behind the endpoints of OpenAI's interface. ``key`` is None to let everybody in."""
 
-    def __init__(self, model: TalkingModel, name: str, options: ServeOptions, key: str | None) -> None:
+    def __init__(self, model: ChatModel, name: str, options: ServeOptions, key: str | None) -> None:
         self._model = model
         self._name = name
         self._options = options

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import uvicorn
 
-from lmflow_core.api import RequestError, TalkingModel
+from lmflow_core.api import ChatModel, RequestError
 from lmflow_serve.access import is_loopback
 from lmflow_serve.app import Service
 from lmflow_serve.options import ServeOptions
@@ -21,7 +21,7 @@ from lmflow_serve.options import ServeOptions
 _KEY_VARIABLE = "LMFLOW_API_KEY"
 
 
-def serve(open_model: Callable[[], TalkingModel], options: ServeOptions) -> None:
+def serve(open_model: Callable[[], ChatModel], options: ServeOptions) -> None:
     """Serve a model until the process is told to end.
 
     Raises:

@@ -46,6 +46,8 @@ def _content(value: object, where: str) -> str:
 
 
 def _part(part: object, where: str) -> str:
+    if isinstance(part, dict) and str(part.get("type")).startswith(("image", "input_image")):
+        raise invalid(f"{where} is an image; this server takes text only", "messages")
     if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
         raise invalid(f'{where} must be {{"type": "text", "text": "…"}}; nothing else is supported', "messages")
     return str(part["text"])

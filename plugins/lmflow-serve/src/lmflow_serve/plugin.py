@@ -16,5 +16,5 @@ def lmflow_register_commands() -> Iterable[CommandSpec]:
         target="lmflow_serve.command:serve",
         summary="Serve a model over an OpenAI-compatible HTTP interface.",
         options=ServeOptions,
-        talks=True,
+        chats=True,
     )

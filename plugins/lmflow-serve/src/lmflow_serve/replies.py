@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from lmflow_core.api import AnswerStream, DrawnToken, Tokenizer, ToolCall
+from lmflow_core.api import AnswerStream, SampledToken, Tokenizer, ToolCall
 
 Document = dict[str, Any]
 ReadCalls = Callable[[str], tuple[str, tuple[ToolCall, ...]]]
@@ -34,7 +34,7 @@ class Reply:
         self._read_calls = read_calls
         self._head = {"id": f"{self.prefix}{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
 
-    def whole(self, answer: AnswerStream, tokens: Sequence[DrawnToken]) -> Document:
+    def whole(self, answer: AnswerStream, tokens: Sequence[SampledToken]) -> Document:
         """Return the reply of a finished answer."""
         choice = self._choice(self._content(answer.text, whole=True), tokens, answer.finish_reason)
         return {**self._head, "object": self.whole_object, "choices": [choice], "usage": usage(answer)}
@@ -43,7 +43,7 @@ class Reply:
         """Return what a stream begins with."""
         return ()
 
-    def piece(self, text: str, tokens: Sequence[DrawnToken]) -> Iterable[Document]:
+    def piece(self, text: str, tokens: Sequence[SampledToken]) -> Iterable[Document]:
         """Return a piece of a stream."""
         yield self._chunk([self._choice(self._content(text), tokens, None)])
 
@@ -56,17 +56,17 @@ class Reply:
     def _chunk(self, choices: list[Document]) -> Document:
         return {**self._head, "object": self.piece_object, "choices": choices}
 
-    def _choice(self, content: Document, tokens: Sequence[DrawnToken], reason: str | None) -> Document:
+    def _choice(self, content: Document, tokens: Sequence[SampledToken], reason: str | None) -> Document:
         told = self._logprobs(tokens) if self._tells and tokens else None
         return {"index": 0, **content, "logprobs": told, "finish_reason": reason}
 
     def _content(self, text: str, *, whole: bool = False) -> Document:
         raise NotImplementedError
 
-    def _logprobs(self, tokens: Sequence[DrawnToken]) -> Document:
+    def _logprobs(self, tokens: Sequence[SampledToken]) -> Document:
         raise NotImplementedError
 
-    def _alternatives(self, token: DrawnToken) -> list[tuple[str, float]]:
+    def _alternatives(self, token: SampledToken) -> list[tuple[str, float]]:
         assert token.logprob is not None
         return [(token_text(self._tokenizer, number), value) for number, value in token.logprob.alternatives]
 
@@ -80,9 +80,9 @@ class ChatReply(Reply):
 
     def __init__(self, model: str, tokenizer: Tokenizer, tells: bool, read_calls: ReadCalls | None = None) -> None:
         super().__init__(model, tokenizer, tells, read_calls)
-        self._held: list[DrawnToken] = []
+        self._held: list[SampledToken] = []
 
-    def whole(self, answer: AnswerStream, tokens: Sequence[DrawnToken]) -> Document:
+    def whole(self, answer: AnswerStream, tokens: Sequence[SampledToken]) -> Document:
         """Return the reply of a finished answer, its calls apart from its content."""
         document = super().whole(answer, tokens)
         content, calls = self._split(answer.text)
@@ -92,7 +92,7 @@ class ChatReply(Reply):
             choice["finish_reason"] = "tool_calls"
         return document
 
-    def piece(self, text: str, tokens: Sequence[DrawnToken]) -> Iterable[Document]:
+    def piece(self, text: str, tokens: Sequence[SampledToken]) -> Iterable[Document]:
         """Return a piece of a stream; where tools are offered, an answer is held back until its calls are known."""
         if self._read_calls is None:
             yield from super().piece(text, tokens)
@@ -133,10 +133,10 @@ class ChatReply(Reply):
             return {"message": {"role": "assistant", "content": text, "refusal": None}}
         return {"delta": {"content": text} if text else {}}
 
-    def _logprobs(self, tokens: Sequence[DrawnToken]) -> Document:
+    def _logprobs(self, tokens: Sequence[SampledToken]) -> Document:
         return {"content": [self._token(token) for token in tokens], "refusal": None}
 
-    def _token(self, token: DrawnToken) -> Document:
+    def _token(self, token: SampledToken) -> Document:
         assert token.logprob is not None
         alternatives = [_with_bytes(text, value) for text, value in self._alternatives(token)]
         return {**_with_bytes(token.text, token.logprob.logprob), "top_logprobs": alternatives}
@@ -152,7 +152,7 @@ class CompletionReply(Reply):
     def _content(self, text: str, *, whole: bool = False) -> Document:
         return {"text": text}
 
-    def _logprobs(self, tokens: Sequence[DrawnToken]) -> Document:
+    def _logprobs(self, tokens: Sequence[SampledToken]) -> Document:
         return {
             "tokens": [token.text for token in tokens],
             "token_logprobs": [token.logprob.logprob for token in tokens if token.logprob],

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-from lmflow_core.api import AnswerStream, DrawnToken
+from lmflow_core.api import AnswerStream, SampledToken
 
 _LAST_TOKEN_SECONDS = 5.0
 _LOG = logging.getLogger("lmflow.serve")
@@ -30,7 +30,7 @@ class Piece:
     """A piece of an answer's text, and the tokens that begin in it."""
 
     text: str
-    tokens: tuple[DrawnToken, ...]
+    tokens: tuple[SampledToken, ...]
 
 
 class Job:
@@ -57,11 +57,11 @@ class Job:
         try:
             for text in self.answer:
                 begun = told
-                while told < len(self.answer.drawn) and self.answer.drawn[told].offset < len(self.answer.text):
+                while told < len(self.answer.sampled) and self.answer.sampled[told].offset < len(self.answer.text):
                     told += 1
                 if self.first_seconds is None:
                     self.first_seconds = time.perf_counter() - self._begun
-                self._tell(Piece(text, tuple(self.answer.drawn[begun:told])))
+                self._tell(Piece(text, tuple(self.answer.sampled[begun:told])))
         except Exception:
             self.failed = True
             _LOG.exception("an answer could not be written")

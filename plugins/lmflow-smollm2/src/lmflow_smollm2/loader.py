@@ -6,7 +6,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from lmflow_core.api import ModelError, ModelSettings, cache_root, made_aside
+from lmflow_core.api import ModelError, ModelSettings, atomic_cache_folder, cache_root
 from lmflow_transformers.api import CausalModel, CausalModelLoader, forget_quantisation, save_network
 
 NAME = "smollm2-135m-instruct"
@@ -56,7 +56,7 @@ def cached_folder() -> Path:
         return folder
     source = weights_file()
     print(f"lmflow: converting {NAME} into {folder}, once (about half a minute)", file=sys.stderr)
-    with made_aside(folder) as aside:
+    with atomic_cache_folder(folder) as aside:
         _convert(source, aside)
     return folder
 

@@ -6,37 +6,34 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from lmflow_core.api import DecodeStep, TokenLogprob
+from lmflow_core.api import DecodeStep, DecodingRequest, TokenLogprob
 from lmflow_speculative.caching import CachedNetwork
 from lmflow_speculative.drafts import Draft, Drafter
-from lmflow_speculative.drawing import Drawing
 from lmflow_speculative.pace import Pace
+from lmflow_speculative.sampling_rule import SamplingRule
 from lmflow_transformers.api import SamplingOptions, token_logprob
 
 
 def checked(
     network: CachedNetwork,
     drafter: Drafter,
-    drawing: Drawing,
+    rule: SamplingRule,
     pace: Pace,
-    prompt: Sequence[int],
+    request: DecodingRequest,
     options: SamplingOptions,
-    *,
-    max_new_tokens: int,
-    stop_ids: frozenset[int],
 ) -> Iterator[DecodeStep]:
     """Yield the tokens of an answer, one or more for each pass of the network."""
-    ids = list(prompt)
-    end = len(prompt) + max_new_tokens
+    ids = list(request.prompt)
+    end = len(ids) + request.max_new_tokens
     while len(ids) < end:
         # A pass gives one token beyond the draft, so the last one needs no draft.
         length = min(pace.length(), end - len(ids) - 1)
         draft = drafter.draft(ids, length) if length else Draft([])
         logits = network.logits([*ids, *draft.tokens], len(draft.tokens) + 1)
-        tokens = _drawn(ids, draft, logits, drawing)
+        tokens = _sampled(ids, draft, logits, rule)
         accepted = len(tokens) - 1
         pace.tell(len(draft.tokens), accepted)
-        tokens, stopped = _until_stop(tokens, stop_ids)
+        tokens, stopped = _until_stop(tokens, request.stop_ids)
         logprobs = _logprobs(logits, tokens, options)
         yield DecodeStep(tuple(tokens), len(draft.tokens), min(accepted, len(tokens)), logprobs=logprobs)
         if stopped:
@@ -44,15 +41,15 @@ def checked(
         ids += tokens
 
 
-def _drawn(ids: Sequence[int], draft: Draft, logits: torch.Tensor, drawing: Drawing) -> list[int]:
+def _sampled(ids: Sequence[int], draft: Draft, logits: torch.Tensor, rule: SamplingRule) -> list[int]:
     """Return the drafted tokens that are kept and one more: in place of the first refused, or behind the last."""
     text = torch.tensor([*ids, *draft.tokens], device=logits.device)
     for place, token in enumerate(draft.tokens):
-        target = drawing.distribution(text[: len(ids) + place], logits[place])
+        target = rule.distribution(text[: len(ids) + place], logits[place])
         offered = None if draft.probabilities is None else draft.probabilities[place]
-        if not drawing.keeps(token, target, offered):
-            return [*draft.tokens[:place], drawing.redraw(token, target, offered)]
-    return [*draft.tokens, drawing.draw(drawing.distribution(text, logits[-1]))]
+        if not rule.keeps(token, target, offered):
+            return [*draft.tokens[:place], rule.resample(token, target, offered)]
+    return [*draft.tokens, rule.sample(rule.distribution(text, logits[-1]))]
 
 
 def _until_stop(tokens: list[int], stop_ids: frozenset[int]) -> tuple[list[int], bool]:

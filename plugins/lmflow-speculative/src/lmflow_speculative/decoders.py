@@ -3,52 +3,42 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 
-from lmflow_core.api import DecodeStep, RequestError
+from lmflow_core.api import DecodeStep, DecodingRequest, ModelServices, RequestError
 from lmflow_speculative.caching import CachedNetwork
 from lmflow_speculative.checking import checked
 from lmflow_speculative.drafters import LookupDrafter, NetworkDrafter
 from lmflow_speculative.drafts import Drafter
-from lmflow_speculative.drawing import Drawing
-from lmflow_speculative.networks import check_attention, check_vocabulary, draft_model, first_layers, parameters
+from lmflow_speculative.networks import (
+    DraftNetwork,
+    check_attention,
+    check_vocabulary,
+    draft_network,
+    first_layers,
+    parameters,
+)
 from lmflow_speculative.options import (
+    DraftingOptions,
     DraftModelOptions,
-    DrawingOptions,
     PromptLookupOptions,
     SelfSpeculativeOptions,
 )
 from lmflow_speculative.pace import Pace
+from lmflow_speculative.sampling_rule import SamplingRule
 from lmflow_transformers.api import CausalModel, few_rows_are_quick, follows_length
 
 
 class _DraftingDecoder(ABC):
-    """Draws tokens as the decoder ``sampling`` does, several per pass of the model where drafts hold."""
+    """Samples tokens as the decoder ``sampling`` does, several per pass of the model where drafts hold."""
 
-    def __init__(self, options: DrawingOptions) -> None:
-        self._drawing_options = options
+    def __init__(self, options: DraftingOptions) -> None:
+        self._drafting_options = options
 
-    @abstractmethod
-    def _drafter(self, model: CausalModel, drawing: Drawing) -> Drafter:
-        """Return what drafts one answer.
-
-        Raises:
-            LmflowError: it cannot draft for this model.
-        """
-
-    @torch.inference_mode()
-    def decode(
-        self,
-        model: CausalModel,
-        prompt: Sequence[int],
-        *,
-        max_new_tokens: int,
-        stop_ids: frozenset[int],
-        seed: int,
-    ) -> Iterator[DecodeStep]:
-        """Yield the tokens of each pass.
+    def prepare(self, model: CausalModel, services: ModelServices) -> None:
+        """Check that a loaded model can be drafted for.
 
         Raises:
             RequestError: positions of the model depend on the length of a pass, so drafts would change the answer.
@@ -60,19 +50,20 @@ class _DraftingDecoder(ABC):
                 "the answer: use --decoder sampling"
             )
         check_attention(model.base, model.reference)
-        options = self._drawing_options
-        drawing = Drawing(options, torch.Generator(model.device).manual_seed(seed))
-        drafter = self._drafter(model, drawing)
-        yield from checked(
-            CachedNetwork(model.network, model.device),
-            drafter,
-            drawing,
-            Pace(options.draft_length, drafter.cost, few_rows_are_quick(model.base)),
-            prompt,
-            options,
-            max_new_tokens=max_new_tokens,
-            stop_ids=stop_ids,
-        )
+
+    @abstractmethod
+    def _drafter(self, model: CausalModel, rule: SamplingRule) -> Drafter:
+        """Return what drafts one answer."""
+
+    @torch.inference_mode()
+    def decode(self, model: CausalModel, request: DecodingRequest) -> Iterator[DecodeStep]:
+        """Yield the tokens of each pass."""
+        options = self._drafting_options
+        rule = SamplingRule(options, torch.Generator(model.device).manual_seed(request.seed))
+        drafter = self._drafter(model, rule)
+        network = CachedNetwork(model.network, model.device)
+        pace = Pace(options.draft_length, drafter.cost, few_rows_are_quick(model.base))
+        yield from checked(network, drafter, rule, pace, request, options)
 
 
 class PromptLookupDecoder(_DraftingDecoder):
@@ -82,12 +73,12 @@ class PromptLookupDecoder(_DraftingDecoder):
         self._options = options or PromptLookupOptions()
         super().__init__(self._options)
 
-    def _drafter(self, model: CausalModel, drawing: Drawing) -> Drafter:
+    def _drafter(self, model: CausalModel, rule: SamplingRule) -> Drafter:
         return LookupDrafter(self._options.lookup_ngram)
 
 
 class DraftModelDecoder(_DraftingDecoder):
-    """Drafts are drawn from a second, smaller model.
+    """Drafts are sampled from a second, smaller model.
 
     Raises:
         RequestError: no draft model is named.
@@ -97,30 +88,53 @@ class DraftModelDecoder(_DraftingDecoder):
         if options is None or options.draft_model is None:
             raise RequestError("--decoder speculative needs --draft-model REF: a smaller model with the same tokenizer")
         self._reference = options.draft_model
+        self._draft: DraftNetwork | None = None
         super().__init__(options)
 
-    def _drafter(self, model: CausalModel, drawing: Drawing) -> Drafter:
-        dtype = str(model.dtype).removeprefix("torch.")
-        draft = draft_model(self._reference, str(model.device), dtype)
-        check_vocabulary(model, draft.model, "--draft-model")
-        check_attention(draft.model.base, draft.model.reference)
-        network = CachedNetwork(draft.model.network, draft.model.device)
-        cost = parameters(draft.model.base) / parameters(model.base)
-        return NetworkDrafter(network, drawing, _vocabulary(model), cost, draft.tokens)
+    def prepare(self, model: CausalModel, services: ModelServices) -> None:
+        """Open the draft model beside the model, and load it where it is not loaded yet.
+
+        Raises:
+            RequestError: positions of the model depend on the length of a pass, so drafts would change the answer.
+            ModelError: one of the models keeps a running state, the draft model cannot be opened, or it has another
+                vocabulary.
+        """
+        super().prepare(model, services)
+        draft: CausalModel = services.open_model(self._reference, beside=model)  # type: ignore[assignment]
+        check_vocabulary(model, draft, "--draft-model")
+        draft.load()
+        check_attention(draft.base, draft.reference)
+        self._draft = draft_network(draft)
+
+    def _drafter(self, model: CausalModel, rule: SamplingRule) -> Drafter:
+        assert self._draft is not None, "prepare() comes first"
+        network = CachedNetwork(self._draft.network, model.device)
+        cost = parameters(self._draft.network) / parameters(model.base)
+        return NetworkDrafter(network, rule, _vocabulary(model), cost, self._draft.tokens)
 
 
 class SelfSpeculativeDecoder(_DraftingDecoder):
-    """Drafts are drawn from the model's own first layers."""
+    """Drafts are sampled from the model's own first layers."""
 
     def __init__(self, options: SelfSpeculativeOptions | None = None) -> None:
         self._options = options or SelfSpeculativeOptions()
         super().__init__(self._options)
 
-    def _drafter(self, model: CausalModel, drawing: Drawing) -> Drafter:
+    def prepare(self, model: CausalModel, services: ModelServices) -> None:
+        """Check that the model has more layers than draft.
+
+        Raises:
+            RequestError: it has not, or its positions depend on the length of a pass.
+            ModelError: it keeps no list of layers, or a running state.
+        """
+        super().prepare(model, services)
+        first_layers(model.base, self._options.draft_layers)
+
+    def _drafter(self, model: CausalModel, rule: SamplingRule) -> Drafter:
         short = first_layers(model.base, self._options.draft_layers)
         network = CachedNetwork(short, model.device)
         cost = parameters(short) / parameters(model.base)
-        return NetworkDrafter(network, drawing, _vocabulary(model), cost)
+        return NetworkDrafter(network, rule, _vocabulary(model), cost)
 
 
 def _vocabulary(model: CausalModel) -> int:

@@ -2,19 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from lmflow_core.api import IGNORE, ModelError, OptionError, TrainingJob, TrainingReport, Tuner
+from lmflow_core.api import JobServices, LoadPlan, ModelError, OptionError, TrainingReport, TrainingSetup
 from lmflow_speculative.divergence import chunked_divergence
 from lmflow_speculative.draft_tuner import DraftTuner
-from lmflow_speculative.networks import check_vocabulary, opened_model
+from lmflow_speculative.networks import check_vocabulary
 from lmflow_speculative.options import DistillationOptions
-from lmflow_transformers.api import CausalModel, Head, head_is_plain, keeps_apart, train_with_trainer, using_attention
+from lmflow_transformers.api import (
+    Batch,
+    CausalModel,
+    Head,
+    LossOutput,
+    TorchJob,
+    head_is_plain,
+    hidden_states,
+    isolates_sequences,
+    train,
+    using_attention,
+)
+
+
+class DistillationLoss:
+    """The mean divergence from a teacher over the labelled positions.
+
+    Args:
+        teacher: the transformers model that is learned from; it is not changed.
+        chunk: positions whose logits exist at a time.
+    """
+
+    unit = "tokens"
+
+    def __init__(self, teacher: Any, chunk: int) -> None:
+        self._teacher = teacher
+        self._chunk = chunk
+
+    def units(self, batch: Batch) -> int:
+        """Return the number of labelled positions."""
+        return int(batch.labelled.sum())
+
+    def __call__(self, network: Any, batch: Batch) -> LossOutput:
+        """Return the summed divergence, in nats."""
+        labelled = batch.labelled
+        with torch.no_grad():
+            wanted = hidden_states(self._teacher, batch)[labelled]
+        hidden = hidden_states(network, batch)[labelled]
+        heads = _for_the_same_tokens(Head.of(network), Head.of(self._teacher))
+        return LossOutput(chunked_divergence(hidden, wanted, *heads, self._chunk))
 
 
 class DistillationObjective:
@@ -23,7 +60,11 @@ class DistillationObjective:
     def __init__(self, options: DistillationOptions | None = None) -> None:
         self._options = options or DistillationOptions()
 
-    def check(self, model: CausalModel, tuner: Tuner) -> None:
+    def plan(self, plan: LoadPlan) -> LoadPlan:
+        """Ask nothing of the weights."""
+        return plan
+
+    def check(self, setup: TrainingSetup[CausalModel]) -> None:
         """Check that there is a teacher and that it means the same by each id.
 
         Raises:
@@ -31,78 +72,48 @@ class DistillationObjective:
             ModelError: the teacher cannot be opened, or has another vocabulary.
         """
         if self._options.teacher is not None:
-            check_vocabulary(model, self._named(self._options.teacher, model), "--teacher")
-        elif not isinstance(tuner, DraftTuner):
+            teacher = _opened(self._options.teacher, setup.model, setup.services)
+            check_vocabulary(setup.model, teacher, "--teacher")
+        elif not isinstance(setup.tuner, DraftTuner):
             raise OptionError(
                 "--objective distillation needs --teacher REF, the model to learn from; with --tuner draft it is the "
                 "model itself"
             )
 
-    def train(self, job: TrainingJob) -> TrainingReport:
+    def train(self, job: TorchJob) -> TrainingReport:
         """Train with the mean divergence from the teacher over the labelled positions of each optimizer step.
 
         Raises:
-            ModelError: logits of the model or of its teacher cannot be made apart from their hidden states, or packed
-                examples reach each other in the teacher.
+            ModelError: logits of the model or of its teacher are more than the head makes of hidden states, or packed
+                sequences reach each other in the teacher.
         """
-        model: Any = job.model
-        self.check(model, job.tuner)
-        teacher = self._teacher(model, job.tuner)
-        if not keeps_apart(teacher, job.attention):
+        self.check(job)
+        teacher = self._teacher(job)
+        if not isolates_sequences(teacher, job.attention):
             kind = teacher.config.model_type
-            raise ModelError(f"--objective distillation: packed examples reach each other in a {kind} teacher")
-        with using_attention(teacher, job.attention), distilled_forward(model.base, teacher, self._options.loss_chunk):
-            return train_with_trainer(job)
+            raise ModelError(f"--objective distillation: packed sequences reach each other in a {kind} teacher")
+        for network in (job.model.base, teacher):
+            if not head_is_plain(network):
+                kind = network.config.model_type
+                raise ModelError(f"--objective distillation: the logits of a {kind} model are not plain")
+        with using_attention(teacher, job.attention):
+            return train(job, DistillationLoss(teacher, self._options.loss_chunk))
 
-    def _named(self, reference: str, model: CausalModel) -> CausalModel:
-        return opened_model(reference, str(model.device), str(model.dtype).removeprefix("torch."))
-
-    def _teacher(self, model: CausalModel, tuner: Any) -> Any:
+    def _teacher(self, job: TorchJob) -> Any:
         """Return the network to learn from; that there is one was checked."""
         if self._options.teacher is None:
-            return tuner.whole
-        teacher = self._named(self._options.teacher, model)
+            assert isinstance(job.tuner, DraftTuner)
+            return job.tuner.whole
+        teacher = _opened(self._options.teacher, job.model, job.services)
         teacher.load()
         return teacher.base
 
 
-@contextmanager
-def distilled_forward(network: Any, teacher: Any, chunk: int) -> Iterator[None]:
-    """For the time of the context, let ``network(…, shift_labels=…)`` return the divergence from its teacher.
-
-    The loss is summed and divided by ``num_items_in_batch``.
-
-    Args:
-        network: the transformers model that learns.
-        teacher: the transformers model that is learned from; it is not changed.
-        chunk: positions whose logits exist at a time.
-
-    Raises:
-        ModelError: logits of one of them are more than those of its head.
-    """
-    for each in (network, teacher):
-        if not head_is_plain(each):
-            raise ModelError(f"--objective distillation: the logits of a {each.config.model_type} model are not plain")
-    original = network.forward
-
-    def forward(
-        *args: Any, shift_labels: torch.Tensor | None = None, num_items_in_batch: Any = None, **kwargs: Any
-    ) -> Any:
-        if shift_labels is None:
-            return original(*args, **kwargs)
-        kwargs.pop("labels", None)
-        labelled = shift_labels != IGNORE
-        with torch.no_grad():
-            wanted = teacher.get_decoder()(*args, use_cache=False, **kwargs).last_hidden_state[labelled]
-        hidden = network.get_decoder()(*args, use_cache=False, **kwargs).last_hidden_state[labelled]
-        total = chunked_divergence(hidden, wanted, *_for_the_same_tokens(Head.of(network), Head.of(teacher)), chunk)
-        return {"loss": total / (labelled.sum() if num_items_in_batch is None else num_items_in_batch)}
-
-    network.forward = forward
-    try:
-        yield
-    finally:
-        del network.forward
+def _opened(reference: str, model: CausalModel, services: JobServices) -> CausalModel:
+    teacher = services.open_model(reference, beside=model)
+    if not isinstance(teacher, CausalModel):
+        raise ModelError(f"--teacher {reference} does not run in torch: choose a model that does")
+    return teacher
 
 
 def _for_the_same_tokens(*heads: Head) -> list[Head]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from lmflow_core.api import ModelError, TrainingSettings, Tuner
+from lmflow_core.api import Destination, ModelError, TrainingCallback
 from lmflow_speculative.cutting import check_cut, chosen_layers, cut
 from lmflow_speculative.frequent import FrequentTokens
 from lmflow_speculative.networks import trunk
@@ -27,7 +26,7 @@ class DraftTuner(FullTuner):
         self._frequent: FrequentTokens | None = None
         self.whole: Any = None
 
-    def check(self, model: CausalModel, tuner: Tuner) -> None:
+    def check(self, model: CausalModel) -> None:
         """Check that the model can be cut to so many layers.
 
         Raises:
@@ -47,15 +46,15 @@ class DraftTuner(FullTuner):
         for parameter in trained:
             parameter.requires_grad_(True)
 
-    def trainer_extensions(self, model: CausalModel, settings: TrainingSettings) -> Mapping[str, Any]:
+    def callbacks(self, model: CausalModel, seed: int) -> Sequence[TrainingCallback]:
         """Count tokens, when drafts are to be of the frequent ones only."""
         if self._options.draft_vocabulary is None:
-            return {}
+            return ()
         self._frequent = FrequentTokens(self._options.draft_vocabulary)
-        return {"callbacks": [self._frequent]}
+        return [self._frequent]
 
-    def save(self, model: CausalModel, folder: Path, chat_template: str | None) -> None:
+    def save(self, model: CausalModel, destination: Destination) -> None:
         """Write the draft model, and beside it the tokens it drafts."""
-        super().save(model, folder, chat_template)
-        if self._frequent is not None:
-            self._frequent.save(folder)
+        super().save(model, destination)
+        if self._frequent is not None and destination.is_main:
+            self._frequent.write(destination.folder)

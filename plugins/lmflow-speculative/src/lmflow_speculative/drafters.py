@@ -8,7 +8,7 @@ import torch
 
 from lmflow_speculative.caching import CachedNetwork
 from lmflow_speculative.drafts import Draft
-from lmflow_speculative.drawing import Drawing
+from lmflow_speculative.sampling_rule import SamplingRule
 
 _SHORTEST_NGRAM = 2
 
@@ -46,11 +46,11 @@ class LookupDrafter:
 
 
 class NetworkDrafter:
-    """Draws a draft token by token from a network, by the options of the answer itself.
+    """Samples a draft token by token from a network, by the options of the answer itself.
 
     Args:
         network: the network that drafts.
-        drawing: how tokens are drawn.
+        rule: how tokens are sampled.
         vocabulary: number of tokens of the model that checks; logits of the network are cut or filled up to it.
         cost: see :class:`~lmflow_speculative.drafts.Drafter`.
         tokens: the ids that the logits of the network are for, in their order; None when they are for all.
@@ -59,14 +59,14 @@ class NetworkDrafter:
     def __init__(
         self,
         network: CachedNetwork,
-        drawing: Drawing,
+        rule: SamplingRule,
         vocabulary: int,
         cost: float,
         tokens: Sequence[int] | None = None,
     ) -> None:
         self.cost = cost
         self._network = network
-        self._drawing = drawing
+        self._rule = rule
         self._vocabulary = vocabulary
         self._tokens = None if tokens is None else torch.tensor(tokens)
 
@@ -76,8 +76,8 @@ class NetworkDrafter:
         rows = []
         for _ in range(length):
             logits = self._fitted(self._network.logits(text, 1)[0].float())
-            rows.append(self._drawing.distribution(torch.tensor(text, device=logits.device), logits))
-            text.append(self._drawing.draw(rows[-1]))
+            rows.append(self._rule.distribution(torch.tensor(text, device=logits.device), logits))
+            text.append(self._rule.sample(rows[-1]))
         return Draft(text[len(ids) :], torch.stack(rows))
 
     def _fitted(self, logits: torch.Tensor) -> torch.Tensor:

@@ -15,8 +15,8 @@ class Draft:
 
     Attributes:
         tokens: the ids, at most as many as were asked for.
-        probabilities: (len(tokens), vocabulary), float32: the distribution each token was drawn from; None when the
-            tokens were not drawn at random.
+        probabilities: (len(tokens), vocabulary), float32: the distribution each token was sampled from; None when
+            the tokens were not sampled at random.
     """
 
     tokens: list[int]

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
 
-from lmflow_core.api import IGNORE, ModelError
+from lmflow_core.api import IGNORE, ModelError, TrainingCallback, TrainingState
 
 VOCABULARY_FILE = "draft_vocabulary.json"
 
 
-class FrequentTokens(TrainerCallback):
+class FrequentTokens(TrainingCallback):
     """Counts the tokens that a run learns, and keeps the most frequent.
 
     Args:
@@ -29,14 +28,14 @@ class FrequentTokens(TrainerCallback):
         self._size = size
         self._counts: Counter[int] = Counter()
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **_: Any) -> None:
+    def on_start(self, state: TrainingState) -> None:
         """Count."""
-        self._counts = Counter(
-            label for pack in train_dataloader.dataset for example in pack for label in example.labels
-        )
+        examples = (state.data[position] for position in range(len(state.data)))
+        sequences = (sequence for example in examples for sequence in example.sequences)
+        self._counts = Counter(label for sequence in sequences for label in sequence.labels)
         del self._counts[IGNORE]
 
-    def save(self, folder: Path) -> None:
+    def write(self, folder: Path) -> None:
         """Write the ids of the most frequent tokens, in order of their ids."""
         kept = sorted(token for token, _ in self._counts.most_common(self._size))
         (folder / VOCABULARY_FILE).write_text(json.dumps({"tokens": kept}) + "\n", encoding="utf-8")

@@ -4,49 +4,51 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
-from lmflow_core.api import ModelError, ModelSettings, RequestError
+from lmflow_core.api import ModelError, RequestError
 from lmflow_speculative.frequent import keep_rows, read_vocabulary
-from lmflow_transformers.api import CausalModel, CausalModelLoader
+from lmflow_transformers.api import CausalModel
 
 _BY_POSITION = frozenset(("full_attention", "sliding_attention", "chunked_attention"))
 
 
 @dataclass(frozen=True)
-class DraftModel:
-    """A loaded draft model; ``tokens`` are those its head has rows for, None when all."""
+class DraftNetwork:
+    """What drafts; ``tokens`` are those its head has rows for, None when all."""
 
-    model: CausalModel
+    network: Any
     tokens: list[int] | None
 
 
-def opened_model(reference: str, device: str, dtype: str) -> CausalModel:
-    """Open a second model, such as a draft model, without its weights.
+# A server makes a decoder for each request, so what was made of a draft model stays for as long as that does.
+_made: WeakKeyDictionary[CausalModel, DraftNetwork] = WeakKeyDictionary()
+
+
+def draft_network(model: CausalModel) -> DraftNetwork:
+    """Return the network of a loaded draft model, with a head for those tokens only that its folder names.
+
+    The model itself keeps its whole head.
 
     Raises:
-        ModelError: it cannot be opened.
+        ModelError: the folder's list of tokens is damaged.
     """
-    return CausalModelLoader().open(reference, ModelSettings(model=reference, device=device, dtype=dtype))
+    if model not in _made:
+        _made[model] = _make(model)
+    return _made[model]
 
 
-@lru_cache(maxsize=1)
-def draft_model(reference: str, device: str, dtype: str) -> DraftModel:
-    """Open and load a draft model. The last one is kept, as a server makes a decoder for each request.
-
-    Raises:
-        ModelError: it cannot be opened.
-    """
-    model = opened_model(reference, device, dtype)
-    model.load()
-    tokens = read_vocabulary(Path(model.source), len(model.base.get_output_embeddings().weight))
-    if tokens is not None:
-        keep_rows(model.base, tokens)
-    return DraftModel(model, tokens)
+def _make(model: CausalModel) -> DraftNetwork:
+    folder = model.folder
+    tokens = None if folder is None else read_vocabulary(folder, len(model.base.get_output_embeddings().weight))
+    if tokens is None:
+        return DraftNetwork(model.network, None)
+    network = _shallow_copy(model.base)
+    keep_rows(network, tokens)
+    return DraftNetwork(network, tokens)
 
 
 def check_vocabulary(model: CausalModel, other_model: CausalModel, flag: str) -> None:
@@ -127,9 +129,16 @@ def trunk(base: Any) -> Trunk:
 
 def with_child(module: Any, name: str, child: Any) -> Any:
     """Return a shallow copy of a module with another child."""
-    changed = copy.copy(module)
-    changed._modules = {**module._modules, name: child}
+    changed = _shallow_copy(module)
+    changed._modules[name] = child
     return changed
+
+
+def _shallow_copy(module: Any) -> Any:
+    """Return a copy whose children can be replaced; they are those of the module until then."""
+    copied = copy.copy(module)
+    copied._modules = {**module._modules}
+    return copied
 
 
 def parameters(network: Any) -> int:

@@ -9,25 +9,25 @@ from lmflow_transformers.options import SamplingOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrawingOptions(SamplingOptions):
-    """How the next token is drawn, as by the decoder ``sampling``, and how many are drafted."""
+class DraftingOptions(SamplingOptions):
+    """How the next token is sampled, as by the decoder ``sampling``, and how many are drafted."""
 
     draft_length: int = option(8, help="The most tokens that are drafted at a time.", minimum=1, maximum=64)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromptLookupOptions(DrawingOptions):
+class PromptLookupOptions(DraftingOptions):
     """Options of prompt lookup."""
 
     lookup_ngram: int = option(3, help="The most last tokens that are looked up in the text so far.", minimum=2)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DraftModelOptions(DrawingOptions):
+class DraftModelOptions(DraftingOptions):
     """Options of decoding with a draft model."""
 
     draft_model: str | None = option(
-        None, help="The model that drafts, needed: a folder, a hub name or a GGUF file; same vocabulary."
+        None, help="The model that drafts, needed: whatever --model takes; same vocabulary."
     )
 
 
@@ -37,7 +37,7 @@ class DistillationOptions:
 
     teacher: str | None = option(
         None,
-        help="The model to learn from: a folder, a hub name or a GGUF file; same vocabulary. "
+        help="The model to learn from: whatever --model takes; same vocabulary. "
         "With --tuner draft it is the model itself when left out.",
     )
     loss_chunk: int = option(256, help="Labelled positions that pass through the output heads at a time.", minimum=1)
@@ -57,7 +57,7 @@ class DraftOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelfSpeculativeOptions(DrawingOptions):
+class SelfSpeculativeOptions(DraftingOptions):
     """Options of decoding with drafts of the model's own first layers."""
 
     draft_layers: int | None = option(None, help="Layers that draft, from the first; a third by default.", minimum=1)

@@ -1,4 +1,4 @@
-"""The decoder ``streaming``: draws tokens as ``sampling`` does, of a text that may be longer than the context."""
+"""The decoder ``streaming``: samples tokens as ``sampling`` does, from a text that may be longer than the context."""
 
 from __future__ import annotations
 
@@ -10,49 +10,43 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from lmflow_core.api import DecodeStep, RequestError
+from lmflow_core.api import DecodeStep, DecodingRequest, ModelServices, RequestError
 from lmflow_streaming.options import StreamingOptions
 from lmflow_streaming.rotation import rotations
 from lmflow_streaming.window import Window
-from lmflow_transformers.api import CausalModel, drawn, follows_length, heeds_masks
+from lmflow_transformers.api import CausalModel, follows_length, sample_tokens, takes_attention_mask
 
 
 class StreamingDecoder:
-    """Draws each token from what the window shows of the text."""
+    """Samples each token from what the window shows of the text."""
 
     def __init__(self, options: StreamingOptions | None = None) -> None:
         self._options = options or StreamingOptions()
         self._last: deque[tuple[CausalModel, Window]] = deque(maxlen=1)
 
     @torch.inference_mode()
-    def decode(
-        self,
-        model: CausalModel,
-        prompt: Sequence[int],
-        *,
-        max_new_tokens: int,
-        stop_ids: frozenset[int],
-        seed: int,
-    ) -> Iterator[DecodeStep]:
-        """Yield one token at a time. A text that fits the window is read as ``sampling`` reads it.
+    def prepare(self, model: CausalModel, services: ModelServices) -> None:
+        """Check that a loaded model can be read through the window, and measure how it rotates its keys.
 
         Raises:
-            RequestError: the model cannot be read through such a window.
+            RequestError: it cannot; see :func:`open_window`.
         """
-        window = self._window(model, prompt)
-        ids = torch.tensor([list(prompt)], device=model.device)
-        unread = ids[:, window.seen :]
-        generator = torch.Generator(model.device).manual_seed(seed)
+        self._opened(model)
+
+    @torch.inference_mode()
+    def decode(self, model: CausalModel, request: DecodingRequest) -> Iterator[DecodeStep]:
+        """Yield one token at a time. A text that fits the window is read as ``sampling`` reads it."""
+        window = self._window(model, request.prompt)
+        unread: torch.Tensor | None = torch.tensor([list(request.prompt[window.seen :])], device=model.device)
+
+        def read(fresh: torch.Tensor) -> torch.Tensor:
+            nonlocal unread
+            ids, unread = fresh if unread is None else unread, None
+            return window.read(ids)
+
         told = 0
         try:
-            for step in drawn(
-                lambda fresh: window.read(unread if fresh is ids else fresh),
-                ids,
-                self._options,
-                generator,
-                max_new_tokens=max_new_tokens,
-                stop_ids=stop_ids,
-            ):
+            for step in sample_tokens(read, request, self._options, model.device):
                 yield replace(step, dropped=window.dropped - told)
                 told = window.dropped
         finally:
@@ -70,6 +64,9 @@ class StreamingDecoder:
             owner = last = None
         if last is not None and owner is model and last.dropped and last.goes_on_with(prompt):
             return last
+        return self._opened(model)
+
+    def _opened(self, model: CausalModel) -> Window:
         return open_window(model, self._options.attention_window, self._options.attention_sinks)
 
 
@@ -84,7 +81,7 @@ def open_window(model: CausalModel, size: int | None, sinks: int) -> Window:
     Raises:
         RequestError: the window is larger than the model's context or not larger than the sinks; or the model has no
             rotary embeddings, has some that follow the length of the text, layers that do not see the whole text, or an
-            attention that heeds no mask.
+            attention that takes no attention mask.
     """
     context = model.context_length
     if size is None and context is None:
@@ -113,5 +110,7 @@ def _check(model: CausalModel) -> None:
             f"--decoder streaming: {model.reference} has layers with a window or a state of their own; every layer "
             "must see the whole text"
         )
-    if not heeds_masks(base):
-        raise RequestError("--decoder streaming masks what it dropped, which --attention does not heed: leave it out")
+    if not takes_attention_mask(base):
+        raise RequestError(
+            "--decoder streaming masks what it dropped, and --attention takes no attention mask: leave it out"
+        )

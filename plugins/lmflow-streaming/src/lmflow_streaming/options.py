@@ -10,7 +10,7 @@ from lmflow_transformers.options import SamplingOptions
 
 @dataclass(frozen=True, kw_only=True)
 class StreamingOptions(SamplingOptions):
-    """What a token sees, and how the next one is drawn, as by the decoder ``sampling``."""
+    """What a token sees, and how the next one is sampled, as by the decoder ``sampling``."""
 
     attention_window: int | None = option(
         None, help="Tokens that each token sees, itself among them; the model's context when left out.", minimum=1

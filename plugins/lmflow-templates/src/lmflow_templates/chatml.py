@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lmflow_core.api import ChatTemplate, Thoughts, Tools
+from lmflow_core.api import ChatTemplate, Reasoning, Tools
 
 CHATML = ChatTemplate(
     system="<|im_start|>system\n{content}<|im_end|>\n",
@@ -49,7 +49,7 @@ SMOLLM3 = replace(
         "Thought section, systematically present the final solution that you deem correct. The Solution section should "
         "be logical, accurate, and concise and detail necessary steps needed to reach the conclusion."
     ),
-    thoughts=Thoughts(text="<think>\n{content}\n</think>\n", keep=True),
+    reasoning=Reasoning(text="<think>\n{content}\n</think>\n", keep=True),
 )
 
 _OFFER = (
@@ -94,19 +94,19 @@ QWEN2_5_MATH = replace(
     QWEN2_5, default_system="Please reason step by step, and put your final answer within \\boxed{}."
 )
 
-# A last answer without thoughts gets empty ones, as its prompt has opened them already; the model's own template leaves
-# them out there, so that what is trained on would not follow from the prompt. Of calls of tools after the last question
-# it drops the thoughts, too, which here stay.
+# A last answer without reasoning gets an empty one, as its prompt has opened it already; the model's own template
+# leaves it out there, so that what is trained on would not follow from the prompt. Of calls of tools after the last
+# question it drops the reasoning, too, which here stays.
 QWEN_QWQ = replace(
     CHATML,
     tools=replace(QWEN_TOOLS, system_alone="<|im_start|>system\n\n\n" + _OFFER),
-    thoughts=Thoughts(text="<think>\n{content}\n</think>\n\n", opening="<think>\n"),
+    reasoning=Reasoning(text="<think>\n{content}\n</think>\n\n", opening="<think>\n"),
 )
 
 QWEN3 = replace(
     CHATML,
     tools=replace(QWEN_TOOLS, system_alone="<|im_start|>system\n" + _OFFER),
-    thoughts=Thoughts(text="<think>\n{content}\n</think>\n\n", always=True),
+    reasoning=Reasoning(text="<think>\n{content}\n</think>\n\n", always=True),
 )
 
-QWEN3_INSTRUCT = replace(QWEN3, thoughts=None)
+QWEN3_INSTRUCT = replace(QWEN3, reasoning=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lmflow_core.api import ChatTemplate, Thoughts
+from lmflow_core.api import ChatTemplate, Reasoning
 
 # DeepSeek LLM, V2 and V2.5.
 DEEPSEEK = ChatTemplate(
@@ -42,6 +42,7 @@ DEEPSEEK_V3 = ChatTemplate(
     stop=("<｜end▁of▁sentence｜>",),
 )
 
-# R1 and what was distilled from it. The models' own template drops the thoughts of all answers, even of the last, which
-# then does not follow from its prompt. Here the last answer has its thoughts, and earlier ones are not trained on.
-DEEPSEEK_R1 = replace(DEEPSEEK_V3, thoughts=Thoughts(text="<think>\n{content}\n</think>\n\n", opening="<think>\n"))
+# R1 and what was distilled from it. The models' own template drops the reasoning of all answers, even of the last,
+# which then does not follow from its prompt. Here the last answer has its reasoning, and earlier ones are not trained
+# on.
+DEEPSEEK_R1 = replace(DEEPSEEK_V3, reasoning=Reasoning(text="<think>\n{content}\n</think>\n\n", opening="<think>\n"))

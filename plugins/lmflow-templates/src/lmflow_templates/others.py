@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lmflow_core.api import ChatTemplate, Thoughts, Tools
+from lmflow_core.api import ChatTemplate, Reasoning, Tools
 
 ZEPHYR = ChatTemplate(
     system="<|system|>\n{content}{eos}\n",
@@ -68,7 +68,7 @@ GPT_OSS = ChatTemplate(
     assistant="<|channel|>final<|message|>{content}<|return|>",
     assistant_earlier="<|channel|>final<|message|>{content}<|end|>",
     stop=("<|return|>", "<|call|>"),
-    thoughts=Thoughts(text="<|channel|>analysis<|message|>{content}<|end|><|start|>assistant"),
+    reasoning=Reasoning(text="<|channel|>analysis<|message|>{content}<|end|><|start|>assistant"),
 )
 
 # The model ends an answer by opening the next turn. The end token behind the last answer, which LMFlow's had too and

@@ -1,6 +1,6 @@
-"""Attention that keeps packed examples apart, over PyTorch's scaled dot product attention.
+"""Attention that is block-diagonal over packed sequences, by PyTorch's scaled dot product attention.
 
-Each example attends within its own boundaries, so no mask of T x T entries is ever built, and each call takes
+Each sequence attends within its own boundaries, so no mask of T x T entries is ever built, and each call takes
 PyTorch's causal kernel, whose memory grows linearly with length.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -35,107 +36,133 @@ class SdpaAttention:
         return register_attention(PACKED, packed_attention)
 
 
-def register_attention(name: str, function: Callable[..., tuple[torch.Tensor, None]]) -> str:
-    """Make a packed attention known to transformers, without masks, and return its name.
+@dataclass(frozen=True)
+class AttentionInputs:
+    """What an attention of packed sequences is called with; T is the number of tokens.
 
-    The name must not contain "sdpa" or "flash", for which transformers has rules of its own.
+    Attributes:
+        query: (1, heads, T, head size).
+        key: (1, key-value heads, T, head size); heads are a multiple of them. Without boundaries there may be more
+            keys, of a cache: those before the queries.
+        value: as key.
+        dropout: probability of dropping an attention weight.
+        scaling: factor of the scores; 1/sqrt(head size) when None.
+        window: how many positions back are seen, itself included; None is all.
+        softcap: scores are capped smoothly to this size, as in Gemma 2.
+        boundaries: (sequences + 1,) places where sequences begin and end; one sequence when None.
+        sinks: learned scores of no token, as in gpt-oss; None in most models.
     """
-    AttentionInterface.register(name, function)
+
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+    dropout: float = 0.0
+    scaling: float | None = None
+    window: int | None = None
+    softcap: float | None = None
+    boundaries: torch.Tensor | None = None
+    sinks: torch.Tensor | None = None
+
+    def per_sequence(self, attend: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """Attend within each sequence: block-diagonal attention without a mask of T x T entries.
+
+        Args:
+            attend: from query, key and value of one sequence, (1, heads, length, head size), to its attended values.
+
+        Returns:
+            (1, T, heads, head size).
+        """
+        sequences = [(self.query, self.key, self.value)]
+        if self.boundaries is not None:
+            lengths = [end - start for start, end in pairwise(self.boundaries.tolist())]
+            states = (self.query, self.key, self.value)
+            sequences = list(zip(*(each.split(lengths, dim=2) for each in states), strict=True))
+        parts = [attend(q, k, v).transpose(1, 2) for q, k, v in sequences]
+        kept = [part.detach() for part in parts]
+        return recomputable(torch.cat(parts, dim=1), lambda: torch.cat(kept, dim=1))
+
+
+def register_attention(name: str, attend: Callable[[AttentionInputs], torch.Tensor]) -> str:
+    """Make an attention of packed sequences known to transformers, without masks, and return its name.
+
+    Args:
+        name: must not contain "sdpa" or "flash", for which transformers has rules of its own.
+        attend: from its inputs to the attended values, (1, T, heads, head size).
+    """
+
+    def attention(
+        module: torch.nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        dropout: float = 0.0,
+        scaling: float | None = None,
+        sliding_window: int | None = None,
+        softcap: float | None = None,
+        cu_seq_lens_q: torch.Tensor | None = None,
+        s_aux: torch.Tensor | None = None,
+        **_: Any,
+    ) -> tuple[torch.Tensor, None]:
+        inputs = AttentionInputs(query, key, value, dropout, scaling, sliding_window, softcap, cu_seq_lens_q, s_aux)
+        return attend(inputs), None
+
+    AttentionInterface.register(name, attention)
     AttentionMaskInterface.register(name, _no_mask)
     _without_masks.add(name)
     return name
 
 
-def heeds_masks(network: Any) -> bool:
-    """Whether a transformers model attends as its mask says; attentions of packed examples have none."""
-    return network.config._attn_implementation not in _without_masks
+def takes_attention_mask(network: Any) -> bool:
+    """Whether a transformers model attends as its attention mask says; attentions of packed sequences have none."""
+    return present_attention(network) not in _without_masks
+
+
+def present_attention(network: Any) -> str:
+    """Return how a transformers model attends to text; its images may be attended to in another way."""
+    implementation: str = network.config.get_text_config()._attn_implementation
+    return implementation
+
+
+def attend_with(network: Any, implementation: str) -> None:
+    """Let a transformers model attend to text with an implementation.
+
+    What sees images is left as it is: packed sequences are attended to causally, and patches of an image are not.
+    """
+    config = network.config
+    text = config.get_text_config()
+    parts = [name for name in config.sub_configs if getattr(config, name, None) is text]
+    network.set_attn_implementation({parts[0]: implementation} if parts else implementation)
 
 
 @contextmanager
 def using_attention(network: Any, implementation: str) -> Iterator[None]:
-    """For the time of the context, let a transformers model attend with another implementation."""
-    own = network.config._attn_implementation
-    network.set_attn_implementation(implementation)
+    """For the time of the context, let a transformers model attend to text with another implementation."""
+    own = present_attention(network)
+    attend_with(network, implementation)
     try:
         yield
     finally:
-        network.set_attn_implementation(own)
+        attend_with(network, own)
 
 
 def _no_mask(*_: Any, **__: Any) -> None:
     """Build no mask: boundaries say everything."""
 
 
-def packed_attention(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    cu_seq_lens_q: torch.Tensor | None = None,
-    **others: Any,
-) -> tuple[torch.Tensor, None]:
-    """Attend causally within each packed example.
-
-    Args:
-        module: the attention layer, unused.
-        query: (1, heads, T, head size).
-        key: (1, key-value heads, T, head size); heads are a multiple of them. Without boundaries there may be
-            more keys, of a cache: those before the queries.
-        value: as key.
-        attention_mask: ignored; there is none.
-        dropout: probability of dropping an attention weight.
-        scaling: factor of the scores; 1/sqrt(head size) when None.
-        sliding_window: how many positions back are seen, itself included; None is all.
-        softcap: scores are capped smoothly to this size, as in Gemma 2.
-        cu_seq_lens_q: (examples + 1,) boundaries; one example when None.
-        others: what other attentions of transformers take.
-
-    Returns:
-        (1, T, heads, head size), and None for the weights, which are never formed.
+def packed_attention(inputs: AttentionInputs) -> torch.Tensor:
+    """Attend causally within each packed sequence.
 
     Raises:
         RequestError: the model uses attention sinks, which this attention does not have.
     """
-    if others.get("s_aux") is not None:
+    if inputs.sinks is not None:
         raise RequestError("this model uses attention sinks, which --attention sdpa does not support")
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        return _attend(q, k, v, dropout, scaling, sliding_window, softcap)
+        return _attend(q, k, v, inputs.dropout, inputs.scaling, inputs.window, inputs.softcap)
 
-    return apart(attend, query, key, value, cu_seq_lens_q), None
-
-
-def apart(
-    attend: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    boundaries: torch.Tensor | None,
-) -> torch.Tensor:
-    """Attend within each packed example.
-
-    Args:
-        attend: from query, key and value of one example, (1, heads, length, head size), to its attended values.
-        query: (1, heads, T, head size).
-        key: (1, key-value heads, T, head size); more than T only where there are no boundaries.
-        value: as key.
-        boundaries: (examples + 1,) places where examples begin and end; one example when None.
-
-    Returns:
-        (1, T, heads, head size).
-    """
-    examples = [(query, key, value)]
-    if boundaries is not None:
-        lengths = [end - start for start, end in pairwise(boundaries.tolist())]
-        examples = list(zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True))
-    parts = [attend(q, k, v).transpose(1, 2) for q, k, v in examples]
-    kept = [part.detach() for part in parts]
-    return recomputable(torch.cat(parts, dim=1), lambda: torch.cat(kept, dim=1))
+    return inputs.per_sequence(attend)
 
 
 def _attend(

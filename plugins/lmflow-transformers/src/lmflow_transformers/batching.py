@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from transformers import DynamicCache
 
-from lmflow_transformers.attention import heeds_masks
+from lmflow_core.api import DecodingRequest
+from lmflow_transformers.attention import takes_attention_mask
 from lmflow_transformers.caching import for_decoding
 from lmflow_transformers.models import CausalModel
 from lmflow_transformers.rotary import follows_length
@@ -17,11 +18,25 @@ from lmflow_transformers.rotary import follows_length
 
 @dataclass
 class Row:
-    """One answer of a batch: the place of its prompt, its text so far (prompt included), and what draws for it."""
+    """One answer of a batch.
+
+    Attributes:
+        place: of its request among all.
+        request: what is asked.
+        ids: the prompt and the answer so far.
+        generator: of its random choices.
+    """
 
     place: int
+    request: DecodingRequest
     ids: list[int]
     generator: torch.Generator
+
+    @property
+    def finished(self) -> bool:
+        """Whether the answer has all its tokens: the last is a stop, or it is as long as it may be."""
+        written = len(self.ids) - len(self.request.prompt)
+        return written >= self.request.max_new_tokens or (written > 0 and self.ids[-1] in self.request.stop_ids)
 
 
 def batches_apply(model: CausalModel) -> bool:
@@ -29,17 +44,18 @@ def batches_apply(model: CausalModel) -> bool:
 
     Positions are told, and not by the longest prompt, and what pads the others can be masked.
     """
-    if not heeds_masks(model.base):
+    if not takes_attention_mask(model.base):
         return False
     told = "position_ids" in inspect.signature(model.base.forward).parameters
     return told and not follows_length(model.base.config) and not getattr(model.base, "_is_stateful", False)
 
 
-def rows_of(model: CausalModel, prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> list[Row]:
-    """Return a row for each prompt."""
-    generators = [torch.Generator(model.device).manual_seed(seed) for seed in seeds]
-    numbered = enumerate(zip(prompts, generators, strict=True))
-    return [Row(place, list(prompt), generator) for place, (prompt, generator) in numbered]
+def rows_of(requests: Sequence[DecodingRequest], device: torch.device) -> list[Row]:
+    """Return a row for each request, in their order."""
+    return [
+        Row(place, request, list(request.prompt), torch.Generator(device).manual_seed(request.seed))
+        for place, request in enumerate(requests)
+    ]
 
 
 class Batch:
@@ -80,8 +96,10 @@ class Batch:
         """Go on with the rows that are not finished."""
         if all(unfinished):
             return
-        kept = torch.tensor([place for place, goes_on in enumerate(unfinished) if goes_on], device=self._model.device)
-        self.rows = [row for row, goes_on in zip(self.rows, unfinished, strict=True) if goes_on]
+        places = [place for place, goes_on in enumerate(unfinished) if goes_on]
+        self.rows = [self.rows[place] for place in places]
+        if not places:
+            return
+        kept = torch.tensor(places, device=self._model.device)
         self._mask = self._mask[kept]
-        if self.rows:
-            self._cache.batch_select_indices(kept)
+        self._cache.batch_select_indices(kept)

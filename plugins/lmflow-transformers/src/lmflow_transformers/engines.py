@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from lmflow_core.api import RequestError, World
+from lmflow_core.api import LoadPlan, RequestError, World
+from lmflow_transformers.models import CausalModel
 
 
 class LocalEngine:
@@ -25,9 +26,16 @@ class LocalEngine:
             raise RequestError("--engine local in one of several processes: leave out --engine, or use torchrun")
         yield World()
 
-    def gathered(self, value: str) -> list[str]:
+    def plan(self, plan: LoadPlan) -> LoadPlan:
+        """Ask nothing of the weights."""
+        return plan
+
+    def all_gather(self, value: object) -> list[Any]:
         """Return the value of the only process."""
         return [value]
+
+    def full_weights(self, model: CausalModel) -> None:
+        """Return nothing: the process has all weights."""
 
     def trainer_arguments(self) -> Mapping[str, Any]:
         """Add nothing."""
@@ -58,7 +66,14 @@ class TorchrunEngine:
         finally:
             torch.distributed.destroy_process_group()
 
-    def gathered(self, value: str) -> list[str]:
+    def plan(self, plan: LoadPlan) -> LoadPlan:
+        """Ask nothing of the weights: each process has them all."""
+        return plan
+
+    def full_weights(self, model: CausalModel) -> None:
+        """Return nothing: each process has all weights."""
+
+    def all_gather(self, value: object) -> list[Any]:
         """Return every process's value."""
         values: list[Any] = [None] * torch.distributed.get_world_size()
         torch.distributed.all_gather_object(values, value)

@@ -1,7 +1,7 @@
-"""Whether a model keeps packed examples apart: tried, not believed.
+"""Whether a model keeps packed sequences isolated: tried, not believed.
 
 Boundaries reach a model's attention only where it attends through transformers' interface and nothing else joins
-neighbours: recurrent layers (Mamba) and attentions of a model's own (Bloom, MPT) carry one example into the next.
+neighbours: recurrent layers (Mamba) and attentions of a model's own (Bloom, MPT) carry one sequence into the next.
 """
 
 from __future__ import annotations
@@ -11,35 +11,37 @@ from typing import Any
 
 import torch
 
-from lmflow_core.api import Encoded
-from lmflow_transformers.attention import heeds_masks, using_attention
+from lmflow_core.api import EncodedSequence
+from lmflow_transformers.attention import present_attention, takes_attention_mask, using_attention
+from lmflow_transformers.batches import packed_inputs
 from lmflow_transformers.comparing import alike
-from lmflow_transformers.packing import lay_out
 
 _FIRST, _OTHER, _SECOND = (3, 5, 7, 9, 11, 13), (14, 12, 10, 8, 6, 4), (2, 4, 6, 8, 10, 12, 14, 3, 5)
 
 
-def own_attention(network: Any) -> str:
-    """Return the attention with which a transformers model heeds masks: its present one, or its plainest."""
-    return network.config._attn_implementation if heeds_masks(network) else "eager"
+def masked_attention(network: Any) -> str:
+    """Return the attention with which a transformers model follows masks: its present one, or its usual one."""
+    if takes_attention_mask(network):
+        return present_attention(network)
+    return "sdpa" if network._supports_sdpa else "eager"
 
 
 @torch.no_grad()
-def keeps_apart(network: Any, implementation: str) -> bool:
-    """Whether packed examples do not reach each other, and each is attended to as the model itself does.
+def isolates_sequences(network: Any, implementation: str) -> bool:
+    """Whether packed sequences do not reach each other, and each is attended to as the model itself does.
 
     Args:
         network: a transformers model.
-        implementation: the attention of packed examples, as registered with transformers.
+        implementation: the attention of packed sequences, as registered with transformers.
     """
     if getattr(network.config.get_text_config(), "attention_chunk_size", None) is not None:
-        return False  # attention in chunks is in the mask, which packed examples have none of
+        return False  # attention in chunks is in the mask, which packed sequences have none of
     training = network.training
     network.eval()
     try:
         with using_attention(network, implementation):
             together, changed = _logits(network, _FIRST, _SECOND), _logits(network, _OTHER, _SECOND)
-        with using_attention(network, own_attention(network)):
+        with using_attention(network, masked_attention(network)):
             own = network(input_ids=_ids(network, _SECOND), use_cache=False).logits[0].float()
     except TypeError:
         return False  # the model has no use for boundaries
@@ -50,11 +52,9 @@ def keeps_apart(network: Any, implementation: str) -> bool:
 
 
 def _logits(network: Any, first: Sequence[int], second: Sequence[int]) -> torch.Tensor:
-    """Return the logits of the second of two packed examples, (length, vocabulary)."""
-    examples = [_ids(network, ids)[0].tolist() for ids in (first, second)]
-    laid = lay_out([Encoded(ids, ids) for ids in examples])
-    del laid["shift_labels"]
-    inputs = {name: tensor.to(network.device) for name, tensor in laid.items()}
+    """Return the logits of the second of two packed sequences, (length, vocabulary)."""
+    sequences = [EncodedSequence(ids, ids) for ids in (_ids(network, part)[0].tolist() for part in (first, second))]
+    inputs = {name: tensor.to(network.device) for name, tensor in packed_inputs(sequences).items()}
     logits: torch.Tensor = network(use_cache=False, **inputs).logits[0, len(first) :].float()
     return logits
 

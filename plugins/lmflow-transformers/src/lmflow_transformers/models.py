@@ -1,76 +1,92 @@
-"""Causal language models: opened from a folder, a hub name or a GGUF file, loaded when they are needed."""
+"""Language models of transformers: opened from a folder, a hub name or a GGUF file, loaded when they are needed."""
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 from transformers.utils import logging as transformers_logging
 
-from lmflow_core.api import Encoded, ModelError, ModelSettings, PositionScaling, Score
+from lmflow_core.api import EncodedSequence, LoadPlan, MediaTokenizer, ModelError, ModelSettings, RequestError, Score
 from lmflow_transformers import rotary
-from lmflow_transformers.attention import SdpaAttention, using_attention
+from lmflow_transformers.attention import SdpaAttention, attend_with
+from lmflow_transformers.batches import MediaInputs
 from lmflow_transformers.devices import pick_device, pick_dtype
-from lmflow_transformers.isolation import keeps_apart, own_attention
-from lmflow_transformers.loss import Head, head_is_plain, token_scores
-from lmflow_transformers.packing import lay_out
+from lmflow_transformers.loading import check_folder, forget_quantisation, hub_folder, opened, save_network
+from lmflow_transformers.scoring import scores
 from lmflow_transformers.tokenizers import TransformersTokenizer
-from lmflow_transformers.writing import refusals_as_os_errors
 
 # Loading bars of a library would cut into our own output, and its advice is not meant for our users.
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
-_SCORED_AT_ONCE = 2048
-_LOSS_CHUNK = 512
-_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
-_HUB_FILES = [*_WEIGHTS, "*.json", "*.jinja", "*.txt", "tokenizer.model", "README.md"]
+_FACTORIES = {
+    "causal": AutoModelForCausalLM,
+    "regression": AutoModelForSequenceClassification,
+    "image-text": AutoModelForImageTextToText,
+}
 
 
 class CausalModel:
-    """A causal language model. ``network`` is the transformers model, perhaps wrapped by an adapter, once loaded.
+    """A language model. ``network`` is the transformers model, perhaps wrapped by an adapter, once loaded.
 
-    ``source`` and ``arguments`` are what ``from_pretrained`` is called with.
+    Attributes:
+        source: what ``from_pretrained`` is called with, and ``arguments`` beside it.
+        device: where the weights are or will be.
+        dtype: their number format.
+        media: turns images into tokens, in a model that sees.
+        media_inputs: makes what the network takes of them when a batch is collated.
     """
+
+    media: MediaTokenizer | None = None
+    media_inputs: MediaInputs | None = None
 
     def __init__(self, reference: str, source: str, arguments: dict[str, Any], settings: ModelSettings) -> None:
         self.reference = reference
         self.adapter: Path | None = None
         self.source = source
         self.arguments = arguments
-        self.device = pick_device(settings.device)
-        self.dtype = pick_dtype(settings.dtype, self.device)
-        self.config = _opened(AutoConfig, source, arguments, reference)
-        self.tokenizer = TransformersTokenizer(_opened(AutoTokenizer, source, arguments, reference))
-        self._scaled = False
-        self._attention: str | None = None
+        self._own_config = opened(AutoConfig, source, arguments, reference)
+        self.tokenizer = TransformersTokenizer(opened(AutoTokenizer, source, arguments, reference))
         self._network: Any = None
+        self.accept(LoadPlan(dtype=settings.dtype, device=settings.device))
 
     @property
     def context_length(self) -> int | None:
         """The longest sequence the model was made for, or its positions were scaled to, in tokens."""
         return rotary.reach(self.config)
 
-    def scale_positions(self, name: str, scaling: PositionScaling, factor: float, options: Any) -> None:
-        """Scale the rotary positions of the network that :meth:`load` will build; it is saved with the model.
+    def accept(self, plan: LoadPlan) -> None:
+        """Take the plan by which :meth:`load` will build the network.
 
         Raises:
-            RequestError: the model has no rotary embeddings, or is scaled already.
+            RequestError: the model cannot be loaded so, has no rotary embeddings to scale, or has them scaled already.
         """
-        rotary.scale(self.config, name, scaling, factor, options)
-        self._scaled = True
-
-    def attend_with(self, implementation: str) -> None:
-        """Let the network that :meth:`load` will build attend with an implementation that transformers knows."""
-        self._attention = implementation
+        if plan.task not in _FACTORIES:
+            raise RequestError(f"{self.reference}: no model of transformers is loaded for the task {plan.task!r} here")
+        if plan.quantization is not None:
+            raise RequestError(f"{self.reference}: weights of the form {plan.quantization} cannot be loaded here")
+        if plan.new_tokens:
+            raise RequestError(f"{self.reference}: tokens cannot be added to its vocabulary while it is loaded")
+        self.device = pick_device(plan.device)
+        self.dtype = pick_dtype(plan.dtype, self.device)
+        self.config = copy.deepcopy(self._own_config)
+        if plan.positions is not None:
+            rotary.scale(self.config, plan.positions)
+        self.plan = plan
 
     @cached_property
     def folder(self) -> Path | None:
@@ -103,61 +119,39 @@ class CausalModel:
         return inner() if inner else self.network
 
     def load(self) -> None:
-        """Load the weights onto the device."""
+        """Load the weights, as the plan says."""
         if self._network is not None:
             return
-        network = _opened(
-            AutoModelForCausalLM,
-            self.source,
-            {**self.arguments, **self._building()},
-            self.reference,
-        )
-        if self._scaled:
+        factory = _FACTORIES[self.plan.task]
+        network = opened(factory, self.source, {**self.arguments, **self._building()}, self.reference)
+        if self.plan.positions is not None:
             rotary.check(network)
         rotary.judge_each_pass_alone(network)
         if "gguf_file" in self.arguments:
             forget_quantisation(network)
-        if self._attention is not None:
-            network.set_attn_implementation(self._attention)
-        self._network = network.to(self.device).eval()
+        if self.plan.attention is not None:
+            attend_with(network, self.plan.attention)
+        # An engine that shards has put each process's part where it belongs.
+        self._network = (network if self.plan.sharded else network.to(self.device)).eval()
 
     def _building(self) -> dict[str, Any]:
         """Return how the network is built; the configuration is given only where it is not the checkpoint's own."""
-        own: dict[str, Any] = {"dtype": self.dtype, "use_safetensors": "gguf_file" not in self.arguments}
-        return {**own, "config": self.config} if self._scaled else own
+        building: dict[str, Any] = {"dtype": self.dtype, "use_safetensors": "gguf_file" not in self.arguments}
+        if self.plan.task == "regression":
+            building["num_labels"] = 1
+        return {**building, "config": self.config} if self.plan.positions is not None else building
 
-    @torch.no_grad()
-    def score(self, examples: Iterable[Encoded]) -> Iterator[Score]:
-        """Yield each example's summed NLL and its count of right guesses, several examples per pass, apart."""
-        self.network.eval()
-        packed = self._attention or SdpaAttention().implementation(str(self.device))
-        apart = keeps_apart(self.base, packed)
-        with using_attention(self.base, packed if apart else own_attention(self.base)):
-            plain = head_is_plain(self.base)
-            together = apart and not rotary.follows_length(self.base.config)
-            for batch in _batches(examples, _SCORED_AT_ONCE if together else 0):
-                yield from self._score_batch(batch, plain, apart)
+    def score(self, sequences: Iterable[EncodedSequence]) -> Iterator[Score]:
+        """Yield each sequence's summed NLL and its count of right guesses, several sequences per pass, isolated."""
+        packed = self.plan.attention or SdpaAttention().implementation(str(self.device))
+        return scores(self.base, sequences, packed, self.media_inputs)
 
-    def _score_batch(self, batch: list[Encoded], plain: bool, apart: bool) -> Iterator[Score]:
-        laid = {name: tensor.to(self.device) for name, tensor in lay_out(batch).items()}
-        targets = laid.pop("shift_labels")[0]
-        labelled = targets >= 0
-        inputs = laid if apart else {"input_ids": laid["input_ids"]}
-        if plain:
-            hidden = self.base.get_decoder()(use_cache=False, **inputs).last_hidden_state[0]
-            nll, right = token_scores(hidden[labelled], targets[labelled], Head.of(self.base), _LOSS_CHUNK)
-        else:
-            logits = self.base(use_cache=False, **inputs).logits[0][labelled].float()
-            nll = torch.nn.functional.cross_entropy(logits, targets[labelled], reduction="none")
-            right = logits.argmax(-1) == targets[labelled]
-        ends = laid["cu_seq_lens_q"].tolist()
-        counts = [int(labelled[start:end].sum()) for start, end in pairwise(ends)]
-        for part, guessed, count in zip(nll.split(counts), right.split(counts), counts, strict=True):
-            yield Score(float(part.double().sum()), count, int(guessed.sum()))
+    def save(self, folder: Path, chat_template: str | None, weights: Mapping[str, Any] | None = None) -> None:
+        """Write safetensors, configuration and tokenizer; a chat template given replaces the tokenizer's own.
 
-    def save(self, folder: Path, chat_template: str | None) -> None:
-        """Write safetensors, configuration and tokenizer; a chat template given replaces the tokenizer's own."""
-        save_network(self.base, folder)
+        ``weights`` are the model's by name, where they are spread over processes and were gathered.
+        """
+        save_network(self.base, folder, weights)
         self.save_tokenizer(folder, chat_template)
 
     def save_tokenizer(self, folder: Path, chat_template: str | None) -> None:
@@ -165,66 +159,6 @@ class CausalModel:
         if chat_template is not None:
             self.tokenizer.inner.chat_template = chat_template
         self.tokenizer.inner.save_pretrained(folder)
-
-
-def hub_folder(name: str, arguments: dict[str, Any]) -> Path:
-    """Return the folder of a hub model's files, fetching those that are not there.
-
-    Raises:
-        ModelError: they cannot be fetched.
-    """
-    from huggingface_hub import snapshot_download
-
-    try:
-        found = snapshot_download(
-            name,
-            revision=arguments.get("revision"),
-            local_files_only=arguments["local_files_only"],
-            allow_patterns=_HUB_FILES,
-        )
-    except Exception as error:  # the hub raises many kinds; all mean that the files are not to be had
-        raise ModelError(f"the files of {name!r} cannot be fetched: {' '.join(str(error).split())[:300]}") from error
-    return Path(found)
-
-
-def save_network(network: Any, folder: Path) -> None:
-    """Write a transformers model's weights and configuration.
-
-    Raises:
-        OSError: the disk refuses.
-    """
-    with refusals_as_os_errors():
-        network.save_pretrained(folder)
-
-
-def forget_quantisation(network: Any) -> None:
-    """Make a model that was read from GGUF an ordinary one; else it can neither be saved nor reloaded as one."""
-    network.hf_quantizer = None
-    del network.hf_quantizer
-    if hasattr(network.config, "quantization_config"):
-        del network.config.quantization_config
-
-
-def _batches(examples: Iterable[Encoded], at_once: int) -> Iterator[list[Encoded]]:
-    """Yield examples together up to a number of tokens; a longer one comes alone."""
-    batch: list[Encoded] = []
-    size = 0
-    for example in examples:
-        if batch and size + len(example.input_ids) > at_once:
-            yield batch
-            batch, size = [], 0
-        batch.append(example)
-        size += len(example.input_ids)
-    if batch:
-        yield batch
-
-
-def _opened(factory: Any, source: str, arguments: dict[str, Any], reference: str) -> Any:
-    try:
-        return factory.from_pretrained(source, **arguments)
-    except Exception as error:  # transformers raises many kinds; all mean that the reference cannot be opened
-        reason = " ".join(str(error).split())
-        raise ModelError(f"model {reference!r} cannot be opened: {reason[:500]}") from error
 
 
 class CausalModelLoader:
@@ -248,17 +182,3 @@ class CausalModelLoader:
         if settings.revision:
             arguments["revision"] = settings.revision
         return CausalModel(reference, reference, {**arguments, "local_files_only": offline}, settings)
-
-
-def check_folder(folder: Path) -> None:
-    """Check that a folder holds a configuration and safetensors weights.
-
-    Raises:
-        ModelError: one of them is missing.
-    """
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} is no model folder: it has no config.json")
-    if not any(match for pattern in _WEIGHTS for match in folder.glob(pattern)):
-        unsafe = sorted(file.name for file in folder.glob("*.bin"))
-        hint = f" ({', '.join(unsafe)} is pickled, which LMFlow does not read: convert it)" if unsafe else ""
-        raise ModelError(f"{folder} holds no weights: no *.safetensors file{hint}")

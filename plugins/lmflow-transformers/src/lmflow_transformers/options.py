@@ -18,12 +18,21 @@ class SftOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdamWOptions:
+    """Options of AdamW."""
+
+    adam_beta1: float = option(0.9, help="AdamW's first decay.", minimum=0, maximum=1)
+    adam_beta2: float = option(0.999, help="AdamW's second decay.", minimum=0, maximum=1)
+    adam_epsilon: float = option(1e-8, help="AdamW's epsilon.", above=0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SamplingOptions:
-    """How the next token is drawn. Temperature 0 takes the likeliest."""
+    """How the next token is sampled. Temperature 0 takes the likeliest."""
 
     temperature: float = option(0.0, help="Sharpness of the distribution; 0 is greedy.", minimum=0)
-    top_k: int = option(0, help="Draw among this many likeliest tokens; 0 is all.", minimum=0)
-    top_p: float = option(1.0, help="Draw among the likeliest tokens that hold this mass.", above=0, maximum=1)
+    top_k: int = option(0, help="Sample among this many likeliest tokens; 0 is all.", minimum=0)
+    top_p: float = option(1.0, help="Sample among the likeliest tokens that hold this mass.", above=0, maximum=1)
     min_p: float = option(0.0, help="Leave out tokens below this share of the likeliest one.", minimum=0, maximum=1)
     repetition_penalty: float = option(1.0, help="Divides the logits of tokens that occurred; 1 is off.", above=0)
     logprobs: int | None = option(

@@ -11,10 +11,11 @@ from lmflow_core.api import (
     ExporterSpec,
     ModelSpec,
     ObjectiveSpec,
+    OptimizerSpec,
     TunerSpec,
     hookimpl,
 )
-from lmflow_transformers.options import SamplingOptions, SftOptions
+from lmflow_transformers.options import AdamWOptions, SamplingOptions, SftOptions
 
 
 @hookimpl
@@ -52,6 +53,18 @@ def lmflow_register_objectives() -> Iterable[ObjectiveSpec]:
 
 
 @hookimpl
+def lmflow_register_optimizers() -> Iterable[OptimizerSpec]:
+    """Offer AdamW."""
+    yield OptimizerSpec(
+        name="adamw",
+        target="lmflow_transformers.training.optimizers:AdamW",
+        summary="AdamW in PyTorch's fused kernel.",
+        aliases=("adamw_torch", "adamw_torch_fused"),
+        options=AdamWOptions,
+    )
+
+
+@hookimpl
 def lmflow_register_decoders() -> Iterable[DecoderSpec]:
     """Offer plain sampling."""
     yield DecoderSpec(
@@ -59,6 +72,7 @@ def lmflow_register_decoders() -> Iterable[DecoderSpec]:
         target="lmflow_transformers.sampling:SamplingDecoder",
         summary="One token at a time: greedy, temperature, top-k, top-p.",
         options=SamplingOptions,
+        batches=True,
     )
 
 
@@ -79,7 +93,7 @@ def lmflow_register_attentions() -> Iterable[AttentionSpec]:
     yield AttentionSpec(
         name="sdpa",
         target="lmflow_transformers.attention:SdpaAttention",
-        summary="PyTorch's attention, apart for each packed example.",
+        summary="PyTorch's attention, block-diagonal over packed sequences.",
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from lmflow_core.api import ModelError, PositionScaling, RequestError, Rope
+from lmflow_core.api import ModelError, RequestError, Rope, ScaledPositions
 
 # Transformers keeps keys it does not know, so the saved configuration tells what was done, even where the scheme has
 # no type of its own (fixed NTK is a larger base and nothing else).
@@ -37,7 +37,7 @@ def follows_length(config: Any) -> bool:
     return any(parameters.get("rope_type") in ("dynamic", "longrope") for parameters in sets)
 
 
-def scale(config: Any, name: str, scaling: PositionScaling, factor: float, options: Any) -> None:
+def scale(config: Any, positions: ScaledPositions) -> None:
     """Scale a configuration's rotary embeddings in place; factor 1 changes nothing.
 
     Where layers of several types have parameters of their own, those with a sliding window stay as they are: they never
@@ -45,14 +45,12 @@ def scale(config: Any, name: str, scaling: PositionScaling, factor: float, optio
 
     Args:
         config: a transformers configuration.
-        name: of the scheme, for the record and for messages.
-        scaling: the scheme.
-        factor: how many times as far positions are to reach.
-        options: the scheme's options.
+        positions: the scheme, and how far it is to reach.
 
     Raises:
         RequestError: the model has no rotary embeddings, or is scaled already.
     """
+    name, factor = positions.name, positions.factor
     text = config.get_text_config()
     sets = _parameter_sets(text)
     if not sets or not getattr(text, "max_position_embeddings", None):
@@ -64,7 +62,8 @@ def scale(config: Any, name: str, scaling: PositionScaling, factor: float, optio
     for key, parameters in sets.items():
         if key is not None and ("sliding" in key or "local" in key):
             continue
-        rope = scaling(Rope(dict(parameters), _dimension(text, parameters), length), factor, options)
+        unscaled = Rope(dict(parameters), _dimension(text, parameters), length)
+        rope = positions.scheme(unscaled, factor, positions.options)
         if key is None:
             text.rope_parameters = dict(rope.parameters)
         else:

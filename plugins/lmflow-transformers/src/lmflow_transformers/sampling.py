@@ -15,7 +15,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from lmflow_core.api import DecodeStep, TokenLogprob
+from lmflow_core.api import DecodeStep, DecodingRequest, ModelServices, TokenLogprob
 from lmflow_transformers.batching import Batch, batches_apply, rows_of
 from lmflow_transformers.caching import for_decoding
 from lmflow_transformers.models import CausalModel
@@ -23,21 +23,16 @@ from lmflow_transformers.options import SamplingOptions
 
 
 class SamplingDecoder:
-    """Draws each token from the model's processed distribution."""
+    """Samples each token from the model's processed distribution. Satisfies ``BatchDecoder``."""
 
     def __init__(self, options: SamplingOptions | None = None) -> None:
         self._options = options or SamplingOptions()
 
+    def prepare(self, model: CausalModel, services: ModelServices) -> None:
+        """Do nothing: every causal model can be sampled from."""
+
     @torch.inference_mode()
-    def decode(
-        self,
-        model: CausalModel,
-        prompt: Sequence[int],
-        *,
-        max_new_tokens: int,
-        stop_ids: frozenset[int],
-        seed: int,
-    ) -> Iterator[DecodeStep]:
+    def decode(self, model: CausalModel, request: DecodingRequest) -> Iterator[DecodeStep]:
         """Yield one token at a time."""
         kept = for_decoding(model.network, DynamicCache(config=model.base.config))
 
@@ -46,66 +41,52 @@ class SamplingDecoder:
             logits: torch.Tensor = output.logits[:, -1].float()
             return logits
 
-        ids = torch.tensor([list(prompt)], device=model.device)
-        generator = torch.Generator(model.device).manual_seed(seed)
-        yield from drawn(read, ids, self._options, generator, max_new_tokens=max_new_tokens, stop_ids=stop_ids)
+        yield from sample_tokens(read, request, self._options, model.device)
 
     @torch.inference_mode()
-    def decode_many(
-        self,
-        model: CausalModel,
-        prompts: Sequence[Sequence[int]],
-        *,
-        max_new_tokens: int,
-        stop_ids: frozenset[int],
-        seeds: Sequence[int],
-    ) -> Iterator[tuple[int, DecodeStep]]:
-        """Yield one token at a time with the index of its prompt; one pass gives a token of every unfinished answer."""
-        asked = rows_of(model, prompts, seeds)
+    def decode_many(self, model: CausalModel, requests: Sequence[DecodingRequest]) -> Iterator[tuple[int, DecodeStep]]:
+        """Yield one token at a time with the index of its request; one pass gives a token of every unfinished answer.
+
+        A model whose answers would depend on the prompts beside them answers one request after the other.
+        """
+        asked = rows_of(requests, model.device)
         processors = logits_processors(self._options)
         for rows in [asked] if batches_apply(model) else [[row] for row in asked]:
             batch = Batch(model, rows)
-            for _ in range(max_new_tokens):
-                logits = batch.logits()
-                for row, scores in zip(batch.rows, logits, strict=True):
+            while batch.rows:
+                for row, scores in zip(batch.rows, batch.logits(), strict=True):
                     ids = torch.tensor([row.ids], device=model.device)
-                    token = int(_draw(processors(ids, scores[None]), row.generator, self._options))
+                    token = int(_sample(processors(ids, scores[None]), row.generator, self._options))
                     row.ids.append(token)
                     yield row.place, _step(scores, token, self._options)
-                batch.keep([row.ids[-1] not in stop_ids for row in batch.rows])
-                if not batch.rows:
-                    break
+                batch.keep([not row.finished for row in batch.rows])
 
 
-def drawn(
+def sample_tokens(
     read: Callable[[torch.Tensor], torch.Tensor],
-    ids: torch.Tensor,
+    request: DecodingRequest,
     options: SamplingOptions,
-    generator: torch.Generator,
-    *,
-    max_new_tokens: int,
-    stop_ids: frozenset[int],
+    device: torch.device,
 ) -> Iterator[DecodeStep]:
     """Yield one token at a time behind a prompt until a stop id (which is yielded last) or the limit.
 
     Args:
         read: from the ids (1, new), int64, that it has not been given before to the logits (1, vocabulary), float32,
             behind the last of them.
-        ids: the prompt, (1, length), int64.
-        options: how a token is drawn.
-        generator: what draws it, on the device of the ids.
-        max_new_tokens: the limit.
-        stop_ids: the tokens that end the answer.
+        request: what is sampled.
+        options: how a token is sampled.
+        device: where the ids are, and the random generator.
     """
     processors = logits_processors(options)
-    fresh = ids
-    for _ in range(max_new_tokens):
+    generator = torch.Generator(device).manual_seed(request.seed)
+    fresh = ids = torch.tensor([list(request.prompt)], device=device)
+    for _ in range(request.max_new_tokens):
         logits = read(fresh)
-        fresh = _draw(processors(ids, logits), generator, options)
+        fresh = _sample(processors(ids, logits), generator, options)
         ids = torch.cat([ids, fresh], dim=1)
         token = int(fresh)
         yield _step(logits[0], token, options)
-        if token in stop_ids:
+        if token in request.stop_ids:
             return
 
 
@@ -114,7 +95,7 @@ def _step(logits: torch.Tensor, token: int, options: SamplingOptions) -> DecodeS
     return DecodeStep((token,), logprobs=logprobs)
 
 
-def _draw(scores: torch.Tensor, generator: torch.Generator, options: SamplingOptions) -> torch.Tensor:
+def _sample(scores: torch.Tensor, generator: torch.Generator, options: SamplingOptions) -> torch.Tensor:
     if options.temperature == 0:
         return scores.argmax(-1, keepdim=True)
     return torch.multinomial(scores.softmax(-1), 1, generator=generator)

@@ -1,16 +1,15 @@
-"""A transformers tokenizer behind the core's contract: control tokens apart from text."""
+"""A transformers tokenizer behind the core's contract: control tokens separate from text."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import chain, islice
 from typing import Any
 
-from lmflow_core.api import Message, ModelError, as_turns
+from lmflow_core.api import ControlTokenBreaker, Message, ModelError, as_turns
 
 # Chat templates that ask for today's date are given this one: a text trained on today is the same tomorrow.
 _DAY = {"%d": "26", "%m": "07", "%b": "Jul", "%B": "July", "%Y": "2024", "%y": "24"}
@@ -84,7 +83,10 @@ class TransformersTokenizer:
 
     def encode(self, texts: Sequence[str], continues: Sequence[bool]) -> list[list[int]]:
         """Encode plain texts; what looks like a control token becomes its characters."""
-        broken = [self._broken_up(text) for text in texts]
+        # Two things keep a text what it is. It is cut inside control tokens (see ControlTokenBreaker), and so a piece
+        # that follows another one must make up no leading space. All pieces go to the backend in two calls, one for
+        # those that may have such a space and one for the others, as a call for each would be many times slower.
+        broken = [self._breaker.pieces(text) for text in texts]
         pieces = [piece for parts in broken for piece in parts]
         goes_on = [flag or at > 0 for parts, flag in zip(broken, continues, strict=True) for at in range(len(parts))]
         encoded: list[list[int]] = [[] for _ in pieces]
@@ -110,24 +112,15 @@ class TransformersTokenizer:
         changed = steps | {name: _without_space(steps[name]) for name in ("normalizer", "pre_tokenizer")}
         return self._plain if changed == steps else _switched_off(type(self._backend), json.dumps(changed))
 
-    def _broken_up(self, text: str) -> list[str]:
-        """Break a text inside every control token that the switch of the backend does not keep from matching."""
-        if self._unswitched is None:
-            return [text]
-        cuts = [match.start() + 1 for match in self._unswitched.finditer(text)]
-        return [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-
     @cached_property
-    def _unswitched(self) -> re.Pattern[str] | None:
-        """Matches, without taking any text, where such a control token begins.
+    def _breaker(self) -> ControlTokenBreaker:
+        """Breaks the control tokens that the switch of the backend does not keep from matching.
 
         The switch knows special tokens only, and a vocabulary may hold a control token as a piece of its own.
         """
         names = list(self.control_tokens)
         encoded = zip(names, _encode_plain(self._plain, names), strict=True)
-        found = [name for name, ids in encoded if self.control_tokens[name] in ids]
-        firsts = "".join(sorted({re.escape(name[0]) for name in found}))
-        return re.compile(f"(?=[{firsts}])(?={'|'.join(map(re.escape, found))})") if found else None
+        return ControlTokenBreaker([name for name, ids in encoded if self.control_tokens[name] in ids])
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids, control tokens included."""

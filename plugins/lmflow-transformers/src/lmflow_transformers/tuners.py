@@ -2,37 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from lmflow_core.api import ModelError, TrainingSettings
+import torch
+
+from lmflow_core.api import Destination, LoadPlan, ModelError, ParameterGroup, TrainingCallback
+from lmflow_transformers.devices import pick_device, pick_dtype
 from lmflow_transformers.models import CausalModel
+from lmflow_transformers.training.optimizers import parameter_groups
 
 
 class FullTuner:
     """Trains every parameter; the result is a whole model."""
 
+    freezes_while_training = False
+
     def __init__(self, options: None = None) -> None:
         """Take no options."""
 
-    def prepare(self, model: CausalModel, seed: int) -> None:
-        """Let every parameter train.
+    def plan(self, plan: LoadPlan) -> LoadPlan:
+        """Keep weights that train in float32 where they are computed with in less."""
+        return with_master_weights(plan)
+
+    def check(self, model: CausalModel) -> None:
+        """Check that the model is a whole one.
 
         Raises:
-            ModelError: the model carries an adapter.
+            ModelError: it carries an adapter.
         """
-        if hasattr(model.network, "peft_config"):
+        if model.adapter is not None:
             raise ModelError("--tuner full on a model with an adapter: merge it first with lmflow merge")
+
+    def prepare(self, model: CausalModel, seed: int) -> None:
+        """Let every parameter train."""
         model.network.requires_grad_(True)
 
-    def trainer_extensions(self, model: CausalModel, settings: TrainingSettings) -> Mapping[str, Any]:
-        """Add nothing to the trainer."""
-        return {}
+    def parameter_groups(self, model: CausalModel) -> Sequence[ParameterGroup]:
+        """Return what trains; biases and norms do not decay."""
+        return parameter_groups(model.network)
 
-    def save(self, model: CausalModel, folder: Path, chat_template: str | None) -> None:
-        """Write the whole model."""
-        model.save(folder, chat_template)
+    def callbacks(self, model: CausalModel, seed: int) -> Sequence[TrainingCallback]:
+        """Add nothing to the run."""
+        return ()
+
+    def reference(self, model: CausalModel) -> AbstractContextManager[Any] | None:
+        """Return nothing: the weights from before training are gone."""
+        return None
+
+    def save(self, model: CausalModel, destination: Destination) -> None:
+        """Write the whole model, in the number format it was asked for in."""
+        if destination.is_main:
+            if model.plan.compute_dtype is not None:
+                model.network.to(getattr(torch, model.plan.compute_dtype))
+            model.save(destination.folder, destination.chat_template, destination.weights)
 
     def attach(self, model: CausalModel, folder: Path) -> None:
         """Refuse: full fine-tuning makes no adapters."""
@@ -41,3 +67,15 @@ class FullTuner:
     def base_reference(self, folder: Path) -> str | None:
         """Return nothing: a whole model has no base."""
         return None
+
+
+def with_master_weights(plan: LoadPlan) -> LoadPlan:
+    """Return a plan whose weights are float32, computed with in the format that was asked for (arXiv:1710.03740).
+
+    A small update is lost on a weight of half precision. A processor computes in bfloat16 alone.
+    """
+    device = pick_device(plan.device)
+    asked = str(pick_dtype(plan.dtype, device)).removeprefix("torch.")
+    if asked == "bfloat16" or (asked == "float16" and device.type == "cuda"):
+        return dataclasses.replace(plan, dtype="float32", compute_dtype=asked)
+    return plan

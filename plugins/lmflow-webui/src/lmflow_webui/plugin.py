@@ -16,5 +16,5 @@ def lmflow_register_commands() -> Iterable[CommandSpec]:
         target="lmflow_webui.command:webui",
         summary="Talk with a model on a web page.",
         options=WebuiOptions,
-        talks=True,
+        chats=True,
     )

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from lmflow_core.api import AnswerStream, Dialogue, ModelOpener, OptionField, TalkingModel, messages_row
+from lmflow_core.api import AnswerStream, ChatModel, ChatSession, ModelOpener, OptionField, messages_row
 
 _ENDS = {"stop": "complete", "length": "cut at the longest answer", "cancelled": "stopped"}
 
@@ -22,23 +22,23 @@ class View:
 class Talk:
     """The conversation of one visitor."""
 
-    def __init__(self, model: TalkingModel) -> None:
-        self._dialogue = Dialogue(model)
+    def __init__(self, model: ChatModel) -> None:
+        self._session = ChatSession(model)
         self._answer: AnswerStream | None = None
 
-    def ask(self, text: str, model: TalkingModel, parameters: Mapping[str, object]) -> Iterator[View]:
+    def ask(self, text: str, model: ChatModel, parameters: Mapping[str, object]) -> Iterator[View]:
         """Ask and yield what is to be seen, piece by piece.
 
         Raises:
             LmflowError: a parameter is wrong, or the message does not fit the model's context.
         """
-        self._dialogue.model = model.changed(**parameters)
-        yield from self._written(self._dialogue.ask(text))
+        self._session.model = model.changed(**parameters)
+        yield from self._written(self._session.ask(text))
 
-    def ask_again(self, model: TalkingModel, parameters: Mapping[str, object]) -> Iterator[View]:
+    def ask_again(self, model: ChatModel, parameters: Mapping[str, object]) -> Iterator[View]:
         """Answer the last message anew; yields and raises as :meth:`ask` does."""
-        self._dialogue.model = model.changed(**parameters)
-        yield from self._written(self._dialogue.ask_again())
+        self._session.model = model.changed(**parameters)
+        yield from self._written(self._session.ask_again())
 
     def _written(self, answer: AnswerStream) -> Iterator[View]:
         self._answer = answer
@@ -46,12 +46,12 @@ class Talk:
         began = time.perf_counter()
         try:
             for _ in answer:
-                status = f"{len(answer.drawn)} tokens …"
+                status = f"{len(answer.sampled)} tokens …"
                 yield View((*asked, ("assistant", answer.text)), status)
         finally:
             # A visitor who leaves closes this generator between two pieces; what was written is kept.
             self._answer = None
-            self._dialogue.keep(answer)
+            self._session.keep(answer)
         yield View(self._turns(), self._summary(answer, time.perf_counter() - began))
 
     def _summary(self, answer: AnswerStream, seconds: float) -> str:
@@ -63,8 +63,8 @@ class Talk:
         )
         if not answer.text.strip():
             told.append("the model gave no answer")
-        if self._dialogue.dropped:
-            told.append(f"{self._dialogue.dropped} oldest turns left out: the model's context is full")
+        if self._session.dropped:
+            told.append(f"{self._session.dropped} oldest turns left out: the model's context is full")
         return " · ".join(told)
 
     def stop(self) -> None:
@@ -72,18 +72,18 @@ class Talk:
         if self._answer is not None:
             self._answer.cancel()
 
-    def reset(self, model: TalkingModel) -> View:
+    def reset(self, model: ChatModel) -> View:
         """Forget the conversation."""
         self.stop()
-        self._dialogue = Dialogue(model)
+        self._session = ChatSession(model)
         return View(self._turns(), "")
 
     def history(self) -> str:
         """Return the conversation as a row of JSONL, which ``lmflow finetune`` can train on."""
-        return messages_row(self._dialogue.messages)
+        return messages_row(self._session.messages)
 
     def _turns(self) -> tuple[tuple[str, str], ...]:
-        return tuple((message.role, message.content) for message in self._dialogue.messages)
+        return tuple((message.role, message.text) for message in self._session.messages)
 
 
 class Desk:
@@ -92,7 +92,7 @@ class Desk:
     def __init__(self, open_model: ModelOpener) -> None:
         self._open_model = open_model
         self.model = open_model()
-        self.chosen = {"model": self.model.name, "decoder": self.model.settings.decoder}
+        self.chosen = {"model": self.model.name, "decoder": self.model.decoder_name}
         self._talks: dict[str, Talk] = {}
 
     def choices(self, kind: str) -> list[str]:
@@ -111,7 +111,7 @@ class Desk:
             self.chosen = wanted
 
     def parameters(self) -> list[tuple[OptionField, object]]:
-        """Return what an answer may be drawn with, and the values of the command line."""
+        """Return what an answer may be sampled with, and the values of the command line."""
         return [(field, value) for field, value in self.model.parameters() if not field.many]
 
     def talk(self, visitor: str) -> Talk:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from transformers import TrainingArguments
 
-from lmflow_core.api import TrainingJob
+from lmflow_transformers.training.job import TorchJob
 
 
-def training_arguments(job: TrainingJob, extra: Mapping[str, Any]) -> TrainingArguments:
-    """Return the arguments of the Hugging Face trainer for a job, with what its tuner adds."""
+def training_arguments(job: TorchJob) -> TrainingArguments:
+    """Return the arguments of the Hugging Face trainer for a job."""
     settings = job.settings
     values: dict[str, Any] = {
         "output_dir": str(job.checkpoints),
@@ -23,10 +22,6 @@ def training_arguments(job: TrainingJob, extra: Mapping[str, Any]) -> TrainingAr
         "lr_scheduler_type": settings.lr_scheduler_type,
         "weight_decay": settings.weight_decay,
         "max_grad_norm": settings.max_grad_norm,
-        "adam_beta1": settings.adam_beta1,
-        "adam_beta2": settings.adam_beta2,
-        "adam_epsilon": settings.adam_epsilon,
-        "optim": "adamw_torch_fused",
         "logging_steps": settings.logging_steps,
         "logging_first_step": True,
         "logging_nan_inf_filter": False,
@@ -39,27 +34,35 @@ def training_arguments(job: TrainingJob, extra: Mapping[str, Any]) -> TrainingAr
         "report_to": list(settings.report_to) or "none",
         "run_name": settings.run_name,
         "seed": settings.seed,
-        "use_cpu": job.model.device.type == "cpu",  # type: ignore[attr-defined]
+        "use_cpu": job.model.device.type == "cpu",
         "dataloader_pin_memory": False,
         "remove_unused_columns": False,
         "disable_tqdm": True,
-        "ddp_find_unused_parameters": False,
+        # Parameters that are frozen for now take no part in a step; data parallelism must not wait for them.
+        "ddp_find_unused_parameters": job.tuner.freezes_while_training,
+        **_precision(job),
     }
-    arguments = TrainingArguments(**{**values, **_of_engine(job), **extra})
+    arguments = TrainingArguments(**{**values, **_of_engine(job)})
     # One process trains on one GPU: the trainer would else split batches over all, in the middle of examples.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
 
 
-def _of_engine(job: TrainingJob) -> dict[str, Any]:
+def _precision(job: TorchJob) -> dict[str, bool]:
+    """Return the number format of the computation where it is not that of the weights."""
+    computed = job.model.plan.compute_dtype
+    return {"bf16": computed == "bfloat16", "fp16": computed == "float16"}
+
+
+def _of_engine(job: TorchJob) -> dict[str, Any]:
     """Return what the engine adds; a job on the processors of a machine with GPUs talks as one without."""
     added = dict(job.engine.trainer_arguments())
-    if "ddp_backend" in added and job.model.device.type == "cpu":  # type: ignore[attr-defined]
+    if "ddp_backend" in added and job.model.device.type == "cpu":
         added["ddp_backend"] = "gloo"
     return added
 
 
-def _saving(job: TrainingJob) -> dict[str, Any]:
+def _saving(job: TorchJob) -> dict[str, Any]:
     """Return when checkpoints are saved; where the best is wanted, they are saved when it is measured."""
     settings = job.settings
     if settings.load_best_model or settings.early_stopping_patience is not None:
@@ -68,7 +71,7 @@ def _saving(job: TrainingJob) -> dict[str, Any]:
     return {"save_strategy": "steps" if settings.save_steps else "no", "save_steps": settings.save_steps or 500}
 
 
-def _eval_strategy(job: TrainingJob) -> str:
-    if job.held_out is None:
+def _eval_strategy(job: TorchJob) -> str:
+    if job.validation is None:
         return "no"
     return "steps" if job.settings.eval_steps else "epoch"

@@ -6,8 +6,8 @@ import json
 import os
 import re
 import sys
-import zipfile
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -16,7 +16,7 @@ from lmflow_core.api import RequestError
 PARTIAL = ".partial"
 _NAME = re.compile(r"^checkpoint-(\d+)$")
 STATE = "trainer_state.json"
-_NEEDED = ("optimizer.pt", "scheduler.pt")
+_MARK = "checkpoint.json"
 
 
 def last_whole_checkpoint(folder: Path) -> Path:
@@ -40,34 +40,51 @@ def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
     return [(int(match.group(1)), entry) for entry in entries if (match := _NAME.match(entry.name))]
 
 
+def mark_whole(checkpoint: Path) -> None:
+    """Put a list of a checkpoint's files into it, the last to be written, by which it can be told whole.
+
+    Which files there are depends on the engine: each process of a sharded job has some of its own.
+    """
+    files = {path.relative_to(checkpoint).as_posix(): path.stat().st_size for path in _files(checkpoint)}
+    (checkpoint / _MARK).write_text(json.dumps({"files": files}, indent=2) + "\n", encoding="utf-8")
+
+
 def damage(checkpoint: Path) -> str | None:
     """Return what is wrong with a checkpoint, or None when it is whole."""
+    for name in (_MARK, STATE):
+        if _read_object(checkpoint / name) is None:
+            return f"{name} is missing or broken"
+    files = (_read_object(checkpoint / _MARK) or {}).get("files", {})
+    for name, size in files.items():
+        file = checkpoint / name
+        if not file.is_file() or file.stat().st_size != size:
+            return f"{name} is missing or broken"
+    return next((f"{file.name} is broken" for file in checkpoint.glob("*.safetensors") if not _opens(file)), None)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _read_object(file: Path) -> dict[str, Any] | None:
     try:
-        json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return f"{STATE} is missing or broken"
-    weights = sorted(checkpoint.glob("*.safetensors"))
-    if not weights:
-        return "it has no weights"
-    for file in weights:
-        try:
-            with safe_open(file, "pt"):
-                pass
-        except (OSError, SafetensorError):
-            return f"{file.name} is broken"
-    missing = [name for name in _NEEDED if not _is_zip(checkpoint / name)]
-    return f"{missing[0]} is missing or broken" if missing else None
+        return None
+    return content if isinstance(content, dict) else None
 
 
-def _is_zip(file: Path) -> bool:
-    """Whether a file of torch is complete: it is a zip archive, whose directory stands at its end."""
-    return zipfile.is_zipfile(file)
+def _opens(file: Path) -> bool:
+    try:
+        with safe_open(file, "pt"):
+            return True
+    except (OSError, SafetensorError):
+        return False
 
 
 def put_in_place(partial: Path, final: Path) -> None:
-    """Give a checkpoint that was written aside its name, once its bytes are on the disk."""
-    for file in partial.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as stream:
-                os.fsync(stream.fileno())
+    """Give a checkpoint its name, once its bytes are on the disk."""
+    for file in _files(partial):
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
     os.replace(partial, final)

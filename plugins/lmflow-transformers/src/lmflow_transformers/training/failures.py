@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ def explained_failures(folder: Path) -> Iterator[None]:
         if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
             raise
         raise LmflowError(
-            "memory ran out: lower --pass-tokens, --batch-size or --max-length, add --gradient-checkpointing, "
+            "memory ran out: lower --micro-batch-tokens, --batch-size or --max-length, add --gradient-checkpointing, "
             "or train less with --tuner lora"
         ) from error
     except OSError as error:
@@ -42,13 +42,19 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or _CPU_MEMORY in str(error)
 
 
-def check_finite(network: torch.nn.Module, step: int) -> None:
-    """Check that what was trained is numbers, before it is kept.
+def check_finite(network: torch.nn.Module, step: int, all_gather: Callable[[object], list[Any]]) -> None:
+    """Check that what was trained is numbers, before it is kept. All processes of a job call this.
+
+    Args:
+        network: what was trained; a process of a sharded job has a part of it.
+        step: of the run, for the message.
+        all_gather: gives what every process passed, so that all end where one finds a weight that is none.
 
     Raises:
         LmflowError: a weight is not.
     """
-    if not all(bool(weight.isfinite().all()) for weight in network.parameters() if weight.requires_grad):
+    finite = all(bool(weight.isfinite().all()) for weight in network.parameters() if weight.requires_grad)
+    if not all(all_gather(finite)):
         raise LmflowError(f"the weights are no numbers any more at step {step}: {_MEND_NAN}")
 
 

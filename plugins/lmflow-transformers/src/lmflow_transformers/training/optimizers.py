@@ -1,28 +1,53 @@
-"""AdamW over a network's parameters, for tuners that make the optimizer themselves."""
+"""AdamW, and the groups of parameters that optimizers are given."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 
-from lmflow_core.api import TrainingSettings
+from lmflow_core.api import ParameterGroup, TrainingSettings
+from lmflow_transformers.options import AdamWOptions
 
 
-def adamw(network: Any, settings: TrainingSettings) -> torch.optim.AdamW:
-    """Return a fused AdamW over every parameter that trains; biases and norms, of one dimension, do not decay."""
-    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.dim() > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trainable if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=settings.lr if settings.lr is not None else 0.0,
-        betas=(settings.adam_beta1, settings.adam_beta2),
-        eps=settings.adam_epsilon,
-        fused=True,
+def parameter_groups(network: torch.nn.Module) -> list[ParameterGroup]:
+    """Return every parameter that trains, in two groups: biases and norms, of one dimension, do not decay."""
+    trained = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
+    groups = (
+        ParameterGroup({name: p for name, p in trained if p.dim() > 1}),
+        ParameterGroup({name: p for name, p in trained if p.dim() <= 1}, decays=False),
     )
+    return [group for group in groups if group.parameters]
+
+
+def torch_groups(groups: Iterable[ParameterGroup], settings: TrainingSettings) -> list[dict[str, Any]]:
+    """Return groups as torch's optimizers take them, each with its learning rate and its weight decay."""
+    assert settings.lr is not None  # the tuner's own where the user gives none
+    return [
+        {
+            "params": list(group.parameters.values()),
+            "lr": settings.lr * group.lr_factor,
+            "weight_decay": settings.weight_decay if group.decays else 0.0,
+        }
+        for group in groups
+    ]
+
+
+class AdamW:
+    """AdamW (Loshchilov and Hutter, arXiv:1711.05101), in PyTorch's fused kernel."""
+
+    def __init__(self, options: AdamWOptions | None = None) -> None:
+        self._options = options or AdamWOptions()
+
+    def make(self, groups: Sequence[ParameterGroup], settings: TrainingSettings) -> torch.optim.AdamW:
+        """Return the optimizer."""
+        return torch.optim.AdamW(
+            torch_groups(groups, settings),
+            betas=(self._options.adam_beta1, self._options.adam_beta2),
+            eps=self._options.adam_epsilon,
+            fused=True,
+        )
 
 
 def allocate_state(optimizer: torch.optim.Optimizer) -> None:

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lmflow_transformers.devices import peak_memory_bytes
+from lmflow_transformers.training.metrics import NOT_OURS
 
 
 class Progress(TrainerCallback):
@@ -55,9 +56,9 @@ class Progress(TrainerCallback):
         """Show the newest figures."""
         if not state.is_world_process_zero or not logs:
             return
-        figures = {name: f"{logs[name]:.4f}" for name in ("loss", "eval_loss") if name in logs}
-        if not figures:
+        if not {"loss", "eval_loss"} & logs.keys():
             return
+        figures = {name: f"{value:.4f}" for name, value in logs.items() if name not in NOT_OURS}
         figures["tokens/s"] = f"{self.tokens * args.world_size / max(time.perf_counter() - self._started, 1e-9):.0f}"
         figures["memory"] = f"{peak_memory_bytes() / 1e9:.2f} GB"
         if self._bar.disable:

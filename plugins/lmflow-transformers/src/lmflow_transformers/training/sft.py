@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
-from lmflow_core.api import TrainingJob, TrainingReport
-from lmflow_transformers.loss import label_only_forward
+from typing import Any
+
+from lmflow_core.api import LoadPlan, TrainingReport, TrainingSetup
+from lmflow_transformers.batches import Batch
+from lmflow_transformers.likelihood.network import summed_cross_entropy
+from lmflow_transformers.models import CausalModel
 from lmflow_transformers.options import SftOptions
-from lmflow_transformers.training.trainer import train_with_trainer
+from lmflow_transformers.training.loss import LossOutput
+from lmflow_transformers.training.run import TorchJob, train
+
+
+class SftLoss:
+    """The mean cross-entropy over the labelled tokens."""
+
+    unit = "tokens"
+
+    def __init__(self, chunk: int) -> None:
+        """Compute the logits of so many positions at a time."""
+        self._chunk = chunk
+
+    def units(self, batch: Batch) -> int:
+        """Return the number of labelled tokens."""
+        return int(batch.labelled.sum())
+
+    def __call__(self, network: Any, batch: Batch) -> LossOutput:
+        """Return the summed cross-entropy, in nats."""
+        return LossOutput(summed_cross_entropy(network, batch, self._chunk))
 
 
 class SftObjective:
@@ -14,7 +37,13 @@ class SftObjective:
     def __init__(self, options: SftOptions | None = None) -> None:
         self._options = options or SftOptions()
 
-    def train(self, job: TrainingJob) -> TrainingReport:
+    def plan(self, plan: LoadPlan) -> LoadPlan:
+        """Ask nothing of the weights: any network that predicts tokens will do."""
+        return plan
+
+    def check(self, setup: TrainingSetup[CausalModel]) -> None:
+        """Take any model and tuner."""
+
+    def train(self, job: TorchJob) -> TrainingReport:
         """Train with the mean cross-entropy over the labelled tokens of each optimizer step."""
-        with label_only_forward(job.model.base, self._options.loss_chunk):  # type: ignore[attr-defined]
-            return train_with_trainer(job)
+        return train(job, SftLoss(self._options.loss_chunk))

@@ -1,7 +1,7 @@
-"""The distribution that tokens are drawn from, and the rule by which a drafted one is kept.
+"""The distribution that tokens are sampled from, and the rule by which a drafted one is kept.
 
 The rule is that of Leviathan, Kalman and Matias, "Fast Inference from Transformers via Speculative Decoding" (ICML
-2023): what it gives is distributed as if the model had drawn it itself, whatever the draft.
+2023): what it gives is distributed as if the model had sampled it itself, whatever the draft.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import torch
 from lmflow_transformers.api import SamplingOptions, logits_processors
 
 
-class Drawing:
-    """Draws tokens by some options with a random generator of its own."""
+class SamplingRule:
+    """Samples tokens by some options with a random generator of its own, and decides which drafted ones stay."""
 
     def __init__(self, options: SamplingOptions, generator: torch.Generator) -> None:
         self._greedy = options.temperature == 0
@@ -31,8 +31,8 @@ class Drawing:
             return torch.zeros_like(scores).index_fill_(0, scores.argmax(), 1.0)
         return scores.softmax(-1)
 
-    def draw(self, probabilities: torch.Tensor) -> int:
-        """Draw a token; the probabilities need not add up to one."""
+    def sample(self, probabilities: torch.Tensor) -> int:
+        """Sample a token; the probabilities need not add up to one."""
         if self._greedy:
             return int(probabilities.argmax())
         return int(torch.multinomial(probabilities, 1, generator=self._generator))
@@ -43,7 +43,7 @@ class Drawing:
         Args:
             token: the drafted token.
             target: (vocabulary,), the model's probabilities.
-            draft: (vocabulary,), the probabilities it was drawn from; None when it was certain.
+            draft: (vocabulary,), the probabilities it was sampled from; None when it was certain.
         """
         wanted = float(target[token])
         offered = 1.0 if draft is None else float(draft[token])
@@ -51,15 +51,15 @@ class Drawing:
             return True
         if wanted == 0:
             return False
-        drawn = torch.rand((), generator=self._generator, device=target.device)
-        return float(drawn) * offered < wanted
+        chance = torch.rand((), generator=self._generator, device=target.device)
+        return float(chance) * offered < wanted
 
-    def redraw(self, token: int, target: torch.Tensor, draft: torch.Tensor | None) -> int:
-        """Draw what takes the place of a refused token: from what the model has more of than the draft."""
+    def resample(self, token: int, target: torch.Tensor, draft: torch.Tensor | None) -> int:
+        """Sample what takes the place of a refused token: from what the model has more of than the draft."""
         if draft is None:
             rest = target.clone()
             rest[token] = 0
         else:
             rest = (target - draft).clamp(min=0)
         # Nothing is left only where rounding made two equal distributions differ.
-        return self.draw(rest if float(rest.sum()) > 0 else target)
+        return self.sample(rest if float(rest.sum()) > 0 else target)

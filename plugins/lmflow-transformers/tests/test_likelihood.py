@@ -17,10 +17,16 @@ from transformers import (
     LlamaConfig,
 )
 
-from lmflow_core.api import IGNORE
+from lmflow_core.api import IGNORE, EncodedExample, EncodedSequence
+from lmflow_core.testing.jobs import single
 from lmflow_core.testing.tiny import TINY_SHAPE
-from lmflow_transformers import loss
-from lmflow_transformers.loss import Head, chunked_cross_entropy, head_is_plain, label_only_forward, token_scores
+from lmflow_transformers.attention import SdpaAttention, using_attention
+from lmflow_transformers.batches import collate
+from lmflow_transformers.likelihood import cross_entropy
+from lmflow_transformers.likelihood.cross_entropy import chunked_cross_entropy, token_scores
+from lmflow_transformers.likelihood.head import Head, head_is_plain
+from lmflow_transformers.likelihood.logprobs import token_logprobs
+from lmflow_transformers.likelihood.network import sequence_logprobs, summed_cross_entropy
 
 _SHAPE: dict[str, Any] = {**TINY_SHAPE, "num_hidden_layers": 1}
 _NETWORKS = {
@@ -67,7 +73,7 @@ def test_no_gradient_is_computed_where_none_is_recorded(monkeypatch: pytest.Monk
     def refuse(*_: Any) -> None:
         raise AssertionError("a gradient was computed")
 
-    monkeypatch.setattr(loss.HeadGradients, "add", refuse)
+    monkeypatch.setattr(cross_entropy.HeadGradients, "add", refuse)
     head = Head(torch.nn.Parameter(torch.randn(11, 8)), torch.nn.Parameter(torch.randn(11)))
     hidden, targets = torch.randn(3, 8), torch.tensor([0, 1, 2])
     with torch.no_grad():
@@ -98,10 +104,9 @@ def test_a_networks_label_only_loss_equals_its_own(name: str) -> None:
     expected.backward()
     theirs = {n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}
     network.zero_grad()
-    shifted = torch.cat([labels[:, 1:], torch.full((1, 1), IGNORE)], dim=1)
-    with label_only_forward(network, chunk=3):
-        loss = network(input_ids=ids, shift_labels=shifted)["loss"]
-        loss.backward()
+    batch = collate([single(ids[0].tolist(), labels[0].tolist())], isolated=False)
+    loss = summed_cross_entropy(network, batch, chunk=3) / batch.labelled.sum()
+    loss.backward()
     torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
     assert theirs.keys() == {n for n, p in network.named_parameters() if p.grad is not None}
     for parameter_name, parameter in network.named_parameters():
@@ -122,11 +127,12 @@ def test_a_head_that_config_does_not_tell_falls_back_to_the_networks_logits() ->
     network.forward = doubled
     assert not head_is_plain(network)
     ids = torch.randint(1, 64, (1, 6))
-    shifted = torch.cat([ids[:, 1:], torch.full((1, 1), IGNORE)], dim=1)
+    batch = collate([single(ids[0].tolist())], isolated=False)
     with torch.no_grad():
-        expected = torch.nn.functional.cross_entropy(network(input_ids=ids).logits[0, :-1], ids[0, 1:])
-        with label_only_forward(network, chunk=3):
-            torch.testing.assert_close(network(input_ids=ids, shift_labels=shifted)["loss"], expected)
+        logits = network(input_ids=ids).logits[0, :-1]
+        expected = torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum")
+        torch.testing.assert_close(summed_cross_entropy(network, batch, chunk=3), expected)
+        torch.testing.assert_close(sequence_logprobs(network, batch), -expected[None])
 
 
 class _LikeLiger:
@@ -149,10 +155,79 @@ def test_liger_is_asked_for_the_same_loss(softcap: float | None, monkeypatch: py
     kernels = types.ModuleType("liger_kernel.transformers")
     kernels.LigerFusedLinearCrossEntropyLoss = _LikeLiger  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "liger_kernel.transformers", kernels)
-    monkeypatch.setattr(loss, "_liger_serves", lambda hidden, head: True)
+    monkeypatch.setattr(cross_entropy, "_liger_serves", lambda hidden, head: True)
     expected = chunked_cross_entropy(hidden, targets, head, 3)
-    torch.testing.assert_close(loss.summed_cross_entropy(hidden, targets, head, 3), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        cross_entropy.fused_cross_entropy(hidden, targets, head, 3), expected, atol=1e-5, rtol=1e-5
+    )
 
 
 def test_on_a_cpu_liger_is_not_asked() -> None:
-    assert not loss._liger_serves(torch.randn(7, 8), Head(torch.randn(11, 8), None))
+    assert not cross_entropy._liger_serves(torch.randn(7, 8), Head(torch.randn(11, 8), None))
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 100])
+@pytest.mark.parametrize(("softcap", "bias"), [(None, False), (1.5, True)])
+def test_log_probabilities_and_gradients_equal_those_of_plain_logits(
+    chunk: int, softcap: float | None, bias: bool
+) -> None:
+    torch.manual_seed(0)
+    values = [torch.randn(7, 8), torch.randn(11, 8), torch.randn(11)]
+    targets, weights = torch.randint(0, 11, (7,)), torch.randn(7)
+    plain, ours = ([value.clone().requires_grad_() for value in values] for _ in range(2))
+    heads = [Head(each[1], each[2] if bias else None, scale=0.5, softcap=softcap) for each in (plain, ours)]
+    expected = heads[0].logits(plain[0]).log_softmax(-1).gather(1, targets[:, None])[:, 0]
+    found = token_logprobs(ours[0], targets, heads[1], chunk)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    for each in (expected, found):
+        (each * weights).sum().backward()
+    for mine, theirs in zip(ours[: 3 if bias else 2], plain, strict=False):
+        torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("isolated", [True, False])
+@pytest.mark.parametrize("name", ["tied llama", "capped gemma2"])
+def test_sequences_of_a_packed_batch_are_as_likely_as_each_alone(name: str, isolated: bool) -> None:
+    torch.manual_seed(0)
+    network = AutoModelForCausalLM.from_config(_NETWORKS[name]).eval()
+    generator = torch.Generator().manual_seed(1)
+    ids = [torch.randint(1, 64, (length,), generator=generator).tolist() for length in (9, 5, 2, 7)]
+    sequences = [EncodedSequence(each, [IGNORE, IGNORE, *each[2:]]) for each in ids]
+    examples = [EncodedExample(tuple(sequences[:2])), EncodedExample(tuple(sequences[2:]))]
+    expected = []
+    for each in ids:
+        logprobs = network(torch.tensor([each])).logits[0, :-1].log_softmax(-1)
+        expected.append(logprobs.gather(1, torch.tensor(each[1:])[:, None])[1:].sum())
+    attention = SdpaAttention().implementation("cpu") if isolated else network.config._attn_implementation
+    with using_attention(network, attention):
+        found = sequence_logprobs(network, collate(examples, isolated=isolated), chunk=3)
+        upstream = torch.tensor([1.0, -2.0, 3.0, 0.5])
+        ours = torch.autograd.grad((found * upstream).sum(), list(network.parameters()), allow_unused=True)
+    torch.testing.assert_close(found, torch.stack(expected), atol=1e-5, rtol=1e-5)
+    theirs = torch.autograd.grad(
+        (torch.stack(expected) * upstream).sum(), list(network.parameters()), allow_unused=True
+    )
+    for mine, other in zip(ours, theirs, strict=True):
+        if mine is not None or other is not None:
+            torch.testing.assert_close(mine, other, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_under_autocast_weights_stay_as_they_are_and_gradients_are_near(learned: bool) -> None:
+    torch.manual_seed(0)
+    hidden = torch.randn(9, 16, requires_grad=True)
+    weight = torch.randn(11, 16, requires_grad=learned)
+    targets = torch.randint(0, 11, (9,))
+    wanted = [hidden, weight] if learned else [hidden]
+
+    def both() -> list[torch.Tensor]:
+        head = Head(weight, None)
+        return [chunked_cross_entropy(hidden, targets, head, 4), token_logprobs(hidden, targets, head, 4).sum()]
+
+    whole = [torch.autograd.grad(loss, wanted) for loss in both()]
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = both()
+    for loss, exact in zip(losses, whole, strict=True):
+        for ours, theirs in zip(torch.autograd.grad(loss, wanted), exact, strict=True):
+            assert ours.dtype == torch.float32
+            assert float((ours - theirs).norm() / theirs.norm()) < 2e-2

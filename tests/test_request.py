@@ -16,6 +16,7 @@ from lmflow_core.contracts.attention import AttentionSpec
 from lmflow_core.contracts.decoder import DecoderSpec
 from lmflow_core.contracts.engine import EngineSpec
 from lmflow_core.contracts.objective import ObjectiveSpec
+from lmflow_core.contracts.optimizer import OptimizerSpec
 from lmflow_core.contracts.settings import ModelSettings, TrainingSettings
 from lmflow_core.contracts.spec import Spec
 from lmflow_core.contracts.tuner import TunerSpec
@@ -50,6 +51,7 @@ RUNTIME = _record(
     _spec(ObjectiveSpec, "sft", examples=("text",)),
     _spec(ObjectiveSpec, "ranks", examples=("text",), options=ClashingOptions),
     _spec(AttentionSpec, "sdpa"),
+    _spec(OptimizerSpec, "adamw"),
     _spec(EngineSpec, "local"),
     _spec(EngineSpec, "many", environment=("LMFLOW_TEST_RANK", "LMFLOW_TEST_SIZE")),
     _spec(DecoderSpec, "sampling"),
@@ -71,6 +73,7 @@ def test_defaults_choose_and_values_are_checked() -> None:
     assert {selector: component.name for selector, component in request.components.items()} == {
         "objective": "sft",
         "tuner": "full",
+        "optimizer": "adamw",
         "attention": "sdpa",
         "engine": "local",
     }

@@ -1,0 +1,37 @@
+"""Declares the objective ``rloo``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lmflow_core.api import ObjectiveSpec, hookimpl, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class RlooOptions:
+    """What is sampled, and what is rewarded."""
+
+    rloo_pattern: str = option(".*", help="A regular expression; an answer that matches it as a whole is rewarded.")
+    rloo_samples: int = option(4, help="Answers to each prompt.", minimum=2)
+    rloo_max_new_tokens: int = option(64, help="Longest answer in tokens.", minimum=1)
+    rloo_temperature: float = option(1.0, help="Temperature that answers are sampled with.", above=0)
+
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.rloo_pattern)
+        except re.error as error:
+            raise ValueError(f"--rloo-pattern {self.rloo_pattern!r} is no regular expression: {error}") from error
+
+
+@hookimpl
+def lmflow_register_objectives() -> Iterable[ObjectiveSpec]:
+    """Offer REINFORCE leave-one-out."""
+    yield ObjectiveSpec(
+        name="rloo",
+        target="lmflow_contrib_rloo.objective:RlooObjective",
+        summary="Make rewarded answers likelier than their siblings.",
+        examples=("prompt",),
+        options=RlooOptions,
+    )

@@ -1,0 +1,52 @@
+"""Optimizers: how parameters are updated from their gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from lmflow_core.contracts.settings import TrainingSettings
+from lmflow_core.contracts.spec import Selector, Spec
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that are updated alike.
+
+    Attributes:
+        parameters: by name, in the order of the network's own.
+        lr_factor: their learning rate as a multiple of the run's.
+        decays: whether weight decay applies.
+    """
+
+    parameters: Mapping[str, Any]
+    lr_factor: float = 1.0
+    decays: bool = True
+
+
+class Optimizer(Protocol):
+    """Target of an ``OptimizerSpec``."""
+
+    def make(self, groups: Sequence[ParameterGroup], settings: TrainingSettings) -> Any:
+        """Return a ``torch.optim.Optimizer`` over some groups; ``settings`` have the learning rate and the decay.
+
+        Raises:
+            RequestError: it cannot update such parameters, or a library is missing.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSpec(Spec):
+    """A way to update parameters; ``target(options)`` satisfies ``Optimizer``.
+
+    Example::
+
+        @hookimpl
+        def lmflow_register_optimizers():
+            yield OptimizerSpec(name="lion", target="lmflow_lion.optimizer:Lion", summary="Sign of the momentum.")
+    """
+
+    kind: ClassVar[str] = "optimizer"
+    contract: ClassVar[type | None] = Optimizer
+    selector: ClassVar[Selector | None] = Selector("optimizer", "How parameters are updated.", {"finetune": "adamw"})

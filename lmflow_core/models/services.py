@@ -1,0 +1,49 @@
+"""Second models, for components that work with one: a draft, a teacher, a reference, a judge."""
+
+from __future__ import annotations
+
+from lmflow_core.contracts.model import LanguageModel
+from lmflow_core.contracts.settings import ModelSettings
+from lmflow_core.contracts.spec import TORCH
+from lmflow_core.models.opening import OpenModel, open_model
+from lmflow_core.plugins.registry import Catalogue
+
+
+class Models:
+    """Opens models beside another one, and keeps the last. Satisfies ``ModelServices``.
+
+    Args:
+        catalogue: the components there are.
+        runtime: what the model runs in that others are opened beside, as the spec of its loader or decoder tells.
+    """
+
+    def __init__(self, catalogue: Catalogue, runtime: str = TORCH) -> None:
+        self._catalogue = catalogue
+        self._runtime = runtime
+        self._last: tuple[ModelSettings, LanguageModel] | None = None
+
+    def open_model(self, reference: str, beside: LanguageModel) -> LanguageModel:
+        """Open, without its weights, what ``--model`` could name.
+
+        It goes where ``beside`` is, in the same number format. The model opened last is kept.
+
+        Raises:
+            ModelError: the reference names no model.
+            RequestError: it does not run where the other one does.
+        """
+        dtype = beside.plan.compute_dtype or beside.plan.dtype
+        settings = ModelSettings(model=reference, device=beside.plan.device, dtype=dtype)
+        if self._last is None or self._last[0] != settings:
+            self._last = None  # gives its memory back before the next model takes more
+            self._last = settings, self._opened(settings, beside)
+        return self._last[1]
+
+    def _opened(self, settings: ModelSettings, beside: LanguageModel) -> LanguageModel:
+        needed_by = f"working beside {beside.reference}"
+        opened = open_model(settings, self._catalogue, runtime=self._runtime, needed_by=needed_by)
+        return _with_its_adapter(opened)
+
+
+def _with_its_adapter(opened: OpenModel) -> LanguageModel:
+    """Return the open model; one with an adapter is loaded, as the model alone would leave the adapter off."""
+    return opened.model if opened.adapter is None else opened.load()

@@ -1,0 +1,127 @@
+"""Batches without padding: sequences lie end to end in one row, and their boundaries travel with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, chain
+
+import torch
+
+from lmflow_core.api import IGNORE, EncodedExample, EncodedSequence, Media
+
+Inputs = Mapping[str, torch.Tensor]
+# From the media of some sequences to what the network takes of them beside ids, such as pixel values.
+MediaInputs = Callable[[Sequence[Media]], Inputs]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples as a loss is given them; T is the number of tokens of all sequences.
+
+    Attributes:
+        inputs: what the network is called with, once for each pass. Where it keeps packed sequences isolated, one pass
+            takes all of them: ``input_ids`` and ``position_ids`` (1, T), int64, positions restarting at each sequence,
+            and their boundaries ``cu_seq_lens_q`` (sequences + 1,), int32. Else there is a pass for each sequence.
+        targets: (T,), int64: the token that follows each position where it is learned, else -100, so that no sequence
+            predicts the next one's first token.
+        ends: (sequences + 1,), int64, boundaries of the sequences in tokens.
+        groups: (examples + 1,), int64, boundaries of the examples in sequences.
+        numbers: the named numbers of the examples one after the other, float32; NaN stands for an example without.
+    """
+
+    inputs: tuple[Inputs, ...]
+    targets: torch.Tensor
+    ends: torch.Tensor
+    groups: torch.Tensor
+    numbers: Inputs
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens of all sequences."""
+        return len(self.targets)
+
+    @property
+    def labelled(self) -> torch.Tensor:
+        """(T,), bool: the positions whose next token is learned."""
+        return self.targets != IGNORE
+
+    @property
+    def sequence_of_position(self) -> torch.Tensor:
+        """(T,), int64: the number of the sequence that each position belongs to."""
+        numbers = torch.arange(len(self.ends) - 1, device=self.ends.device)
+        return numbers.repeat_interleave(self.ends.diff())
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> Batch:
+        """Return the batch with its tensors on a device."""
+
+        def moved(tensors: Inputs) -> Inputs:
+            return {name: tensor.to(device, non_blocking=non_blocking) for name, tensor in tensors.items()}
+
+        return Batch(
+            tuple(map(moved, self.inputs)),
+            self.targets.to(device, non_blocking=non_blocking),
+            self.ends.to(device, non_blocking=non_blocking),
+            self.groups.to(device, non_blocking=non_blocking),
+            moved(self.numbers),
+        )
+
+
+def collate(
+    examples: Sequence[EncodedExample], *, isolated: bool = True, media_inputs: MediaInputs | None = None
+) -> Batch:
+    """Return examples as a batch.
+
+    Args:
+        examples: at least one.
+        isolated: whether the network keeps sequences isolated that are packed into one pass.
+        media_inputs: makes what the network takes of images; needed where there are any.
+
+    Raises:
+        ValueError: there are images and nothing to make inputs of them.
+    """
+    sequences = [sequence for example in examples for sequence in example.sequences]
+    passes = [sequences] if isolated else [[sequence] for sequence in sequences]
+    targets = [token for sequence in sequences for token in (*sequence.labels[1:], IGNORE)]
+    return Batch(
+        tuple({**packed_inputs(each, isolated), **_of_media(each, media_inputs)} for each in passes),
+        torch.tensor(targets),
+        _boundaries(len(sequence.input_ids) for sequence in sequences),
+        _boundaries(len(example.sequences) for example in examples),
+        _numbers(examples),
+    )
+
+
+def packed_inputs(sequences: Sequence[EncodedSequence], isolated: bool = True) -> dict[str, torch.Tensor]:
+    """Return the ids of some sequences (1, T) and, where they are ``isolated``, their positions and boundaries."""
+    ids = torch.tensor([[token for sequence in sequences for token in sequence.input_ids]])
+    if not isolated:
+        return {"input_ids": ids}
+    lengths = [len(sequence.input_ids) for sequence in sequences]
+    return {
+        "input_ids": ids,
+        "position_ids": torch.cat([torch.arange(length) for length in lengths])[None],
+        "cu_seq_lens_q": _boundaries(lengths).to(torch.int32),
+    }
+
+
+def _of_media(sequences: Sequence[EncodedSequence], media_inputs: MediaInputs | None) -> Inputs:
+    media = list(chain.from_iterable(sequence.media for sequence in sequences))
+    if not media:
+        return {}
+    if media_inputs is None:
+        raise ValueError("the data has images, and the model takes none")
+    return media_inputs(media)
+
+
+def _boundaries(lengths: Iterable[int]) -> torch.Tensor:
+    return torch.tensor([0, *accumulate(lengths)])
+
+
+def _numbers(examples: Sequence[EncodedExample]) -> dict[str, torch.Tensor]:
+    names = sorted({name for example in examples for name in example.numbers})
+    missing = (float("nan"),)
+    return {
+        name: torch.tensor([value for example in examples for value in example.numbers.get(name, missing)])
+        for name in names
+    }

@@ -1,0 +1,64 @@
+"""A batch through a network: its hidden states, and how likely the labelled tokens are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from lmflow_transformers.batches import Batch
+from lmflow_transformers.likelihood.cross_entropy import fused_cross_entropy
+from lmflow_transformers.likelihood.head import Head, head_is_plain
+from lmflow_transformers.likelihood.logprobs import token_logprobs
+
+
+def hidden_states(network: Any, batch: Batch) -> torch.Tensor:
+    """Return what stands before the head for each position, (T, hidden size).
+
+    Args:
+        network: a transformers model with a head; adapters may be inside of it.
+        batch: of T tokens.
+    """
+    passes = [network.base_model(use_cache=False, **inputs).last_hidden_state[0] for inputs in batch.inputs]
+    return passes[0] if len(passes) == 1 else torch.cat(passes)
+
+
+def labelled_logits(network: Any, batch: Batch) -> torch.Tensor:
+    """Return the network's own logits at the labelled positions, (labelled, vocabulary), float32."""
+    passes = [network(use_cache=False, **inputs).logits[0] for inputs in batch.inputs]
+    return torch.cat(passes)[batch.labelled].float()
+
+
+def summed_cross_entropy(network: Any, batch: Batch, chunk: int) -> torch.Tensor:
+    """Return the cross-entropy of the labelled tokens of a batch, a scalar, float32, summed, in nats.
+
+    Args:
+        network: a transformers model with a head. One whose logits are more than those of its head gives them itself.
+        batch: of T tokens.
+        chunk: labelled positions whose logits exist at a time.
+    """
+    targets = batch.targets[batch.labelled]
+    if not head_is_plain(network):
+        return torch.nn.functional.cross_entropy(labelled_logits(network, batch), targets, reduction="sum")
+    return fused_cross_entropy(hidden_states(network, batch)[batch.labelled], targets, Head.of(network), chunk)
+
+
+def sequence_logprobs(network: Any, batch: Batch, chunk: int = 256) -> torch.Tensor:
+    """Return how likely the labelled tokens of each sequence are together, with gradients.
+
+    Args:
+        network: a transformers model with a head.
+        batch: of any number of sequences.
+        chunk: labelled positions whose logits exist at a time.
+
+    Returns:
+        (sequences,), float32, in nats: sums of log-probabilities; 0 for a sequence without labels.
+    """
+    labelled = batch.labelled
+    targets = batch.targets[labelled]
+    if head_is_plain(network):
+        each = token_logprobs(hidden_states(network, batch)[labelled], targets, Head.of(network), chunk)
+    else:
+        each = labelled_logits(network, batch).log_softmax(-1).gather(1, targets[:, None])[:, 0]
+    sums = torch.zeros(len(batch.ends) - 1, dtype=torch.float32, device=each.device)
+    return sums.index_add(0, batch.sequence_of_position[labelled], each)

@@ -1,0 +1,78 @@
+"""Files of a transformers model: found, opened by transformers, and written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lmflow_core.api import ModelError
+from lmflow_transformers.writing import refusals_as_os_errors
+
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+_HUB_FILES = [*_WEIGHTS, "*.json", "*.jinja", "*.txt", "tokenizer.model", "README.md"]
+
+
+def opened(factory: Any, source: str, arguments: Mapping[str, Any], reference: str) -> Any:
+    """Return what a factory of transformers makes of a source.
+
+    Raises:
+        ModelError: it makes nothing of it; ``reference`` is what the user called it.
+    """
+    try:
+        return factory.from_pretrained(source, **arguments)
+    except Exception as error:  # transformers raises many kinds; all mean that the reference cannot be opened
+        reason = " ".join(str(error).split())
+        raise ModelError(f"model {reference!r} cannot be opened: {reason[:500]}") from error
+
+
+def hub_folder(name: str, arguments: dict[str, Any]) -> Path:
+    """Return the folder of a hub model's files, fetching those that are not there.
+
+    Raises:
+        ModelError: they cannot be fetched.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        found = snapshot_download(
+            name,
+            revision=arguments.get("revision"),
+            local_files_only=arguments["local_files_only"],
+            allow_patterns=_HUB_FILES,
+        )
+    except Exception as error:  # the hub raises many kinds; all mean that the files are not to be had
+        raise ModelError(f"the files of {name!r} cannot be fetched: {' '.join(str(error).split())[:300]}") from error
+    return Path(found)
+
+
+def save_network(network: Any, folder: Path, weights: Mapping[str, Any] | None = None) -> None:
+    """Write a transformers model's weights, its own or some that are given, and its configuration.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    with refusals_as_os_errors():
+        network.save_pretrained(folder, state_dict=weights)
+
+
+def forget_quantisation(network: Any) -> None:
+    """Make a model that was read from GGUF an ordinary one; else it can neither be saved nor reloaded as one."""
+    network.hf_quantizer = None
+    del network.hf_quantizer
+    if hasattr(network.config, "quantization_config"):
+        del network.config.quantization_config
+
+
+def check_folder(folder: Path) -> None:
+    """Check that a folder holds a configuration and safetensors weights.
+
+    Raises:
+        ModelError: one of them is missing.
+    """
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} is no model folder: it has no config.json")
+    if not any(match for pattern in _WEIGHTS for match in folder.glob(pattern)):
+        unsafe = sorted(file.name for file in folder.glob("*.bin"))
+        hint = f" ({', '.join(unsafe)} is pickled, which LMFlow does not read: convert it)" if unsafe else ""
+        raise ModelError(f"{folder} holds no weights: no *.safetensors file{hint}")

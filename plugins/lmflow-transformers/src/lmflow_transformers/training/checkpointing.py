@@ -1,0 +1,112 @@
+"""The Hugging Face ``Trainer`` with checkpoints that are whole or absent, of the network without its loss."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer
+from transformers.trainer_utils import rotate_checkpoints
+
+from lmflow_core.api import LmflowError
+from lmflow_transformers.training.checkpoints import PARTIAL, STATE, mark_whole, put_in_place
+from lmflow_transformers.training.failures import check_finite
+from lmflow_transformers.training.job import TorchJob
+from lmflow_transformers.writing import refusals_as_os_errors
+
+
+class CheckpointingTrainer(Trainer):
+    """A trainer of a wrapped network.
+
+    Attributes:
+        savers: what puts state of its own into a checkpoint.
+    """
+
+    def __init__(self, job: TorchJob, **arguments: Any) -> None:
+        """Prepare a job; ``arguments`` are those of the trainer."""
+        self._job = job
+        self._folder: str | None = None
+        self.savers: list[Callable[[Path], None]] = []
+        super().__init__(**arguments)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the network into a checkpoint; every process takes part in gathering it."""
+        weights = self._job.engine.full_weights(self._job.model)
+        if self.args.should_save:
+            self._job.model.network.save_pretrained(output_dir or self.args.output_dir, state_dict=weights)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        with self._network_as_model():
+            super()._load_from_checkpoint(resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        with self._network_as_model():
+            super()._load_best_model()
+
+    @contextmanager
+    def _network_as_model(self) -> Iterator[None]:
+        """For the time of the context, let the trainer see the network, which what is loaded belongs to."""
+        module, self.model = self.model, self._job.model.network
+        try:
+            yield
+        finally:
+            self.model = module
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return self._folder or super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write a checkpoint aside and give it its name when it is whole.
+
+        Raises:
+            LmflowError: the disk refuses, or the weights are no numbers; earlier checkpoints are as they were.
+        """
+        check_finite(model, self.state.global_step, self._job.engine.all_gather)
+        folder = Path(self.args.output_dir)
+        name = f"checkpoint-{self.state.global_step}"
+        self._folder = str(folder / PARTIAL)
+        try:
+            with refusals_as_os_errors():
+                self._write_checkpoint(model, trial, folder, name)
+        except (OSError, RuntimeError) as error:
+            shutil.rmtree(folder / PARTIAL, ignore_errors=True)
+            raise LmflowError(
+                f"the checkpoint of step {self.state.global_step} cannot be written to {folder}: "
+                f"{getattr(error, 'strerror', None) or error}; earlier checkpoints are whole"
+            ) from error
+        finally:
+            self._folder = None
+        if self.args.should_save:
+            os.rmdir(folder / PARTIAL)
+            rotate_checkpoints(str(folder), self.args.save_total_limit, self.state.best_model_checkpoint)
+        self._barrier()
+
+    def _write_checkpoint(self, model: Any, trial: Any, folder: Path, name: str) -> None:
+        if self.args.should_save:
+            shutil.rmtree(folder / PARTIAL, ignore_errors=True)
+        self._barrier()
+        super()._save_checkpoint(model, trial)
+        self._barrier()
+        self._note_best(folder, name)
+        if self.args.should_save:
+            self.state.save_to_json(str(folder / PARTIAL / name / STATE))
+            for save in self.savers:
+                save(folder / PARTIAL / name)
+            mark_whole(folder / PARTIAL / name)
+            shutil.rmtree(folder / name, ignore_errors=True)
+            put_in_place(folder / PARTIAL / name, folder / name)
+
+    def _note_best(self, folder: Path, name: str) -> None:
+        """Remember the best checkpoint under its final name, which it does not have while it is written."""
+        best = self.state.best_global_step
+        if best and (name == f"checkpoint-{best}" or (folder / f"checkpoint-{best}").exists()):
+            self.state.best_model_checkpoint = str(folder / f"checkpoint-{best}")
+
+    def _barrier(self) -> None:
+        if self.args.world_size > 1:
+            torch.distributed.barrier()

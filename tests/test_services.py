@@ -1,0 +1,82 @@
+"""Second models: what opens them, where they go, and that the last one is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lmflow_core.contracts.model import LoadPlan
+from lmflow_core.errors import ModelError, RequestError
+from lmflow_core.models import services
+from lmflow_core.models.services import Models
+from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.testing.tiny import make_tiny_model
+
+
+@pytest.fixture(scope="module")
+def catalogue() -> Catalogue:
+    return Catalogue.discover()
+
+
+def _beside(**plan: Any) -> Any:
+    return SimpleNamespace(reference="first", plan=LoadPlan(**{"device": "cpu", **plan}))
+
+
+def test_a_model_goes_where_the_other_is_and_the_last_one_is_kept(tiny_model: Path, catalogue: Catalogue) -> None:
+    models = Models(catalogue)
+    model: Any = models.open_model(str(tiny_model), beside=_beside())
+    assert models.open_model(str(tiny_model), beside=_beside(attention="other")) is model
+    assert (model.plan.device, model.plan.dtype) == ("cpu", "auto")
+    with pytest.raises(ModelError, match="are not loaded"):
+        model.network  # noqa: B018
+    model.load()
+    half: Any = models.open_model(str(tiny_model), beside=_beside(dtype="bfloat16"))
+    assert half is not model
+    half.load()
+    assert str(half.network.dtype) == "torch.bfloat16"
+    assert models.open_model(str(tiny_model), beside=_beside()) is not model
+
+
+def test_a_registered_name_is_opened_by_its_own_loader(
+    tiny_model: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lmflow_smollm2 import loader
+
+    monkeypatch.setattr(loader, "cached_folder", lambda: tiny_model)
+    model = Models(catalogue).open_model("smollm2", beside=_beside())
+    assert (model.reference, model.folder) == ("smollm2-135m-instruct", tiny_model)
+
+
+def test_an_adapter_is_put_on_its_base(
+    tiny_model: Path, tmp_path: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_on: list[Path] = []
+
+    class Tuner:
+        def attach(self, model: Any, adapter: Path) -> None:
+            model.network  # noqa: B018  # loaded before
+            put_on.append(adapter)
+
+    open_model = services.open_model
+
+    def with_adapter(*arguments: Any, **others: Any) -> Any:
+        opened = open_model(*arguments, **others)
+        opened.adapter, opened.tuner = tmp_path, Tuner()
+        return opened
+
+    monkeypatch.setattr(services, "open_model", with_adapter)
+    models = Models(catalogue)
+    for _ in range(2):
+        models.open_model(str(tiny_model), beside=_beside()).load()
+    assert put_on == [tmp_path]
+
+
+def test_what_cannot_be_opened_is_told(tmp_path: Path, catalogue: Catalogue) -> None:
+    make_tiny_model(tmp_path / "model")
+    with pytest.raises(ModelError, match="no such folder"):
+        Models(catalogue).open_model(str(tmp_path / "nowhere"), beside=_beside())
+    with pytest.raises(RequestError, match="working beside first needs a model that runs in llama-cpp"):
+        Models(catalogue, "llama-cpp").open_model(str(tmp_path / "model"), beside=_beside())
