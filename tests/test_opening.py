@@ -196,6 +196,21 @@ def test_an_adapters_folder_opens_its_base_model(tiny_model: Path, tmp_path: Pat
     assert (named.adapter, named.model.reference) == (tmp_path, str(tiny_model))
 
 
+def test_the_run_tells_which_of_two_tuners_made_an_adapter(tiny_model: Path, tmp_path: Path) -> None:
+    lora = next(spec for record in INSTALLED.records for spec in record.specs if spec.name == "lora")
+    two = _catalogue(PluginRecord("rival", "lmflow-rival", "1", specs=(replace(lora, name="rival", aliases=()),)))
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tiny_model)}))
+    with pytest.raises(ModelError) as caught:
+        open_model(ModelSettings(model=str(tmp_path), device="cpu"), two)
+    assert str(caught.value) == (
+        f"the adapter in {tmp_path} may be one of lora:lora or rival:rival, and its run.json does not tell which: "
+        "leave all but one out with --no-plugin"
+    )
+    for made_by in ("lora", "rival", "rival:rival"):
+        (tmp_path / "run.json").write_text(json.dumps({"options": {"tuner": made_by}}))
+        assert open_model(ModelSettings(model=str(tmp_path), device="cpu"), two).adapter == tmp_path
+
+
 def test_a_whole_model_that_replaces_an_adapter_opens_as_one(
     lmflow_cli: Callable[..., CliResult], tiny_model: Path, write_rows: Callable[..., Path], tmp_path: Path
 ) -> None:

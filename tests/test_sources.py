@@ -1,4 +1,4 @@
-"""Tables, text and compressed files; which sources some paths name; and what is drawn from them."""
+"""Tables, text and compressed files; which sources some paths name; and what is sampled from them."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "the policy for longer rows": {"length_policy": "drop"},
     "the number of rows": {"max_train_samples": 11},
     "the form of the rows": {"dataset_format": "messages"},
-    "what is held out": {"eval_share": 0.3},
+    "the share for validation": {"eval_share": 0.3},
     "how often rows count": {"dataset_weights": (2.0,)},
 }
 
@@ -110,8 +110,8 @@ def test_a_changed_row_or_tokenizer_has_a_key_of_its_own(
 
 def test_the_seed_counts_where_something_is_drawn(data: DataSettings, tiny_model: Path, catalogue: Catalogue) -> None:
     assert _made(data, tiny_model, catalogue, 1).key == _made(data, tiny_model, catalogue, 2).key
-    drawn = dataclasses.replace(data, eval_share=0.5)
-    first, second = (_made(drawn, tiny_model, catalogue, seed) for seed in (1, 2))
+    sampled = dataclasses.replace(data, eval_share=0.5)
+    first, second = (_made(sampled, tiny_model, catalogue, seed) for seed in (1, 2))
     assert first.key != second.key
     assert first.validation is not None
     assert len(first.rows) + len(first.validation) == len(ROWS)

@@ -39,7 +39,7 @@ def interrupt(self, args, state, control, **_):
 StopOnSignal.on_step_begin = interrupt
 main()
 """
-# The process that leads begins to write the result before the other ends its training.
+# The main process begins to write the result before the other ends its training.
 _LATE = """
 import os, sys, time
 from pathlib import Path
@@ -112,6 +112,24 @@ def test_two_ranks_equal_one_process(tuner: str, flags: list[str], tmp_path: Pat
     assert two["tokens"] == one["tokens"]
     assert [step for step, _ in two["losses"]] == [1, 2]
     assert [loss for _, loss in two["losses"]] == pytest.approx([loss for _, loss in one["losses"]], abs=1e-4)
+
+
+def test_shares_of_validation_data_may_differ(flags: list[str], tmp_path: Path) -> None:
+    data = Path(flags[flags.index("--dataset") + 1])
+    rows = data.read_text(encoding="utf-8").splitlines()
+    for number, count in enumerate((3, 1)):
+        few = tmp_path / f"few{number}.jsonl"
+        few.write_text("\n".join(rows[:count]), encoding="utf-8")
+        measured = [*flags, "--eval-dataset", str(few), "--max-steps", "2"]
+        one, two = tmp_path / f"one{number}", tmp_path / f"two{number}"
+        alone = [sys.executable, "-m", "lmflow_core", *measured, "--batch-size", "2", "--output", str(one)]
+        together = [*_LAUNCHER, "-m", "lmflow_core", *measured, "--batch-size", "1", "--output", str(two)]
+        losses = []
+        for command, folder in ((alone, one), (together, two)):
+            finished = _run(command)
+            assert finished.returncode == 0, finished.stderr
+            losses.append([loss for _, loss in json.loads((folder / "run.json").read_text())["validation_losses"]])
+        assert losses[1] == pytest.approx(losses[0], abs=1e-4)
 
 
 def test_ranks_with_different_plugins_are_refused(flags: list[str], tmp_path: Path) -> None:

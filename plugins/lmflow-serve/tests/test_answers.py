@@ -108,13 +108,13 @@ def test_a_seed_is_passed_on_and_others_are_drawn(parrot: Any) -> None:
 
 
 def test_drawn_seeds_follow_from_that_of_the_command_line(serving: Serving) -> None:
-    drawn = []
+    sampled = []
     for seed in (1, 1, 2):
         server = serving(DecodingSettings(seed=seed))
         server.ask("hi")
         server.ask("hi")
-        drawn.append(server.model.seeds)
-    assert drawn[0] == drawn[1] != drawn[2]
+        sampled.append(server.model.seeds)
+    assert sampled[0] == sampled[1] != sampled[2]
 
 
 def test_the_system_prompt_of_the_command_line_opens_a_conversation_without_one(serving: Serving) -> None:

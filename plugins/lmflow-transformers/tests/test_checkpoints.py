@@ -158,7 +158,7 @@ def test_a_signal_after_the_last_step_leaves_the_result(tiny_model: Path, tmp_pa
             if state.global_step == state.max_steps:
                 os.kill(os.getpid(), signal.SIGINT)
 
-    report, _ = _train(tiny_model, tmp_path / "c", Interrupt(), eval_dataset=(Path("held out"),), save_steps=None)
+    report, _ = _train(tiny_model, tmp_path / "c", Interrupt(), eval_dataset=(Path("validation"),), save_steps=None)
     assert report.steps == 8
 
 
@@ -190,7 +190,7 @@ def test_an_interrupted_epoch_is_measured_once_it_is_whole(tiny_model: Path, tmp
             if state.global_step == 2:
                 os.kill(os.getpid(), signal.SIGINT)
 
-    values: dict[str, Any] = {"eval_dataset": (Path("held out"),), "save_steps": None, "load_best_model": True}
+    values: dict[str, Any] = {"eval_dataset": (Path("validation"),), "save_steps": None, "load_best_model": True}
     with pytest.raises(LmflowError, match="stopped at step 3"):
         _train(tiny_model, tmp_path / "a", Interrupt(), **values)
     resumed, _ = _train(tiny_model, tmp_path / "a", **values)
@@ -209,7 +209,7 @@ def test_patience_goes_on_counting_where_the_checkpoint_left_off(tiny_model: Pat
     values: dict[str, Any] = {
         "lr": 0.3,
         "epochs": 10,
-        "eval_dataset": (Path("held out"),),
+        "eval_dataset": (Path("validation"),),
         "eval_steps": 1,
         "save_steps": None,
         "early_stopping_patience": 5,
@@ -224,7 +224,7 @@ def test_patience_goes_on_counting_where_the_checkpoint_left_off(tiny_model: Pat
 
 def test_the_state_names_the_best_checkpoint_where_it_is(tiny_model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
-    _train(tiny_model, folder, eval_dataset=(Path("held out"),), save_steps=None, load_best_model=True)
+    _train(tiny_model, folder, eval_dataset=(Path("validation"),), save_steps=None, load_best_model=True)
     for checkpoint in folder.iterdir():
         best = json.loads((checkpoint / "trainer_state.json").read_text())["best_model_checkpoint"]
         assert Path(best).parent == folder
@@ -260,7 +260,7 @@ def test_the_best_weights_are_kept_and_patience_ends_the_run(tiny_model: Path, t
         tmp_path / "checkpoints",
         lr=0.3,
         epochs=10,
-        eval_dataset=(Path("held out"),),
+        eval_dataset=(Path("validation"),),
         eval_steps=1,
         save_steps=None,
         load_best_model=True,

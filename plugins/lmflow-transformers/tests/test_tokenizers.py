@@ -294,7 +294,7 @@ CALLS = (
 )
 
 
-def test_calls_thoughts_and_the_date_reach_the_tokenizers_own_template() -> None:
+def test_calls_reasoning_and_the_date_reach_the_tokenizers_own_template() -> None:
     tokenizer = TransformersTokenizer(make_tokenizer())
     jinja = "{{ strftime_now('%d %B %Y, %b, %Y-%m-%d') }} {{ tools|tojson }} {{ messages|tojson }}"
     text = tokenizer.render_chat(CALLS, True, ({"type": "function"},), jinja)

@@ -10,9 +10,9 @@ import pytest
 from lmflow_core.api import OptionError, RequestError
 from lmflow_core.options import build
 from lmflow_webui.command import webui
+from lmflow_webui.conversations import View
 from lmflow_webui.options import WebuiOptions
 from lmflow_webui.page import _shown
-from lmflow_webui.talks import View
 
 
 def _never(**_: Any) -> Any:

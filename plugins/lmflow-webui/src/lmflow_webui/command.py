@@ -11,9 +11,9 @@ import uvicorn
 from fastapi import FastAPI, Request
 
 from lmflow_core.api import ModelOpener, RequestError
+from lmflow_webui.conversations import WebChat
 from lmflow_webui.options import WebuiOptions
 from lmflow_webui.page import make_page, theme
-from lmflow_webui.talks import Desk
 
 _LOCAL = ("127.0.0.1", "::1", "localhost")
 # Whatever the page or a text in it names, the browser asks no other machine for it.
@@ -29,14 +29,14 @@ def webui(open_model: ModelOpener, options: WebuiOptions) -> None:
     if options.host not in _LOCAL and not options.allow_anyone:
         raise RequestError(f"--host {options.host} lets other machines in: add --allow-anyone if they may")
     with _bound(options.host, options.port) as listener:
-        app = make_app(Desk(open_model))
+        app = make_app(WebChat(open_model))
         port = listener.getsockname()[1]
         print(f"lmflow: the page is at http://{options.host}:{port}; Ctrl-C ends", file=sys.stderr, flush=True)
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
         uvicorn.Server(config).run([listener])
 
 
-def make_app(desk: Desk) -> FastAPI:
+def make_app(chat: WebChat) -> FastAPI:
     """Return the application that serves the page and keeps it from asking other machines for anything."""
     app = FastAPI(openapi_url=None)
 
@@ -46,7 +46,7 @@ def make_app(desk: Desk) -> FastAPI:
         response.headers["Content-Security-Policy"] = _POLICY
         return response
 
-    return gr.mount_gradio_app(app, make_page(desk), path="/", theme=theme(), footer_links=[], ssr_mode=False)
+    return gr.mount_gradio_app(app, make_page(chat), path="/", theme=theme(), footer_links=[], ssr_mode=False)
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -1,4 +1,4 @@
-"""The page: its components, and what each of them does. What they do it with is in ``talks``."""
+"""The page: its components, and what each of them does. What they do it with is in ``conversations``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 import gradio as gr
 
 from lmflow_core.api import LmflowError, OptionField
-from lmflow_webui.talks import Desk, Talk, View
+from lmflow_webui.conversations import View, VisitorConversation, WebChat
 
 _SAVE = """(text) => {
     const link = document.createElement("a");
@@ -26,17 +26,19 @@ _SAVE = """(text) => {
 _UPPER = 2.0
 
 
-def make_page(desk: Desk) -> gr.Blocks:
+def make_page(chat: WebChat) -> gr.Blocks:
     """Return the page. One answer is written at a time; other visitors wait."""
     with gr.Blocks(title="LMFlow", analytics_enabled=False) as page:
         parameters = gr.State({})
         with gr.Row():
-            model = gr.Dropdown(desk.choices("model"), value=desk.chosen["model"], label="Model", elem_id="model")
+            model = gr.Dropdown(chat.choices("model"), value=chat.chosen["model"], label="Model", elem_id="model")
             decoder = gr.Dropdown(
-                desk.choices("decoder"), value=desk.chosen["decoder"], label="Decoder", elem_id="decoder"
+                chat.choices("decoder"), value=chat.chosen["decoder"], label="Decoder", elem_id="decoder"
             )
         # Text is shown as it is: what a visitor types or a model answers never becomes HTML, a picture or a link.
-        chat = gr.Chatbot(render_markdown=False, label="Conversation", elem_id="chat", buttons=[], latex_delimiters=[])
+        chatbot = gr.Chatbot(
+            render_markdown=False, label="Conversation", elem_id="chat", buttons=[], latex_delimiters=[]
+        )
         status = gr.Textbox(label="Last answer", interactive=False, elem_id="status")
         message = gr.Textbox(label="Message", placeholder="Shift-Enter begins a line", lines=2, elem_id="message")
         with gr.Row():
@@ -50,19 +52,19 @@ def make_page(desk: Desk) -> gr.Blocks:
 
             @gr.render(inputs=[model, decoder], triggers=[page.load, model.change, decoder.change])
             def show_parameters(*_: str) -> None:
-                for field, value in desk.parameters():
+                for field, value in chat.parameters():
                     control = _control(field, value)
                     control.change(_setter(field.name), [control, parameters], parameters, show_progress="hidden")
 
-        outputs = [chat, status]
+        outputs = [chatbot, status]
         written: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
-        gr.on([send.click, message.submit], _ask(desk), [message, parameters], [message, *outputs], **written)
-        again.click(_again(desk), parameters, outputs, **written)
-        stop.click(_stop(desk), None, None, queue=False)
-        reset.click(_reset(desk), None, outputs, queue=False)
-        save.click(_history(desk), None, history, queue=False).then(None, history, None, js=_SAVE)
-        gr.on([model.input, decoder.input], _choose(desk), [model, decoder], [model, decoder, parameters], **written)
-        page.unload(_leave(desk))
+        gr.on([send.click, message.submit], _ask(chat), [message, parameters], [message, *outputs], **written)
+        again.click(_again(chat), parameters, outputs, **written)
+        stop.click(_stop(chat), None, None, queue=False)
+        reset.click(_reset(chat), None, outputs, queue=False)
+        save.click(_history(chat), None, history, queue=False).then(None, history, None, js=_SAVE)
+        gr.on([model.input, decoder.input], _choose(chat), [model, decoder], [model, decoder, parameters], **written)
+        page.unload(_leave(chat))
     return page
 
 
@@ -96,63 +98,63 @@ def _shown(view: View) -> tuple[list[dict[str, str]], str]:
     return [{"role": role, "content": html.escape(text, quote=False)} for role, text in view.turns], view.status
 
 
-def _talk(desk: Desk, request: gr.Request) -> Talk:
-    return desk.talk(str(request.session_hash))
+def _conversation(chat: WebChat, request: gr.Request) -> VisitorConversation:
+    return chat.conversation(str(request.session_hash))
 
 
-def _ask(desk: Desk) -> Callable[..., Iterator[Any]]:
+def _ask(chat: WebChat) -> Callable[..., Iterator[Any]]:
     def ask(message: str, parameters: Mapping[str, Any], request: gr.Request) -> Iterator[Any]:
         if not message.strip():
             raise gr.Error("The message is empty.")
         with _Told():
-            for view in _talk(desk, request).ask(message, desk.model, parameters):
+            for view in _conversation(chat, request).ask(message, chat.model, parameters):
                 yield "", *_shown(view)
 
     return ask
 
 
-def _again(desk: Desk) -> Callable[..., Iterator[Any]]:
+def _again(chat: WebChat) -> Callable[..., Iterator[Any]]:
     def again(parameters: Mapping[str, Any], request: gr.Request) -> Iterator[Any]:
         with _Told():
-            for view in _talk(desk, request).ask_again(desk.model, parameters):
+            for view in _conversation(chat, request).ask_again(chat.model, parameters):
                 yield _shown(view)
 
     return again
 
 
-def _stop(desk: Desk) -> Callable[[gr.Request], None]:
+def _stop(chat: WebChat) -> Callable[[gr.Request], None]:
     def stop(request: gr.Request) -> None:
-        _talk(desk, request).stop()
+        _conversation(chat, request).stop()
 
     return stop
 
 
-def _reset(desk: Desk) -> Callable[[gr.Request], Any]:
+def _reset(chat: WebChat) -> Callable[[gr.Request], Any]:
     def reset(request: gr.Request) -> Any:
-        return _shown(_talk(desk, request).reset(desk.model))
+        return _shown(_conversation(chat, request).reset(chat.model))
 
     return reset
 
 
-def _history(desk: Desk) -> Callable[[gr.Request], str]:
+def _history(chat: WebChat) -> Callable[[gr.Request], str]:
     def history(request: gr.Request) -> str:
-        return _talk(desk, request).history()
+        return _conversation(chat, request).history()
 
     return history
 
 
-def _choose(desk: Desk) -> Callable[[str, str], Any]:
+def _choose(chat: WebChat) -> Callable[[str, str], Any]:
     def choose(model: str, decoder: str) -> Any:
         with _Told():
-            desk.choose(model=model, decoder=decoder)
+            chat.choose(model=model, decoder=decoder)
         return model, decoder, {}
 
     return choose
 
 
-def _leave(desk: Desk) -> Callable[[gr.Request], None]:
+def _leave(chat: WebChat) -> Callable[[gr.Request], None]:
     def leave(request: gr.Request) -> None:
-        desk.leave(str(request.session_hash))
+        chat.leave(str(request.session_hash))
 
     return leave
 

@@ -14,7 +14,7 @@ def lmflow_register_commands() -> Iterable[CommandSpec]:
     yield CommandSpec(
         name="webui",
         target="lmflow_webui.command:webui",
-        summary="Talk with a model on a web page.",
+        summary="Chat with a model on a web page.",
         options=WebuiOptions,
         chats=True,
     )

@@ -19,7 +19,7 @@ class View:
     status: str
 
 
-class Talk:
+class VisitorConversation:
     """The conversation of one visitor."""
 
     def __init__(self, model: ChatModel) -> None:
@@ -58,9 +58,7 @@ class Talk:
         told = [f"{answer.tokens} tokens, {answer.tokens / seconds:.1f} tokens/s"]
         if answer.drafted:
             told.append(f"{answer.accepted / answer.drafted:.0%} of the drafts accepted")
-        told.append(
-            {"cancelled": "stopped", "length": "cut at the longest answer"}.get(answer.finish_reason, "complete")
-        )
+        told.append(_ENDS[answer.finish_reason])
         if not answer.text.strip():
             told.append("the model gave no answer")
         if self._session.dropped:
@@ -86,14 +84,14 @@ class Talk:
         return tuple((message.role, message.text) for message in self._session.messages)
 
 
-class Desk:
+class WebChat:
     """The model that all visitors talk with, and their conversations."""
 
     def __init__(self, open_model: ModelOpener) -> None:
         self._open_model = open_model
         self.model = open_model()
         self.chosen = {"model": self.model.name, "decoder": self.model.decoder_name}
-        self._talks: dict[str, Talk] = {}
+        self._conversations: dict[str, VisitorConversation] = {}
 
     def choices(self, kind: str) -> list[str]:
         """Return the names to choose from: those of the plugins, and the one in use."""
@@ -114,11 +112,11 @@ class Desk:
         """Return what an answer may be sampled with, and the values of the command line."""
         return [(field, value) for field, value in self.model.parameters() if not field.many]
 
-    def talk(self, visitor: str) -> Talk:
+    def conversation(self, visitor: str) -> VisitorConversation:
         """Return the conversation of a visitor."""
-        return self._talks.setdefault(visitor, Talk(self.model))
+        return self._conversations.setdefault(visitor, VisitorConversation(self.model))
 
     def leave(self, visitor: str) -> None:
         """Stop and forget the conversation of a visitor."""
-        if talk := self._talks.pop(visitor, None):
-            talk.stop()
+        if conversation := self._conversations.pop(visitor, None):
+            conversation.stop()
