@@ -7,13 +7,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
+from lmflow_core.contracts.engine import EngineSpec
 from lmflow_core.contracts.model import LoadPlan
-from lmflow_core.errors import ModelError, RequestError
+from lmflow_core.contracts.settings import ModelSettings
+from lmflow_core.errors import ModelError, RequestError, UnknownNameError
 from lmflow_core.models import services
+from lmflow_core.models.opening import open_model
 from lmflow_core.models.services import Models
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.testing.tiny import make_tiny_model
+from lmflow_core.workflows.services import TrainingServices
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +85,23 @@ def test_what_cannot_be_opened_is_told(tmp_path: Path, catalogue: Catalogue) -> 
         Models(catalogue).open_model(str(tmp_path / "nowhere"), beside=_beside())
     with pytest.raises(RequestError, match="working beside first needs a model that runs in llama-cpp"):
         Models(catalogue, "llama-cpp").open_model(str(tmp_path / "model"), beside=_beside())
+
+
+def test_answers_are_those_of_the_model_that_trains(catalogue: Catalogue, tiny_model: Path) -> None:
+    model: Any = open_model(ModelSettings(model=str(tiny_model), device="cpu"), catalogue).load()
+    offered = TrainingServices(catalogue, catalogue.of(EngineSpec).load("local")(None))
+    prompts = [[5, 6, 7], [8]]
+    given: dict[str, Any] = {"max_new_tokens": 6, "options": {"temperature": 0.0}}
+    answers = offered.generate(model, prompts, seeds=(1, 2), **given)
+    for prompt, answer in zip(prompts, answers, strict=True):
+        ids = torch.tensor([prompt])
+        expected = model.network.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False)
+        assert list(answer.ids) == expected[0, len(prompt) : len(prompt) + len(answer.ids)].tolist()
+        assert len(answer.ids) == 6 or answer.finish_reason == "stop"
+    with pytest.raises(RequestError) as caught:
+        offered.generate(model, prompts, seeds=(1, 2), decoder="llama-cpp", **given)
+    assert str(caught.value) == (
+        "decoder 'llama-cpp' drives models that run in llama-cpp; the one that trains runs in torch"
+    )
+    with pytest.raises(UnknownNameError, match="unknown decoder 'samplin'"):
+        offered.generate(model, prompts, seeds=(1, 2), decoder="samplin", **given)

@@ -60,4 +60,4 @@ def test_an_attention_that_does_not_fit_the_decoder_is_told(
     asked = ("generate", "--model", tiny_model, "--prompt", "hello", "--device", "cpu", "--attention")
     streaming = lmflow_cli(*asked, "flash", "--decoder", "streaming")
     assert streaming.status == 2
-    assert "--decoder streaming masks what it dropped, and --attention takes no mask" in streaming.stderr
+    assert "--decoder streaming masks what it dropped, and --attention takes no attention mask" in streaming.stderr

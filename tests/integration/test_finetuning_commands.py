@@ -14,6 +14,8 @@ from lmflow_core.testing.fixtures import CliResult
 Cli = Callable[..., CliResult]
 
 PLUGIN = """
+import dataclasses
+
 from lmflow_core.api import CommandSpec, ModelError, ObjectiveSpec, TunerSpec, hookimpl
 
 PRESET = {"objective": "picky", "tuner": "mild", "max_steps": 3}
@@ -28,7 +30,8 @@ def lmflow_register_commands():
 
 @hookimpl
 def lmflow_register_tuners():
-    return [TunerSpec(name="mild", target=f"{__name__}:Mild", summary="Refuses nothing.")]
+    for name in ("Mild", "Heavy"):
+        yield TunerSpec(name=name.lower(), target=f"{__name__}:{name}", summary="Refuses nothing.")
 
 @hookimpl
 def lmflow_register_objectives():
@@ -38,19 +41,35 @@ class Mild:
     def __init__(self, options):
         pass
 
+    def plan(self, plan):
+        return dataclasses.replace(plan, dtype="float32", compute_dtype="bfloat16")
+
+    def check(self, model): ...
     def prepare(self, model, seed): ...
-    def trainer_extensions(self, model, settings): ...
-    def save(self, model, folder, chat_template): ...
+    def parameter_groups(self, model): ...
+    def callbacks(self, model, seed): ...
+    def reference(self, model): ...
+    def save(self, model, destination): ...
     def attach(self, model, folder): ...
     def base_reference(self, folder): ...
+
+class Heavy(Mild):
+    def plan(self, plan):
+        return dataclasses.replace(plan, quantization="nf3")
 
 class Picky:
     def __init__(self, options):
         pass
 
+    def plan(self, plan):
+        return dataclasses.replace(plan, task="regression")
+
+    def check(self, setup):
+        plan = setup.model.plan
+        asked = f"{plan.task} in {plan.dtype}, computed in {plan.compute_dtype} with {plan.attention} on {plan.device}"
+        raise ModelError(f"{type(setup.tuner).__name__} with {setup.model.context_length} positions, {asked}")
+
     def train(self, job): ...
-    def check(self, model, tuner):
-        raise ModelError(f"{type(tuner).__name__} with {model.context_length} positions does not suit")
 """
 
 
@@ -75,11 +94,22 @@ def test_its_values_hold_until_others_are_given(lmflow_cli: Cli, tiny_model: Pat
     refused = lmflow_cli(*asked)
     assert refused.status == 2
     # The data, which is not there, is not read.
-    assert "error: Mild with 256 positions does not suit" in refused.stderr
+    assert "error: Mild with 256 positions" in refused.stderr
     assert "FullTuner with 256 positions" in lmflow_cli(*asked, "--tuner", "full").stderr
     run_file = tmp_path / "run.yaml"
     run_file.write_text("objective: sft\ntuner: full\n", encoding="utf-8")
     assert "none.json" in lmflow_cli(*asked, run_file).stderr
+
+
+@pytest.mark.usefixtures("plugin")
+def test_a_check_sees_what_everybody_asked_of_the_weights(lmflow_cli: Cli, tiny_model: Path, tmp_path: Path) -> None:
+    asked = ("train-so", "--model", tiny_model, "--dataset", tmp_path / "none.json", "--output", tmp_path / "out")
+    flags = ("--device", "cpu", "--position-scaling", "linear", "--position-scaling-factor", "2")
+    assert (
+        "error: Mild with 512 positions, regression in float32, computed in bfloat16 with lmflow_packed on cpu\n"
+        in lmflow_cli(*asked, *flags).stderr
+    )
+    assert f"error: {tiny_model}: weights of the form nf3 cannot" in lmflow_cli(*asked, "--tuner", "heavy").stderr
 
 
 @pytest.mark.usefixtures("plugin")
