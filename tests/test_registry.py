@@ -227,6 +227,7 @@ def _decoder(name, **more):
 def lmflow_register_decoders():
     return [
         _decoder("good"), _decoder("loose"), _decoder("short"), _decoder("narrow"), _decoder("missing"),
+        _decoder("lonely", batches=True),
         _decoder("needy", requires=("click", "no-such-distribution")),
         DecoderSpec(name="error", target="fake_failing:X", summary="A decoder."),
         DecoderSpec(name="exit", target="fake_exiting:X", summary="A decoder."),
@@ -257,7 +258,7 @@ class Narrow:
     def decode(self, prompt, *, max_new_tokens, seed):
         yield
 
-Needy = Good
+Needy = Lonely = Good
 """
 
 
@@ -292,6 +293,7 @@ UNLOADABLE = {
     "narrow": (
         "(lmflow-fake 1.0, target fake_targets:Narrow) does not fit its contract: decode() does not take model, request"
     ),
+    "lonely": "(lmflow-fake 1.0, target fake_targets:Lonely) does not fit its contract: it has no method 'decode_many'",
     "missing": (
         "(lmflow-fake 1.0, target fake_targets:Missing) cannot be imported: "
         "AttributeError: module 'fake_targets' has no attribute 'Missing'"
@@ -337,11 +339,10 @@ class _Template:
 
 
 def test_an_object_fits_a_contract_as_a_class_does() -> None:
-    template = TemplateSpec.contract
+    (template,) = TemplateSpec(name="x", target="a:b", summary="A template.").contracts()
     assert contract_problem(_Template, template) is None
     assert contract_problem(_Template(), template) is None
     assert contract_problem(object(), template) == "it has no method 'bind'"
-    assert contract_problem(object(), None) is None
 
 
 def test_the_index_of_official_names_is_read_from_the_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,3 +114,7 @@ class DecoderSpec(Spec):
     runtime: str = TORCH
     unbounded: bool = False
     batches: bool = False
+
+    def contracts(self) -> tuple[type, ...]:
+        """Return the protocols that the target of this very spec satisfies."""
+        return (Decoder, BatchDecoder) if self.batches else (Decoder,)

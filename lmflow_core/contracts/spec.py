@@ -76,6 +76,10 @@ class Spec:
         """Return the name of the hook that gives specs of this kind."""
         return f"{HOOK_PREFIX}{cls.kind}s"
 
+    def contracts(self) -> tuple[type, ...]:
+        """Return the protocols that the target of this very spec satisfies."""
+        return () if self.contract is None else (self.contract,)
+
     def __post_init__(self) -> None:
         self._check_tuples()
         for name in (self.name, *self.aliases):

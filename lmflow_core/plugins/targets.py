@@ -21,8 +21,9 @@ def load_target(provided: Provided[Any]) -> Any:
     """
     _check_requirements(provided)
     target = _import_target(provided)
-    if problem := contract_problem(target, provided.spec.contract):
-        raise PluginLoadError(f"{_described(provided)} does not fit its contract: {problem}")
+    for contract in provided.spec.contracts():
+        if problem := contract_problem(target, contract):
+            raise PluginLoadError(f"{_described(provided)} does not fit its contract: {problem}")
     return target
 
 
@@ -57,10 +58,8 @@ def _import_target(provided: Provided[Any]) -> Any:
         raise PluginLoadError(f"{_described(provided)} cannot be imported: {type(error).__name__}: {error}") from error
 
 
-def contract_problem(target: Any, contract: type | None) -> str | None:
+def contract_problem(target: Any, contract: type) -> str | None:
     """Return what keeps a target from fitting a contract: a missing method or parameter, or None."""
-    if contract is None:
-        return None
     for name, method in vars(contract).items():
         if name.startswith("_") or not callable(method):
             continue

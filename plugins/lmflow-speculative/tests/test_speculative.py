@@ -459,6 +459,7 @@ def test_a_draft_model_that_is_not_named_is_asked_for(folder: Path, lmflow_cli: 
 def test_a_draft_model_may_have_a_registered_name(
     folder: Path, draft_folder: Path, lmflow_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("lmflow_smollm2", reason="the name is that of its model")
     monkeypatch.setattr("lmflow_smollm2.loader.cached_folder", lambda: draft_folder)
     asked = ("generate", "--model", folder, "--prompt", "the dog", "--max-new-tokens", 20, "--json")
     drafted = ("--decoder", "speculative", "--draft-model")

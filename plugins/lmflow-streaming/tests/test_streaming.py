@@ -395,7 +395,7 @@ def test_windows_that_make_no_sense_are_refused() -> None:
     model.network.set_attn_implementation("eager")
     assert open_window(model, None, 4).dropped == 0
     model.network.set_attn_implementation(register_attention("ignores_the_mask", lambda *_, **__: None))  # type: ignore[arg-type, return-value]
-    with pytest.raises(RequestError, match="--attention takes no mask"):
+    with pytest.raises(RequestError, match="--attention takes no attention mask"):
         open_window(model, None, 4)
 
 
