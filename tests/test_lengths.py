@@ -164,6 +164,16 @@ def test_groups_that_are_too_long_are_an_error_that_counts_rows() -> None:
     )
 
 
+def test_a_prompt_leaves_room_for_an_answer() -> None:
+    asks = [Prompt((Message("user", text),)) for text in ("abcd", "abc")]
+    preparer = Preparer(Encoder(Letters(), TURNS), 7, "drop", context=7)
+    rows = preparer.prepare(Located(ask, Path("data.json"), at) for at, ask in enumerate(asks, start=1))
+    assert [_text(sequence) for sequence in rows.sequences()] == ["Uabc;A"]
+    preparer = Preparer(Encoder(Letters(), TURNS), 7, "error", context=7)
+    with pytest.raises(DataError, match="row 1: 1 of 2 rows are longer than 6 tokens"):
+        preparer.prepare(Located(ask, Path("data.json"), at) for at, ask in enumerate(asks, start=1))
+
+
 def test_a_group_needs_something_to_learn_in_each_sequence_and_a_prompt_in_none() -> None:
     half = Preference(Conversation((ASK, Message("assistant", "a", train=False))), SHORT)
     rows, counts = _prepared("error", half, Prompt((ASK,)), limit=None)

@@ -26,13 +26,22 @@ class ParameterGroup:
 
 
 class Optimizer(Protocol):
-    """Target of an ``OptimizerSpec``."""
+    """Target of an ``OptimizerSpec``. Most go on from the torch runtime's ``AdamW`` and change ``make`` alone."""
 
     def make(self, groups: Sequence[ParameterGroup], settings: TrainingSettings) -> Any:
-        """Return a ``torch.optim.Optimizer`` over some groups; ``settings`` have the learning rate and the decay.
+        """Return a ``torch.optim.Optimizer`` over all parameters of some groups.
+
+        ``settings`` have the learning rate and the decay; ``torch_groups(groups, settings)`` of the torch runtime is
+        what its optimizers are made of.
 
         Raises:
             RequestError: it cannot update such parameters, or a library is missing.
+        """
+
+    def use_weights(self, optimizer: Any, *, training: bool) -> None:
+        """Set the parameters to the weights that train, or to those one uses, where the two differ (arXiv:2405.15682).
+
+        Called with what ``make`` returned, around each measurement and at the end. Checkpoints hold what trains.
         """
 
 

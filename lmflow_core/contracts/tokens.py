@@ -72,6 +72,9 @@ class EncodedDataset(Protocol):
 
     def __getitem__(self, position: int) -> EncodedExample: ...
 
+    def lengths(self) -> list[int]:
+        """Return the number of tokens of each example, all its sequences together."""
+
 
 class MediaTokenizer(Protocol):
     """Images to the tokens that stand for them, for models that see."""

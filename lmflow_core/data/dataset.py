@@ -85,7 +85,8 @@ class DatasetMaker:
         self._seed, self._accepted, self._purpose = seed, accepted, purpose
         media = opened.model.media
         self._watched = None if media is None else WatchedImages(media)
-        self._limit = data.max_length or (None if whole else opened.model.context_length)
+        self._context = None if whole else opened.model.context_length
+        self._limit = data.max_length or self._context
         self.template_name, self.template = choose_template_for(
             first_examples(data, catalogue), data.template, opened, catalogue
         )
@@ -131,6 +132,7 @@ class DatasetMaker:
             "template": self.template.fingerprint if self.template else None,
             "train_on": data.train_on,
             "max_length": self._limit,
+            "context": self._context,
             "length_policy": data.length_policy,
             "max_train_samples": data.max_train_samples,
             "weights": data.dataset_weights,
@@ -165,7 +167,8 @@ class DatasetMaker:
 
     def _write_rows(self, folder: Path, examples: Iterable[Located], purpose: str) -> None:
         folder.mkdir()
-        preparer = Preparer(self.encoder, self._limit, self._data.length_policy, purpose)
+        policy = self._data.length_policy
+        preparer = Preparer(self.encoder, self._limit, policy, purpose, context=self._context)
         writer = RowWriter(folder)
         preparer.prepare_into(writer, console.progress(examples, f"Preparing data to {purpose} on"))
         writer.close(dataclasses.asdict(preparer.counts))

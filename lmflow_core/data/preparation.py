@@ -51,16 +51,34 @@ class Rows(Protocol):
 
 
 class Preparer:
-    """Encodes located examples and applies the length policy. ``max_length`` is in tokens, None is no limit."""
+    """Encodes located examples and applies the length policy."""
 
-    def __init__(self, encoder: Encoder, max_length: int | None, policy: str, purpose: str = "train") -> None:
-        """Prepare; ``purpose`` is what the rows are for, in the error when none is left."""
+    def __init__(
+        self,
+        encoder: Encoder,
+        max_length: int | None,
+        policy: str,
+        purpose: str = "train",
+        *,
+        context: int | None = None,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            encoder: of all rows.
+            max_length: longest sequence in tokens; None is no limit.
+            policy: what becomes of longer ones.
+            purpose: what the rows are for, in the error when none is left.
+            context: that of the model, where prompts must leave room for the first token of an answer.
+        """
         self._purpose = purpose
+        room = [most for most in (max_length, None if context is None else context - 1) if most is not None]
+        self._max_prompt = min(room, default=None)
         self._encoder = encoder
         self._max_length = max_length
         self._policy = policy
         self.counts = Counts()
-        self._first_too_long: Located | None = None
+        self._first_too_long: tuple[Located, int] | None = None
 
     def encode(self, examples: Iterable[Located]) -> Iterator[tuple[Located, EncodedExample]]:
         """Yield each example with its encoding, before any length policy.
@@ -127,11 +145,12 @@ class Preparer:
     def _fitted(self, located: Located, example: EncodedExample, is_prompt: bool) -> list[EncodedExample]:
         length = longest_sequence(example)
         self.counts.longest = max(self.counts.longest, length)
-        if self._max_length is None or length <= self._max_length:
+        limit = self._max_prompt if is_prompt else self._max_length
+        if limit is None or length <= limit:
             return [example]
         self.counts.too_long += 1
-        self._first_too_long = self._first_too_long or located
-        return self._shortened(example, self._max_length, is_prompt)
+        self._first_too_long = self._first_too_long or (located, limit)
+        return self._shortened(example, limit, is_prompt)
 
     def _shortened(self, example: EncodedExample, limit: int, is_prompt: bool) -> list[EncodedExample]:
         # A prompt that is cut asks for something else: without its end, not even for an answer.
@@ -146,9 +165,9 @@ class Preparer:
 
     def _check(self) -> None:
         if self._policy == "error" and self._first_too_long is not None:
-            first = self._first_too_long
+            first, limit = self._first_too_long
             raise DataError(
-                f"{self.counts.too_long} of {self.counts.rows} rows are longer than {self._max_length} tokens "
+                f"{self.counts.too_long} of {self.counts.rows} rows are longer than {limit} tokens "
                 f"(this is the first; the longest has {self.counts.longest}). Raise --max-length, or choose "
                 "--length-policy drop, truncate or split",
                 file=first.file,

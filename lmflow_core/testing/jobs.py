@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from lmflow_core.contracts.settings import ModelSettings, TrainingSettings
 from lmflow_core.contracts.tokens import EncodedExample, EncodedSequence
 from lmflow_core.contracts.tuner import TunerSpec
 from lmflow_core.data.encoding import Encoder
+from lmflow_core.data.store import EncodedRows
 from lmflow_core.models.opening import open_model
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.workflows.services import TrainingServices
@@ -22,6 +23,14 @@ from lmflow_core.workflows.services import TrainingServices
 def single(ids: Sequence[int], labels: Sequence[int] | None = None) -> EncodedExample:
     """Return an example of one sequence; all its tokens are labelled when no labels are given."""
     return EncodedExample((EncodedSequence(ids, ids if labels is None else labels),))
+
+
+def rows_of(examples: Iterable[EncodedExample]) -> EncodedRows:
+    """Return examples as the data of a job, in memory."""
+    rows = EncodedRows()
+    for example in examples:
+        rows.append(example)
+    return rows
 
 
 def make_job(
@@ -68,8 +77,8 @@ def make_job(
         settings=settings,
         services=services,
         world=World(),
-        data=data,
-        validation=validation,
+        data=rows_of(data),
+        validation=None if validation is None else rows_of(validation),
         attention=implementation,
         checkpoints=checkpoints,
         resume=checkpoints.exists(),

@@ -103,6 +103,12 @@ def test_a_changed_row_or_tokenizer_has_a_key_of_its_own(
     }
     (other / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
     assert _made(data, other, catalogue).key != before.key
+    settings = json.loads((tiny_model / "tokenizer_config.json").read_text(encoding="utf-8"))
+    (other / "tokenizer.json").write_bytes((tiny_model / "tokenizer.json").read_bytes())
+    ends = {"eos_token": "<|im_start|>", "pad_token": "<|im_start|>"}
+    assert settings["eos_token"] != "<|im_start|>"
+    (other / "tokenizer_config.json").write_text(json.dumps({**settings, **ends}), encoding="utf-8")
+    assert _made(data, other, catalogue).key != before.key
     rows = [*ROWS[:-1], _turns("hello", "world!")]
     data.dataset[0].write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     assert _made(data, tiny_model, catalogue).key != before.key

@@ -114,6 +114,26 @@ def test_two_ranks_equal_one_process(tuner: str, flags: list[str], tmp_path: Pat
     assert [loss for _, loss in two["losses"]] == pytest.approx([loss for _, loss in one["losses"]], abs=1e-4)
 
 
+@pytest.mark.parametrize("count", [5, 7])
+def test_no_process_learns_an_example_of_another(count: int, flags: list[str], tmp_path: Path) -> None:
+    data = Path(flags[flags.index("--dataset") + 1])
+    few = tmp_path / "few.jsonl"
+    few.write_text("\n".join(data.read_text(encoding="utf-8").splitlines()[:count]), encoding="utf-8")
+    shared = [*flags, "--dataset", str(few), "--lr-scheduler-type", "constant", "--adam-epsilon", "1e-3"]
+    commands = {
+        "one": [sys.executable, "-m", "lmflow_core", *shared, "--batch-size", "4"],
+        "two": [*_LAUNCHER, "-m", "lmflow_core", *shared, "--batch-size", "2"],
+    }
+    records: dict[str, Any] = {}
+    for name, command in commands.items():
+        finished = _run([*command, "--output", str(tmp_path / name)])
+        assert finished.returncode == 0, finished.stderr
+        records[name] = json.loads((tmp_path / name / "run.json").read_text())
+    one, two = records["one"], records["two"]
+    assert (two["steps"], two["tokens"]) == (one["steps"], one["tokens"])
+    assert [loss for _, loss in two["losses"]] == pytest.approx([loss for _, loss in one["losses"]], abs=1e-5)
+
+
 def test_shares_of_validation_data_may_differ(flags: list[str], tmp_path: Path) -> None:
     data = Path(flags[flags.index("--dataset") + 1])
     rows = data.read_text(encoding="utf-8").splitlines()

@@ -90,6 +90,22 @@ def test_every_step_is_that_of_a_plain_loop(
     assert [loss for _, loss in record["losses"]] == pytest.approx(losses, rel=1e-5, abs=1e-5)
 
 
+def test_validation_answers_alike_at_each_measurement_and_on_any_number_of_processes(
+    data: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    few = tmp_path / "few.jsonl"
+    few.write_text("\n".join(data.read_text(encoding="utf-8").splitlines()[:3]), encoding="utf-8")
+    flags = ["--model", tiny_model, "--dataset", data, "--eval-dataset", few, "--objective", "rloo", *FLAGS]
+    flags += ["--rloo-pattern", _PATTERN, "--rloo-max-new-tokens", _TOKENS, "--epochs", 2, "--lr", 1e-12]
+    one = finetuned(tmp_path / "one", *flags, "--batch-size", 4)["curves"]["validation"]
+    two = finetuned(tmp_path / "two", *flags, "--batch-size", 2, processes=2)["curves"]["validation"]
+    (_, first), (_, second) = one["reward"]
+    assert 0 < first < 1
+    assert first == second  # nothing was learned in between
+    for name in ("loss", "reward"):
+        assert [value for _, value in two[name]] == pytest.approx([value for _, value in one[name]], abs=1e-5)
+
+
 def test_a_resumed_run_samples_what_the_uninterrupted_one_does(data: Path, tiny_model: Path, tmp_path: Path) -> None:
     flags = ["--model", tiny_model, "--dataset", data, "--objective", "rloo", "--rloo-pattern", _PATTERN, *FLAGS]
     flags += ["--rloo-max-new-tokens", _TOKENS, "--epochs", 4, "--batch-size", 2, "--save-steps", 5]

@@ -13,13 +13,22 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
-from lmflow_core.api import IGNORE, EncodedExample, RequestError, TrainingCallback, TrainingSettings, TrainingState
+from lmflow_core.api import (
+    IGNORE,
+    EncodedExample,
+    ParameterGroup,
+    RequestError,
+    TrainingCallback,
+    TrainingSettings,
+    TrainingState,
+)
 from lmflow_core.testing.jobs import make_job, single
 from lmflow_core.testing.tiny import make_tiny_model
 from lmflow_lisa.layers import always_on, check_counts, find_layers, sample_layers
 from lmflow_lisa.options import LisaOptions
 from lmflow_lisa.switching import LayerSwitch
 from lmflow_lisa.tuner import LisaTuner
+from lmflow_transformers.api import AdamW, torch_groups
 from lmflow_transformers.models import CausalModel
 from lmflow_transformers.training.sft import SftObjective
 
@@ -118,6 +127,38 @@ def test_offloaded_state_comes_back(six_layers: Path, tmp_path: Path) -> None:
     assert kept.active == dropped.active
     assert kept.state == kept.allowed
     assert not torch.equal(torch.stack(kept.layers[-1]), torch.stack(dropped.layers[-1]))
+
+
+class _Counted(torch.optim.SGD):
+    """Descent that counts the steps of each parameter in a plain number, and goes further in each."""
+
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    state = self.state[parameter]
+                    state["count"] = state.get("count", 0) + 1
+                    state["sum"] = state.get("sum", torch.zeros_like(parameter)) + parameter.grad
+                    parameter.data.sub_(state["sum"], alpha=1e-2 * state["count"])
+
+
+class _CountedOptimizer(AdamW):
+    def make(self, groups: Sequence[ParameterGroup], settings: TrainingSettings) -> Any:
+        return _Counted(torch_groups(groups, settings))
+
+
+def test_offloaded_state_may_hold_plain_numbers(six_layers: Path, tmp_path: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, epochs=4, save_steps=5, save_total_limit=9)
+    runs = []
+    for _ in range(2):
+        tuner = LisaTuner(LisaOptions(lisa_inactive_state="offload", lisa_interval_steps=1))
+        job = make_job(six_layers, tmp_path / "c", settings, _rows(), tuner=tuner, optimizer=_CountedOptimizer())
+        SftObjective().train(job)
+        runs.append({name: tensor.clone() for name, tensor in job.model.base.state_dict().items()})
+        for later in ("checkpoint-10", "checkpoint-15", "checkpoint-16"):
+            shutil.rmtree(tmp_path / "c" / later, ignore_errors=True)
+    for name, tensor in runs[0].items():
+        assert torch.equal(tensor, runs[1][name]), name
 
 
 def test_all_layers_active_is_full_fine_tuning(six_layers: Path, tmp_path: Path) -> None:

@@ -41,6 +41,19 @@ def test_an_example_without_a_number_has_none_in_its_place() -> None:
     assert collate([single([1, 2])]).numbers == {}
 
 
+def test_numbers_of_sequences_stay_beside_them() -> None:
+    scored = EncodedExample(tuple(single([n, n + 1]).sequences[0] for n in (3, 5, 7)), {"score": (1.0, 2.0, 3.0)})
+    unscored = EncodedExample(scored.sequences[:2])
+    scores = collate([unscored, scored]).numbers["score"]
+    assert scores.isnan().tolist() == [True, True, False, False, False]
+    assert scores[2:].tolist() == [1.0, 2.0, 3.0]
+
+
+def test_labels_are_counted_for_each_sequence() -> None:
+    unlabelled = single([1, 2], [IGNORE, IGNORE])
+    assert collate([_PAIR, unlabelled]).labels_per_sequence.tolist() == [2, 1, 0]
+
+
 def test_a_network_that_does_not_isolate_sequences_gets_each_alone() -> None:
     batch = collate([_PAIR, single([1, 2])], isolated=False)
     assert [{name: t.tolist() for name, t in each.items()} for each in batch.inputs] == [

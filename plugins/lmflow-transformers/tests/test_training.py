@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lmflow_core.api import IGNORE, Destination, EncodedExample, LmflowError, TrainingJob, TrainingSettings
+from lmflow_core.api import (
+    IGNORE,
+    Destination,
+    EncodedExample,
+    LmflowError,
+    ParameterGroup,
+    TrainingJob,
+    TrainingSettings,
+)
 from lmflow_core.testing.jobs import make_job, single
+from lmflow_transformers.batches import Batch
 from lmflow_transformers.options import AdamWOptions
-from lmflow_transformers.training.optimizers import AdamW
-from lmflow_transformers.training.sft import SftObjective
+from lmflow_transformers.training.loss import LossOutput, Mean
+from lmflow_transformers.training.optimizers import AdamW, torch_groups
+from lmflow_transformers.training.run import train
+from lmflow_transformers.training.sft import SftLoss, SftObjective
 
 # A large epsilon keeps AdamW's first step from turning rounding errors of tiny gradients into whole steps.
 _EPSILON = 1e-3
@@ -113,12 +124,19 @@ def test_activation_checkpointing_changes_nothing(tiny_model: Path, tmp_path: Pa
     _assert_same(_weights(saving), _weights(plain), 1e-6)
 
 
-def test_a_resumed_run_ends_as_the_uninterrupted_one(tiny_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("logging_steps", [1, 2])
+def test_a_resumed_run_ends_as_the_uninterrupted_one(tiny_model: Path, tmp_path: Path, logging_steps: int) -> None:
     settings = dataclasses.replace(
-        _SETTINGS, batch_size=2, epochs=2, save_steps=3, save_total_limit=10, lr_scheduler_type="cosine"
+        _SETTINGS,
+        batch_size=2,
+        epochs=2,
+        save_steps=3,
+        save_total_limit=10,
+        lr_scheduler_type="cosine",
+        logging_steps=logging_steps,
     )
     whole = _job(tiny_model, tmp_path / "a", settings)
-    losses = SftObjective().train(whole).training
+    report = train(whole, _Told())
     for step in (6, 8):
         for checkpoint in (tmp_path / "a").glob(f"checkpoint-{step}"):
             for file in checkpoint.iterdir():
@@ -126,10 +144,104 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(tiny_model: Path, tmp_path:
             checkpoint.rmdir()
     resumed = _job(tiny_model, tmp_path / "a", settings)
     assert resumed.resume
-    again = SftObjective().train(resumed)
-    assert again.training == losses
+    again = train(resumed, _Told())
+    assert (again.training, again.tokens, again.steps) == (report.training, report.tokens, report.steps)
+    assert len(again.training["longest"]) == 8 // logging_steps + (logging_steps > 1)
+    assert again.seconds > 0
     for name, tensor in _weights(resumed).items():
         assert torch.equal(tensor, _weights(whole)[name]), name
+
+
+class _Told(SftLoss):
+    """The loss with a metric: the mean number of labelled tokens of a micro-batch."""
+
+    def __init__(self, returns: Callable[[LossOutput], Any] | None = None) -> None:
+        super().__init__(16)
+        self._returns = returns
+
+    def __call__(self, network: Any, batch: Batch) -> Any:
+        total = super().__call__(network, batch).total
+        output = LossOutput(total, {"longest": Mean(batch.labelled.sum().float(), 1)})
+        return self._returns(output) if self._returns else output
+
+
+WRONG_LOSSES: dict[str, tuple[Callable[[LossOutput], Any], str]] = {
+    "tensor": (lambda out: out.total, "a Tensor: give LossOutput(total, metrics)"),
+    "vector": (lambda out: LossOutput(out.total[None]), "a total that is no scalar tensor"),
+    "loss": (
+        lambda out: LossOutput(out.total, {"loss": Mean(out.total, 1)}),
+        "a metric 'loss', which is the trainer's own: call it otherwise",
+    ),
+    "step": (
+        lambda out: LossOutput(out.total, {"step": Mean(out.total, 1)}),
+        "a metric 'step', which is the trainer's own: call it otherwise",
+    ),
+    "validation": (
+        lambda out: LossOutput(out.total, {"eval_x": Mean(out.total, 1)}),
+        "a metric 'eval_x', which is the trainer's own: call it otherwise",
+    ),
+    "float": (
+        lambda out: LossOutput(out.total, {"x": 0.5}),  # type: ignore[dict-item]
+        "a metric 'x' that is no mean: give Mean(sum, count), the sum a scalar tensor",
+    ),
+    "no tensor": (
+        lambda out: LossOutput(out.total, {"x": Mean(0.5, 1)}),  # type: ignore[arg-type]
+        "a metric 'x' that is no mean: give Mean(sum, count), the sum a scalar tensor",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_LOSSES)
+def test_a_loss_that_gives_something_else_is_told(tiny_model: Path, tmp_path: Path, name: str) -> None:
+    returns, told = WRONG_LOSSES[name]
+    with pytest.raises(LmflowError) as caught:
+        train(_job(tiny_model, tmp_path / "a", _SETTINGS), _Told(returns))
+    assert str(caught.value) == f"the loss _Told returned {told}"
+
+
+class _Sgd(AdamW):
+    """Plain descent, over groups made in some way."""
+
+    def __init__(self, made: Callable[[list[dict[str, Any]]], Any]) -> None:
+        super().__init__()
+        self._made = made
+        self.used: list[bool] = []
+
+    def make(self, groups: Sequence[ParameterGroup], settings: TrainingSettings) -> Any:
+        return self._made(torch_groups(groups, settings))
+
+    def use_weights(self, optimizer: torch.optim.Optimizer, *, training: bool) -> None:
+        self.used.append(training)
+
+
+WRONG_OPTIMIZERS: dict[str, tuple[Callable[[list[dict[str, Any]]], Any], str]] = {
+    "none": (lambda groups: None, "the optimizer made is a NoneType, not a torch.optim.Optimizer"),
+    "some": (
+        lambda groups: torch.optim.SGD(groups[1:]),
+        "the optimizer SGD updates 5 of 20 parameters that train and 0 others: "
+        "make it of torch_groups(groups, settings)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_OPTIMIZERS)
+def test_an_optimizer_of_something_else_is_told(tiny_model: Path, tmp_path: Path, name: str) -> None:
+    made, told = WRONG_OPTIMIZERS[name]
+    job = make_job(tiny_model, tmp_path / "a", _SETTINGS, _rows(), optimizer=_Sgd(made))
+    with pytest.raises(LmflowError) as caught:
+        SftObjective().train(job)
+    assert str(caught.value) == told
+
+
+def test_an_optimizer_sets_the_weights_to_use_around_each_measurement_and_at_the_end(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    optimizer = _Sgd(lambda groups: torch.optim.SGD(groups))
+    settings = dataclasses.replace(_SETTINGS, epochs=2)
+    SftObjective().train(
+        make_job(tiny_model, tmp_path / "a", settings, _rows(), optimizer=optimizer, validation=_rows(3))
+    )
+    assert optimizer.used == [False, True, False, True, False]
 
 
 def test_a_loss_that_is_no_number_ends_the_run(tiny_model: Path, tmp_path: Path) -> None:

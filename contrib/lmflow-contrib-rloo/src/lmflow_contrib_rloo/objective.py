@@ -45,7 +45,7 @@ class Sampler:
             [prompt for prompt in prompts for _ in range(count)],
             max_new_tokens=options.rloo_max_new_tokens,
             seeds=[seed for prompt in prompts for seed in self._seeds(prompt, step)],
-            options={"temperature": options.rloo_temperature},
+            options={"temperature": 1.0},  # the distribution whose log-probabilities are learned
         )
         rewards = [float(self._pattern.fullmatch(answer.text) is not None) for answer in answers]
         groups = []

@@ -16,7 +16,6 @@ class RlooOptions:
     rloo_pattern: str = option(".*", help="A regular expression; an answer that matches it as a whole is rewarded.")
     rloo_samples: int = option(4, help="Answers to each prompt.", minimum=2)
     rloo_max_new_tokens: int = option(64, help="Longest answer in tokens.", minimum=1)
-    rloo_temperature: float = option(1.0, help="Temperature that answers are sampled with.", above=0)
 
     def __post_init__(self) -> None:
         try:

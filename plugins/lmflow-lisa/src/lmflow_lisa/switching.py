@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -26,7 +30,7 @@ class LayerSwitch(TrainingCallback):
         self._layers = layers
         self._options = options
         self._seed = seed
-        self._offloaded: dict[int, dict[str, torch.Tensor]] = {}
+        self._offloaded: dict[int, dict[str, Any]] = {}
         self.active: tuple[int, ...] = ()
 
     def on_start(self, state: TrainingState) -> None:
@@ -45,9 +49,11 @@ class LayerSwitch(TrainingCallback):
 
     def save(self, checkpoint: Path) -> None:
         """Put offloaded state into a checkpoint; active state is in the optimizer's own."""
-        if self._offloaded:
-            flat = {f"{n}.{key}": tensor for n, kept in self._offloaded.items() for key, tensor in kept.items()}
-            save_file(flat, checkpoint / _OFFLOADED)
+        flat = {f"{n}.{key}": value for n, kept in self._offloaded.items() for key, value in kept.items()}
+        tensors = {name: value for name, value in flat.items() if isinstance(value, torch.Tensor)}
+        numbers = {name: value for name, value in flat.items() if name not in tensors}
+        if flat:
+            save_file(tensors, checkpoint / _OFFLOADED, {"numbers": json.dumps(numbers)})
 
     def on_end(self, state: TrainingState) -> None:
         """Let go of all state."""
@@ -73,18 +79,25 @@ class LayerSwitch(TrainingCallback):
         parameter.grad = None
         kept = self._optimizer_state.pop(parameter, None)
         if kept and self._options.lisa_inactive_state == "offload":
-            self._offloaded[self._numbers[id(parameter)]] = {key: value.cpu() for key, value in kept.items()}
+            self._offloaded[self._numbers[id(parameter)]] = _moved(kept, torch.device("cpu"))
 
     def _thaw(self, parameter: nn.Parameter) -> None:
         parameter.requires_grad_(True)
         kept = self._offloaded.pop(self._numbers[id(parameter)], None)
         if kept is not None:
-            self._optimizer_state[parameter] = {
-                key: value if key == "step" else value.to(parameter.device) for key, value in kept.items()
-            }
+            self._optimizer_state[parameter] = _moved(kept, parameter.device)
 
     def _load_offloaded(self, checkpoint: Path) -> None:
         path = checkpoint / _OFFLOADED
-        for name, tensor in (load_file(path) if path.is_file() else {}).items():
+        if not path.is_file():
+            return
+        with safe_open(path, "pt") as file:
+            numbers = json.loads(file.metadata()["numbers"])
+        for name, value in {**load_file(path), **numbers}.items():
             number, _, key = name.partition(".")
-            self._offloaded.setdefault(int(number), {})[key] = tensor
+            self._offloaded.setdefault(int(number), {})[key] = value
+
+
+def _moved(state: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """Return the state of a parameter with its tensors on a device; some optimizers count steps in a plain number."""
+    return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in state.items()}

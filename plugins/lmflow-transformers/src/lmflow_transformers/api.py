@@ -16,12 +16,13 @@ from lmflow_transformers.rotary import follows_length
 from lmflow_transformers.sampling import logits_processors, sample_tokens, token_logprob
 from lmflow_transformers.training.job import Rollout, TorchJob
 from lmflow_transformers.training.loss import Loss, LossOutput, Mean
-from lmflow_transformers.training.optimizers import parameter_groups, torch_groups
+from lmflow_transformers.training.optimizers import AdamW, parameter_groups, torch_groups
 from lmflow_transformers.training.run import train
 from lmflow_transformers.tuners import FullTuner, with_master_weights
 from lmflow_transformers.writing import refusals_as_os_errors
 
 __all__ = [
+    "AdamW",
     "AttentionInputs",
     "Batch",
     "CausalModel",

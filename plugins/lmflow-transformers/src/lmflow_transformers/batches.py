@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain
 
@@ -19,6 +19,8 @@ MediaInputs = Callable[[Sequence[Media]], Inputs]
 class Batch:
     """Examples as a loss is given them; T is the number of tokens of all sequences.
 
+    What follows from the tensors: ``tokens``, ``labelled``, ``sequence_of_position``, ``labels_per_sequence``.
+
     Attributes:
         inputs: what the network is called with, once for each pass. Where it keeps packed sequences isolated, one pass
             takes all of them: ``input_ids`` and ``position_ids`` (1, T), int64, positions restarting at each sequence,
@@ -27,7 +29,10 @@ class Batch:
             predicts the next one's first token.
         ends: (sequences + 1,), int64, boundaries of the sequences in tokens.
         groups: (examples + 1,), int64, boundaries of the examples in sequences.
-        numbers: the named numbers of the examples one after the other, float32; NaN stands for an example without.
+        numbers: the named numbers of the examples one after the other, float32. Examples give one or one for each of
+            their sequences, all alike; for those without, NaN stands in each of their places.
+        counts: False for a batch whose loss is nobody's: it goes through the network because other processes have one,
+            and a sharded model needs all of them in each pass.
     """
 
     inputs: tuple[Inputs, ...]
@@ -35,6 +40,7 @@ class Batch:
     ends: torch.Tensor
     groups: torch.Tensor
     numbers: Inputs
+    counts: bool = True
 
     @property
     def tokens(self) -> int:
@@ -52,6 +58,11 @@ class Batch:
         numbers = torch.arange(len(self.ends) - 1, device=self.ends.device)
         return numbers.repeat_interleave(self.ends.diff())
 
+    @property
+    def labels_per_sequence(self) -> torch.Tensor:
+        """(sequences,), int64: how many tokens of each sequence are learned."""
+        return torch.bincount(self.sequence_of_position[self.labelled], minlength=len(self.ends) - 1)
+
     def to(self, device: torch.device, non_blocking: bool = False) -> Batch:
         """Return the batch with its tensors on a device."""
 
@@ -64,6 +75,7 @@ class Batch:
             self.ends.to(device, non_blocking=non_blocking),
             self.groups.to(device, non_blocking=non_blocking),
             moved(self.numbers),
+            self.counts,
         )
 
 
@@ -120,8 +132,11 @@ def _boundaries(lengths: Iterable[int]) -> torch.Tensor:
 
 def _numbers(examples: Sequence[EncodedExample]) -> dict[str, torch.Tensor]:
     names = sorted({name for example in examples for name in example.numbers})
-    missing = (float("nan"),)
-    return {
-        name: torch.tensor([value for example in examples for value in example.numbers.get(name, missing)])
-        for name in names
-    }
+    return {name: torch.tensor([*chain.from_iterable(_filled(examples, name))]) for name in names}
+
+
+def _filled(examples: Sequence[EncodedExample], name: str) -> Iterator[Sequence[float]]:
+    given = [(example, example.numbers[name]) for example in examples if name in example.numbers]
+    one_each = all(len(values) == 1 for _, values in given)
+    for example in examples:
+        yield example.numbers.get(name, [float("nan")] * (1 if one_each else len(example.sequences)))

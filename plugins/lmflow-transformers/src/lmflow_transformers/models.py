@@ -84,6 +84,8 @@ class CausalModel:
         self.device = pick_device(plan.device)
         self.dtype = pick_dtype(plan.dtype, self.device)
         self.config = copy.deepcopy(self._own_config)
+        if plan.task == "regression":
+            self.config.num_labels = 1
         if plan.positions is not None:
             rotary.scale(self.config, plan.positions)
         self.plan = plan
@@ -137,9 +139,8 @@ class CausalModel:
     def _building(self) -> dict[str, Any]:
         """Return how the network is built; the configuration is given only where it is not the checkpoint's own."""
         building: dict[str, Any] = {"dtype": self.dtype, "use_safetensors": "gguf_file" not in self.arguments}
-        if self.plan.task == "regression":
-            building["num_labels"] = 1
-        return {**building, "config": self.config} if self.plan.positions is not None else building
+        own = self.plan.positions is None and self.plan.task != "regression"
+        return building if own else {**building, "config": self.config}
 
     def score(self, sequences: Iterable[EncodedSequence]) -> Iterator[Score]:
         """Yield each sequence's summed NLL and its count of right guesses, several sequences per pass, isolated."""

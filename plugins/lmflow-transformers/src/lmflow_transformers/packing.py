@@ -31,7 +31,9 @@ def best_fit(lengths: Sequence[int], capacity: int, seed: int, window: int = _WI
         RequestError: an example is longer than a pack.
     """
     if lengths and max(lengths) > capacity:
-        raise RequestError(f"--pack-length {capacity}: an example has {max(lengths)} tokens; raise it, or --max-length")
+        raise RequestError(
+            f"--pack-length {capacity}: an example has {max(lengths)} tokens; raise it, or lower --max-length"
+        )
     order = torch.randperm(len(lengths), generator=torch.Generator().manual_seed(seed)).tolist()
     packs: list[list[int]] = []
     room: list[tuple[int, int]] = []  # (tokens left, number of the pack), in order

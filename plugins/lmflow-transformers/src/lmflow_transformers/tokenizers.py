@@ -78,8 +78,9 @@ class TransformersTokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A digest of the whole fast tokenizer."""
-        return hashlib.sha256(self._backend.to_str().encode()).hexdigest()[:16]
+        """A digest of the whole fast tokenizer, and of the tokens around a text, which it does not know."""
+        told = (self._backend.to_str(), repr(self.bos), repr(self.bos_token), repr(self.eos))
+        return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
 
     def encode(self, texts: Sequence[str], continues: Sequence[bool]) -> list[list[int]]:
         """Encode plain texts; what looks like a control token becomes its characters."""

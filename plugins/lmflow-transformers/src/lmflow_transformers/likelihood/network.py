@@ -52,7 +52,8 @@ def sequence_logprobs(network: Any, batch: Batch, chunk: int = 256) -> torch.Ten
         chunk: labelled positions whose logits exist at a time.
 
     Returns:
-        (sequences,), float32, in nats: sums of log-probabilities; 0 for a sequence without labels.
+        (sequences,), float32, in nats: sums of log-probabilities; 0 for a sequence without labels. Divided by
+        ``batch.labels_per_sequence`` they are means over tokens.
     """
     labelled = batch.labelled
     targets = batch.targets[labelled]

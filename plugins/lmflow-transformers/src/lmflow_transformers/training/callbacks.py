@@ -11,6 +11,17 @@ from transformers import TrainerCallback
 from lmflow_core.api import EncodedDataset, TrainingCallback, TrainingState
 
 
+class AtStart(TrainerCallback):
+    """Calls a function when training begins."""
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self._action = action
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Call it."""
+        self._action()
+
+
 class TunerCallbacks(TrainerCallback):
     """Passes the trainer's events on.
 

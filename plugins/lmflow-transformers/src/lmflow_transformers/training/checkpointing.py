@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
 from lmflow_core.api import LmflowError
-from lmflow_transformers.training.checkpoints import PARTIAL, STATE, mark_whole, put_in_place
+from lmflow_transformers.training.checkpoints import FIGURES, PARTIAL, STATE, mark_whole, put_in_place
 from lmflow_transformers.training.failures import check_finite
 from lmflow_transformers.training.job import TorchJob
 from lmflow_transformers.writing import refusals_as_os_errors
@@ -93,13 +94,19 @@ class CheckpointingTrainer(Trainer):
         super()._save_checkpoint(model, trial)
         self._barrier()
         self._note_best(folder, name)
+        figures = json.dumps(self.figures())
         if self.args.should_save:
             self.state.save_to_json(str(folder / PARTIAL / name / STATE))
+            (folder / PARTIAL / name / FIGURES).write_text(figures, encoding="utf-8")
             for save in self.savers:
                 save(folder / PARTIAL / name)
             mark_whole(folder / PARTIAL / name)
             shutil.rmtree(folder / name, ignore_errors=True)
             put_in_place(folder / PARTIAL / name, folder / name)
+
+    def figures(self) -> dict[str, Any]:
+        """Return what was counted so far and is to be told later. All processes call this."""
+        return {}
 
     def _note_best(self, folder: Path, name: str) -> None:
         """Remember the best checkpoint under its final name, which it does not have while it is written."""

@@ -16,6 +16,7 @@ from lmflow_core.api import RequestError
 PARTIAL = ".partial"
 _NAME = re.compile(r"^checkpoint-(\d+)$")
 STATE = "trainer_state.json"
+FIGURES = "figures.json"
 _MARK = "checkpoint.json"
 
 

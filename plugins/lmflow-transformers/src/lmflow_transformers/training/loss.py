@@ -8,11 +8,19 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
+from lmflow_core.api import LmflowError
 from lmflow_transformers.batches import Batch
+
+# What the trainer tells beside the metrics of a loss.
+TRAINER_NAMES = frozenset(("loss", "step", "epoch", "learning_rate", "grad_norm"))
+VALIDATION_PREFIX = "eval_"
 
 
 class Mean(NamedTuple):
-    """A metric as its sum and what it is divided by, so that batches and processes add up."""
+    """A metric as its sum, a scalar, and what it is divided by, so that batches and processes add up.
+
+    One whose counts are zero everywhere is not told.
+    """
 
     total: torch.Tensor
     count: torch.Tensor | int
@@ -20,7 +28,11 @@ class Mean(NamedTuple):
 
 @dataclass(frozen=True)
 class LossOutput:
-    """The loss of a batch, summed over its units: a scalar with gradients; and metrics by name, without."""
+    """The loss of a batch, summed over its units: a scalar with gradients; and metrics by name, without.
+
+    The names are any but those of the trainer's own figures (``loss``, ``step``, ``epoch``, ``learning_rate``,
+    ``grad_norm``), and do not begin with ``eval_``.
+    """
 
     total: torch.Tensor
     metrics: Mapping[str, Mean] = field(default_factory=dict)
@@ -61,7 +73,35 @@ class LossModule(torch.nn.Module):
         self._loss = loss
 
     def forward(self, batch: Batch, units: torch.Tensor | int) -> dict[str, Any]:
-        """Return ``loss``, the share of a batch in the loss of a step of so many units, and ``metrics``."""
+        """Return ``loss``, the share of a batch in the loss of a step of so many units, and ``metrics``.
+
+        A batch that does not count has a share of zero, whose gradients are zeros, and no metrics.
+
+        Raises:
+            LmflowError: what the loss returned is no ``LossOutput`` of scalars under names that are free.
+        """
         output = self._loss(self._inner[0], batch)
+        if problem := _problem(output):
+            raise LmflowError(f"the loss {type(self._loss).__name__} returned {problem}")
+        if not batch.counts:
+            return {"loss": output.total * 0.0, "metrics": {}}
         metrics = {name: Mean(mean.total.detach(), mean.count) for name, mean in output.metrics.items()}
         return {"loss": output.total / units, "metrics": metrics}
+
+
+def _problem(output: object) -> str | None:
+    """Return what is wrong with what a loss returned, or None."""
+    if not isinstance(output, LossOutput):
+        return f"a {type(output).__name__}: give LossOutput(total, metrics)"
+    if not _is_scalar(output.total):
+        return "a total that is no scalar tensor"
+    for name, mean in output.metrics.items():
+        if name in TRAINER_NAMES or name.startswith(VALIDATION_PREFIX):
+            return f"a metric {name!r}, which is the trainer's own: call it otherwise"
+        if not isinstance(mean, Mean) or not _is_scalar(mean.total):
+            return f"a metric {name!r} that is no mean: give Mean(sum, count), the sum a scalar tensor"
+    return None
+
+
+def _is_scalar(value: object) -> bool:
+    return isinstance(value, torch.Tensor) and value.dim() == 0

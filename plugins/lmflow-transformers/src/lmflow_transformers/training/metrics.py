@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
+
 from lmflow_core.api import Curves, MetricPoint
-from lmflow_transformers.training.loss import Mean
+from lmflow_transformers.training.loss import TRAINER_NAMES, VALIDATION_PREFIX, Mean
 
 Gather = Callable[[object], list[Any]]
 # What the trainer logs beside the loss and its metrics.
-NOT_OURS = frozenset(("step", "epoch", "learning_rate", "grad_norm"))
+NOT_OURS = TRAINER_NAMES - {"loss"}
 
 
 class RunningMeans:
@@ -27,28 +29,37 @@ class RunningMeans:
             before = self._means.get(name, Mean(mean.total.new_zeros(()), 0))
             self._means[name] = Mean(before.total + mean.total, before.count + mean.count)
 
+    def add_sums(self, sums: Mapping[str, Sequence[float]]) -> None:
+        """Add sums and counts by name, as :meth:`sums` returned them."""
+        self.add({name: Mean(*map(torch.tensor, both)) for name, both in sums.items()})
+
     def take(self) -> dict[str, float]:
         """Return the mean of each over all processes, and begin anew. All processes call this."""
-        mine = {name: (float(mean.total), float(mean.count)) for name, mean in self._means.items()}
+        sums = self.sums()
         self._means = {}
-        return summed_means(self._all_gather(mine))
+        return {name: total / count for name, (total, count) in sums.items() if count}
+
+    def sums(self) -> dict[str, tuple[float, float]]:
+        """Return the sum and the count of each over all processes. All processes call this."""
+        mine = {name: (float(mean.total), float(mean.count)) for name, mean in self._means.items()}
+        return added(self._all_gather(mine))
 
 
-def summed_means(parts: Iterable[Mapping[str, tuple[float, float]]]) -> dict[str, float]:
-    """Return the mean of each name, from the sums and counts of several processes; one that counts nothing is none."""
+def added(parts: Iterable[Mapping[str, tuple[float, float]]]) -> dict[str, tuple[float, float]]:
+    """Return the sum and the count of each name, from those of several processes."""
     sums: dict[str, tuple[float, float]] = {}
     for part in parts:
         for name, (total, count) in part.items():
             before = sums.get(name, (0.0, 0.0))
             sums[name] = (before[0] + total, before[1] + count)
-    return {name: total / count for name, (total, count) in sorted(sums.items()) if count}
+    return dict(sorted(sums.items()))
 
 
 def curves(history: Sequence[Mapping[str, Any]]) -> tuple[Curves, Curves]:
     """Return the curves of training and of validation from the trainer's log of a run."""
     training = [entry for entry in history if "loss" in entry]
     validation = [
-        {name.removeprefix("eval_"): value for name, value in entry.items()}
+        {name.removeprefix(VALIDATION_PREFIX): value for name, value in entry.items()}
         for entry in history
         if "eval_loss" in entry
     ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lmflow_core.api import ParameterGroup, TrainingSettings
+from lmflow_core.api import LmflowError, ParameterGroup, TrainingSettings
 from lmflow_transformers.options import AdamWOptions
 
 
@@ -34,6 +34,23 @@ def torch_groups(groups: Iterable[ParameterGroup], settings: TrainingSettings) -
     ]
 
 
+def check_optimizer(optimizer: object, groups: Sequence[ParameterGroup]) -> None:
+    """Check what a plugin made of some groups.
+
+    Raises:
+        LmflowError: it is no optimizer of torch, or does not update exactly the parameters of the groups.
+    """
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise LmflowError(f"the optimizer made is a {type(optimizer).__name__}, not a torch.optim.Optimizer")
+    asked = {id(parameter) for group in groups for parameter in group.parameters.values()}
+    given = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if asked != given:
+        raise LmflowError(
+            f"the optimizer {type(optimizer).__name__} updates {len(given & asked)} of {len(asked)} parameters that "
+            f"train and {len(given - asked)} others: make it of torch_groups(groups, settings)"
+        )
+
+
 class AdamW:
     """AdamW (Loshchilov and Hutter, arXiv:1711.05101), in PyTorch's fused kernel."""
 
@@ -48,6 +65,9 @@ class AdamW:
             eps=self._options.adam_epsilon,
             fused=True,
         )
+
+    def use_weights(self, optimizer: torch.optim.Optimizer, *, training: bool) -> None:
+        """Do nothing: the weights that train are those one uses."""
 
 
 def allocate_state(optimizer: torch.optim.Optimizer) -> None:

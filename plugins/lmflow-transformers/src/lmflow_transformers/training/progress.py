@@ -16,12 +16,13 @@ from lmflow_transformers.training.metrics import NOT_OURS
 class Progress(TrainerCallback):
     """Draws a bar on a terminal, and elsewhere a line per point of the loss curve.
 
-    ``tokens`` are those of this process, counted by the trainer.
+    ``tokens`` are those of this process, counted by the trainer, and ``seconds`` the time they took. A run that was
+    resumed has ``earlier_tokens``, those of all processes, and ``earlier_seconds`` before that.
     """
 
     def __init__(self) -> None:
-        self.tokens = 0
-        self.seconds = 0.0
+        self.tokens = self.earlier_tokens = 0
+        self.seconds = self.earlier_seconds = 0.0
         self._started = 0.0
         self._bar: Any = None
 

@@ -58,7 +58,7 @@ def train(job: TorchJob, loss: Loss, rollout: Rollout | None = None) -> Training
             for callback in trainer.callback_handler.callbacks:
                 explain_failed_start(callback, job.checkpoints.parent)
             checkpoint = last_whole_checkpoint(job.checkpoints) if job.resume else None
-            trainer.add_tuner_callbacks(checkpoint)
+            trainer.add_own_callbacks(checkpoint)
             for callback in (StopAtNan(), stop, *early_stopping(job.settings.early_stopping_patience, checkpoint)):
                 trainer.add_callback(callback)
             progress.start()
@@ -67,6 +67,7 @@ def train(job: TorchJob, loss: Loss, rollout: Rollout | None = None) -> Training
         stop.give_back()
     if stop.stopped:
         raise LmflowError(f"stopped at step {trainer.state.global_step}; go on with --resume")
+    trainer.use_weights(training=False)
     check_finite(model.network, trainer.state.global_step, job.engine.all_gather)
     model.network.eval()
     return _report(job, trainer, loss, progress)
@@ -110,8 +111,8 @@ def _report(job: TorchJob, trainer: LossTrainer, loss: Loss, progress: Progress)
     training, validation = curves(trainer.state.log_history)
     return TrainingReport(
         steps=trainer.state.global_step,
-        tokens=sum(job.engine.all_gather(progress.tokens)),
-        seconds=progress.seconds,
+        tokens=progress.earlier_tokens + sum(job.engine.all_gather(progress.tokens)),
+        seconds=progress.earlier_seconds + progress.seconds,
         peak_memory_bytes=peak_memory_bytes(),
         unit=loss.unit,
         training=training,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import json
+import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,19 +13,20 @@ from typing import Any
 import torch
 from accelerate.utils import DistributedType
 
-from lmflow_core.api import EncodedExample
+from lmflow_core.api import EncodedExample, LmflowError
 from lmflow_transformers.attention import using_attention
 from lmflow_transformers.batches import Batch, collate
 from lmflow_transformers.isolation import masked_attention
 from lmflow_transformers.training.arguments import training_arguments
-from lmflow_transformers.training.callbacks import TunerCallbacks
+from lmflow_transformers.training.callbacks import AtStart, TunerCallbacks
 from lmflow_transformers.training.checkpointing import CheckpointingTrainer
+from lmflow_transformers.training.checkpoints import FIGURES
 from lmflow_transformers.training.job import Rollout, TorchJob
 from lmflow_transformers.training.loss import Loss, LossModule, Mean
 from lmflow_transformers.training.metrics import RunningMeans
 from lmflow_transformers.training.micro_batches import micro_batches, tokens_per_micro_batch
-from lmflow_transformers.training.optimizers import allocate_state
-from lmflow_transformers.training.packs import MicroBatches, Pack, Packs
+from lmflow_transformers.training.optimizers import allocate_state, check_optimizer
+from lmflow_transformers.training.packs import EvenShares, MicroBatches, Pack, Packs
 from lmflow_transformers.training.progress import Progress
 
 
@@ -67,47 +71,87 @@ class LossTrainer(CheckpointingTrainer):
         most = tokens_per_micro_batch(job.settings.micro_batch_tokens, self.args.device, alone)
         self._micro_batch_tokens = most if isolated or not alone else 1
 
-    def add_tuner_callbacks(self, checkpoint: Path | None) -> None:
-        """Let the tuner take part in the run, which was resumed from a checkpoint or was not."""
+    def add_own_callbacks(self, checkpoint: Path | None) -> None:
+        """Let the tuner take part in the run, which goes on with the figures of its checkpoint, if any."""
+        if checkpoint is not None:
+            self.add_callback(AtStart(lambda: self._go_on_with(checkpoint)))
         callbacks = self._job.tuner.callbacks(self._job.model, self._job.settings.seed)
         told = TunerCallbacks(callbacks, lambda: self._raw_optimizer, self._job.data, checkpoint)
         self.add_callback(told)
         self.savers.append(told.save)
 
+    def figures(self) -> dict[str, Any]:
+        """Return what was counted so far, and what has not been logged yet, over all processes."""
+        gather = self._job.engine.all_gather
+        return {
+            "tokens": self._progress.earlier_tokens + sum(gather(self._progress.tokens)),
+            "seconds": self._progress.earlier_seconds + self._progress.seconds,
+            "logged_step": self._globalstep_last_logged,
+            "loss": statistics.fmean(gather(float(self._tr_loss))),
+            "metrics": self._means.sums(),
+        }
+
+    def _go_on_with(self, checkpoint: Path) -> None:
+        figures = json.loads((checkpoint / FIGURES).read_text(encoding="utf-8"))
+        self._progress.earlier_tokens, self._progress.earlier_seconds = figures["tokens"], figures["seconds"]
+        self._globalstep_last_logged = figures["logged_step"]
+        self._tr_loss += figures["loss"]
+        if self.args.process_index == 0:
+            self._means.add_sums(figures["metrics"])
+
     # ---- batches
 
-    def _collate(self, packs: Iterable[Pack]) -> MicroBatches:
-        examples = list(itertools.chain.from_iterable(packs))
-        parts = micro_batches(examples, self._micro_batch_tokens)
-        return MicroBatches(tuple(self._batch(part) for part in parts))
+    def get_train_dataloader(self) -> Any:
+        """Return the batches of this process; none of its examples is another process's as well."""
+        loader = super().get_train_dataloader()
+        together = self.args.world_size * self.args.per_device_train_batch_size
+        if self.args.world_size > 1:
+            loader.set_sampler(EvenShares(loader.get_sampler(), together))
+        return loader
 
-    def _batch(self, examples: Sequence[EncodedExample]) -> Batch:
-        return collate(examples, isolated=self._isolated, media_inputs=self._job.model.media_inputs)
+    def _collate(self, packs: Iterable[Pack]) -> MicroBatches:
+        """Return a batch of packs; where they are empty, one that does not count in their place."""
+        return self._batches(list(itertools.chain.from_iterable(packs)))
+
+    def _batches(self, examples: list[EncodedExample], counts: bool = True) -> MicroBatches:
+        parts = micro_batches(examples or [self._job.data[0]], self._micro_batch_tokens)
+        return MicroBatches(tuple(self._batch(part, counts and bool(examples)) for part in parts))
+
+    def _batch(self, examples: Sequence[EncodedExample], counts: bool) -> Batch:
+        batch = collate(examples, isolated=self._isolated, media_inputs=self._job.model.media_inputs)
+        return dataclasses.replace(batch, counts=counts)
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
         """Fetch the batches of a step, let the rollout make of them what is trained on, and count their units."""
         fetched = list(itertools.islice(epoch_iterator, num_batches))
         if self._rollout is not None:
-            fetched = [self._rolled_out(packs) for packs in fetched]
+            fetched = [self._rolled_out(packs, self.state.global_step) for packs in fetched]
         return fetched, self._get_num_items_in_batch(fetched, device)
 
-    def _rolled_out(self, packs: Iterable[Pack]) -> MicroBatches:
+    def _rolled_out(self, packs: Iterable[Pack], step: int) -> MicroBatches:
         assert self._rollout is not None
         model = self._job.model
+        given = list(itertools.chain.from_iterable(packs))
         training = model.network.training
         model.network.eval()
         try:
             # Prompts that are answered together are padded, which the attention of packed sequences knows nothing of.
-            with using_attention(model.base, masked_attention(model.base)):
-                examples = self._rollout(list(itertools.chain.from_iterable(packs)), self.state.global_step)
+            # Answers come from the same computation as the log-probabilities that are learned.
+            with using_attention(model.base, masked_attention(model.base)), self.accelerator.autocast():
+                made = self._rollout(given or [self._job.data[0]], step)
         finally:
             model.network.train(training)
-        return self._collate([examples])
+        if not all(self._job.engine.all_gather(bool(made))):
+            raise LmflowError("the objective made no example of the prompts of a batch; it must make at least one")
+        return self._batches(made, counts=bool(given))
 
     def _get_num_items_in_batch(self, batch_samples: list[MicroBatches], device: torch.device) -> torch.Tensor:
         """Return the units of a step over all processes, at least one."""
-        mine = sum(self._loss.units(batch) for sample in batch_samples for batch in sample.batches)
+        mine = sum(self._units(batch) for sample in batch_samples for batch in sample.batches)
         return torch.tensor(float(max(1, sum(self._job.engine.all_gather(mine)))), device=device)
+
+    def _units(self, batch: Batch) -> int:
+        return self._loss.units(batch) if batch.counts else 0
 
     def _prepare_inputs(self, inputs: Any) -> Any:
         return inputs.to(self.args.device)
@@ -128,7 +172,7 @@ class LossTrainer(CheckpointingTrainer):
         self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Return this process's share of the step's loss; the trainer averages gradients over processes."""
-        self._progress.tokens += inputs.tokens
+        self._progress.tokens += inputs.tokens if inputs.counts else 0
         output = model(inputs, num_items_in_batch)
         self._means.add(output["metrics"])
         loss = output["loss"] * self.args.world_size
@@ -143,6 +187,7 @@ class LossTrainer(CheckpointingTrainer):
         if self.optimizer is None:
             groups = self._job.tuner.parameter_groups(self._job.model)
             self.optimizer = self._raw_optimizer = self._job.optimizer.make(groups, self._job.settings)
+            check_optimizer(self.optimizer, groups)
             if not self._job.resume and not self._job.tuner.freezes_while_training:
                 allocate_state(self.optimizer)
         return self.optimizer
@@ -161,24 +206,32 @@ class LossTrainer(CheckpointingTrainer):
         """Return the loss and its metrics on the validation data; each process measures its share."""
         model = self.model
         model.eval()
+        self.use_weights(training=False)
         means = RunningMeans(self._job.engine.all_gather)
-        for examples, counts in self._shares():
-            for batch in self._prepare_inputs(self._collate([examples])).batches:
+        for examples in self._shares():
+            # The answers of each measurement are sampled with the same seeds.
+            made = self._collate([examples]) if self._rollout is None else self._rolled_out([examples], 0)
+            for batch in self._prepare_inputs(made).batches:
                 output = model(batch, 1)
-                if counts:
+                if batch.counts:
                     loss = Mean(output["loss"].double(), self._loss.units(batch))
                     means.add({**output["metrics"], "loss": loss})
+        self.use_weights(training=True)
         model.train()
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in means.take().items()}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _shares(self) -> Iterator[tuple[Pack, bool]]:
-        """Yield this process's batches, and whether each counts.
+    def use_weights(self, *, training: bool) -> None:
+        """Let the optimizer set the weights that train, or those one uses, where the two differ."""
+        self._job.optimizer.use_weights(self._raw_optimizer, training=training)
 
-        All processes have the same number of batches, as a sharded model needs them all in each pass; one that has
-        fewer goes through its last once more for the others.
+    def _shares(self) -> Iterator[Pack]:
+        """Yield this process's batches.
+
+        All processes have the same number of batches, as a sharded model needs them all in each pass; the last of one
+        that has fewer examples is empty.
         """
         examples, world, size = self._job.validation, self.args.world_size, self.args.per_device_train_batch_size
         if examples is None:
@@ -186,5 +239,4 @@ class LossTrainer(CheckpointingTrainer):
         mine = range(self.args.process_index, len(examples), world)
         batches = -(-len(range(0, len(examples), world)) // size)
         for number in range(batches):
-            positions = mine[number * size : (number + 1) * size]
-            yield [examples[position] for position in positions or range(1)], bool(positions)
+            yield [examples[position] for position in mine[number * size : (number + 1) * size]]
