@@ -4,6 +4,8 @@ VENV ?= .venv
 # The version known to work; on a machine without a GPU, point pip at a CPU build to save gigabytes.
 TORCH ?= torch==2.13.0
 BIN = $(abspath $(VENV))/bin
+# Tests run in two processes, the slow ones first; each takes up to 3 GB.
+TOGETHER ?= -n 2 --dist worksteal
 
 # llama.cpp is compiled for some minutes, so only those who run GGUF files, and CI, have it.
 .PHONY: help setup llama-cpp quickstart test test-fast lint types isolate official clean
@@ -28,10 +30,10 @@ quickstart: setup   ## fine-tune a real model and talk to it
 	PATH="$(BIN):$$PATH" sh examples/quickstart.sh
 
 test: setup   ## run every test
-	PATH="$(BIN):$$PATH" $(BIN)/python -m pytest
+	PATH="$(BIN):$$PATH" $(BIN)/python -m pytest $(TOGETHER)
 
 test-fast: setup   ## run the tests that take no real model and no fresh environment
-	PATH="$(BIN):$$PATH" $(BIN)/python -m pytest -m "not slow"
+	PATH="$(BIN):$$PATH" $(BIN)/python -m pytest -m "not slow" $(TOGETHER)
 
 lint: setup   ## check style and form
 	$(BIN)/ruff check .

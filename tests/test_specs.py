@@ -124,6 +124,14 @@ def test_every_kind_has_one_class_one_hook_and_one_contract() -> None:
     assert [kind for kind, spec_class in KINDS.items() if spec_class.contract is None] == ["command"]
 
 
+def test_an_objective_learns_from_examples_that_there_are() -> None:
+    values = {"name": "x", "target": "a:b", "summary": "A loss."}
+    assert ObjectiveSpec(**values, examples=("preference", "prompt")).examples == ("preference", "prompt")  # type: ignore[arg-type]
+    for wrong in ((), ("preferences",)):
+        with pytest.raises(SpecError, match="examples of 'x' must be some of text, prompted, conversation, prompt, "):
+            ObjectiveSpec(**values, examples=wrong)  # type: ignore[arg-type]
+
+
 def test_an_exporter_says_what_it_takes() -> None:
     values = {"name": "x", "target": "a:b", "summary": "A form."}
     assert ExporterSpec(**values).takes == "weights"  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_args
 
 from lmflow_core.contracts.engine import Engine, World
 from lmflow_core.contracts.examples import Example
@@ -17,8 +17,10 @@ from lmflow_core.contracts.spec import Selector, Spec
 from lmflow_core.contracts.template import Template
 from lmflow_core.contracts.tokens import EncodedDataset, EncodedExample
 from lmflow_core.contracts.tuner import Tuner
+from lmflow_core.errors import SpecError
 
 Model = TypeVar("Model", bound=LanguageModel)
+EXAMPLE_KINDS = tuple(example.kind for example in get_args(Example))
 
 
 class JobServices(ModelServices, Protocol):
@@ -67,7 +69,16 @@ class JobServices(ModelServices, Protocol):
 
 @dataclass(frozen=True)
 class TrainingSetup(Generic[Model]):
-    """What is known of a training run before its data and weights are read: enough to refuse it."""
+    """What is known of a training run before its data and weights are read: enough to refuse it.
+
+    Attributes:
+        model: open, its load plan complete; its weights come later.
+        tuner: decides what trains, and keeps it.
+        engine: spreads the job over processes.
+        optimizer: updates what trains.
+        settings: of the run; ``lr`` is the user's or, without one, the tuner's.
+        services: what the core does for the objective.
+    """
 
     model: Model
     tuner: Tuner
@@ -143,7 +154,7 @@ class Objective(Protocol):
     """Target of an ``ObjectiveSpec``: what is learned."""
 
     def plan(self, plan: LoadPlan) -> LoadPlan:
-        """Return a load plan with what the objective needs of the weights."""
+        """Return a load plan with what the objective needs of the weights, mostly the one given."""
 
     def check(self, setup: TrainingSetup[Any]) -> None:
         """Check a run before its data and weights are read; the model's plan is complete.
@@ -164,8 +175,8 @@ class Objective(Protocol):
 class ObjectiveSpec(Spec):
     """A loss; ``target(options)`` satisfies ``Objective``.
 
-    ``examples`` are the kinds of example it learns from: ``text``, ``prompted``, ``conversation``, ``prompt``,
-    ``preference``, ``judged``, ``candidates``.
+    ``examples`` are the kinds of example it learns from, at least one of ``text``, ``prompted``, ``conversation``,
+    ``prompt``, ``preference``, ``judged``, ``candidates``, ``value``, ``image_text``.
 
     Example::
 
@@ -183,3 +194,10 @@ class ObjectiveSpec(Spec):
     contract: ClassVar[type | None] = Objective
     selector: ClassVar[Selector | None] = Selector("objective", "What is learned.", {"finetune": "sft"})
     examples: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        unknown = [kind for kind in self.examples if kind not in EXAMPLE_KINDS]
+        if unknown or not self.examples:
+            known = ", ".join(EXAMPLE_KINDS)
+            raise SpecError(f"examples of {self.name!r} must be some of {known}, not {self.examples!r}")

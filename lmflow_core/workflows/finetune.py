@@ -6,12 +6,12 @@ import dataclasses
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lmflow_core.config.request import Request
 from lmflow_core.contracts.attention import Attention
 from lmflow_core.contracts.engine import Engine, World
-from lmflow_core.contracts.model import LanguageModel
+from lmflow_core.contracts.model import LanguageModel, LoadPlan
 from lmflow_core.contracts.objective import Objective, TrainingJob, TrainingReport, TrainingSetup
 from lmflow_core.contracts.settings import DataSettings, ModelSettings, OutputSettings, ResumeSettings, TrainingSettings
 from lmflow_core.contracts.spec import TORCH
@@ -19,7 +19,7 @@ from lmflow_core.contracts.tuner import Destination
 from lmflow_core.data.dataset import Dataset, DatasetMaker
 from lmflow_core.data.encoding import Encoder
 from lmflow_core.data.store import EncodedRows
-from lmflow_core.errors import OptionError, RequestError
+from lmflow_core.errors import OptionError, PluginError, RequestError
 from lmflow_core.files.output import CHECKPOINTS, RUN_FILE, atomic_folder, check_output, remove_if_empty, write_json
 from lmflow_core.models.opening import OpenModel, open_model
 from lmflow_core.plugins.registry import Catalogue
@@ -27,6 +27,8 @@ from lmflow_core.report import console
 from lmflow_core.report.plots import draw_training
 from lmflow_core.workflows.record import run_record
 from lmflow_core.workflows.services import TrainingServices
+
+Returned = TypeVar("Returned")
 
 
 @dataclass(frozen=True)
@@ -113,10 +115,23 @@ def _plan(request: Request, catalogue: Catalogue, setup: TrainingSetup[LanguageM
     plan = setup.model.plan
     plan = dataclasses.replace(plan, attention=attention.implementation(plan.device))
     for part in (setup.tuner, objective, setup.engine):
-        plan = part.plan(plan)
+        plan = _returned(part.plan(plan), LoadPlan, part, "plan")
     setup.model.accept(plan)
     assert plan.attention is not None
     return plan.attention
+
+
+def _returned(value: Returned, expected: type[Returned], part: object, method: str) -> Returned:
+    """Return what a method of a plugin returned.
+
+    Raises:
+        PluginError: it is something else than it must be.
+    """
+    if not isinstance(value, expected):
+        raise PluginError(
+            f"{type(part).__name__}.{method}() returned a {type(value).__name__}, where a {expected.__name__} is needed"
+        )
+    return value
 
 
 def _prepare(request: Request, opened: OpenModel, catalogue: Catalogue, world: World) -> _Prepared:
@@ -192,7 +207,7 @@ def _job(
 
 def _train(job: TrainingJob[LanguageModel], objective: Objective) -> TrainingReport:
     try:
-        return objective.train(job)
+        return _returned(objective.train(job), TrainingReport, objective, "train")
     finally:
         # The folder is the main process's alone: it may be writing the result while others end their training.
         if job.world.is_main:
@@ -214,6 +229,7 @@ def _keep(
         job.tuner.save(job.model, Destination(folder, jinja, is_main=False, weights=weights))
         return None
     record = run_record(request, catalogue.plugins, prepared.data.template_name, prepared.description(), report)
+    record["learning_rate"] = job.settings.lr
     with atomic_folder(folder) as aside:
         job.tuner.save(job.model, Destination(aside, jinja, weights=weights))
         draw_training(report, aside / "loss.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -59,14 +60,19 @@ def run_record(
         "losses": _points(report.training, "loss"),
         "validation_losses": _points(report.validation, "loss"),
         "curves": {"training": _others(report.training), "validation": _others(report.validation)},
-        "metrics": dict(report.metrics),
+        "metrics": {name: _number(value) for name, value in report.metrics.items()},
     }
 
 
-def _points(curves: Curves, name: str) -> list[list[float]]:
-    return [[point.step, point.value] for point in curves.get(name, ())]
+def _points(curves: Curves, name: str) -> list[list[float | None]]:
+    return [[point.step, _number(point.value)] for point in curves.get(name, ())]
 
 
-def _others(curves: Curves) -> dict[str, list[list[float]]]:
+def _number(value: float) -> float | None:
+    """Return a number as JSON has it: what is none there is null."""
+    return value if math.isfinite(value) else None
+
+
+def _others(curves: Curves) -> dict[str, list[list[float | None]]]:
     """Return the curves of what the loss measures besides itself."""
     return {name: _points(curves, name) for name in curves if name != "loss"}

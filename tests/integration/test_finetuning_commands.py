@@ -35,7 +35,8 @@ def lmflow_register_tuners():
 
 @hookimpl
 def lmflow_register_objectives():
-    return [ObjectiveSpec(name="picky", target=f"{__name__}:Picky", summary="Refuses all.", examples=("text",))]
+    for name in ("Picky", "Planless", "Silent"):
+        yield ObjectiveSpec(name=name.lower(), target=f"{__name__}:{name}", summary="Is odd.", examples=("text",))
 
 class Mild:
     def __init__(self, options):
@@ -70,6 +71,15 @@ class Picky:
         raise ModelError(f"{type(setup.tuner).__name__} with {setup.model.context_length} positions, {asked}")
 
     def train(self, job): ...
+
+class Silent(Picky):
+    def plan(self, plan):
+        return plan
+
+    def check(self, setup): ...
+
+class Planless(Picky):
+    def plan(self, plan): ...
 """
 
 
@@ -110,6 +120,20 @@ def test_a_check_sees_what_everybody_asked_of_the_weights(lmflow_cli: Cli, tiny_
         in lmflow_cli(*asked, *flags).stderr
     )
     assert f"error: {tiny_model}: weights of the form nf3 cannot" in lmflow_cli(*asked, "--tuner", "heavy").stderr
+
+
+@pytest.mark.usefixtures("plugin")
+def test_an_objective_that_returns_nothing_is_told(
+    lmflow_cli: Cli, tiny_model: Path, write_rows: Callable[..., Path], tmp_path: Path
+) -> None:
+    asked = ("finetune", "--model", tiny_model, "--dataset", write_rows([{"text": "hello"}]), "--device", "cpu")
+    for name, told in (
+        ("planless", "Planless.plan() returned a NoneType, where a LoadPlan is needed"),
+        ("silent", "Silent.train() returned a NoneType, where a TrainingReport is needed"),
+    ):
+        refused = lmflow_cli(*asked, "--objective", name, "--output", tmp_path / "out")
+        assert (refused.status, refused.stderr.splitlines()[-1]) == (2, f"lmflow: error: {told}")
+        assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.usefixtures("plugin")

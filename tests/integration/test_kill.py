@@ -11,18 +11,16 @@ import pytest
 
 # Runs in a process of its own: everything is imported once, and each child that is forked trains until it is killed.
 _SCRIPT = r"""
-import json, os, random, shutil, signal, sys, time
+import dataclasses, json, os, random, shutil, signal, sys, time
 from pathlib import Path
 
 import torch
-from lmflow_core.api import IGNORE, EncodedSequence, ModelSettings, TrainingJob, TrainingSettings, World
+from lmflow_core.api import IGNORE, TrainingSettings
+from lmflow_core.testing.jobs import make_job, single
 from lmflow_lisa.options import LisaOptions
 from lmflow_lisa.tuner import LisaTuner
 from lmflow_lora.options import LoraOptions
 from lmflow_lora.tuner import LoraTuner
-from lmflow_transformers.attention import SdpaAttention
-from lmflow_transformers.engines import LocalEngine
-from lmflow_transformers.models import CausalModelLoader
 from lmflow_transformers.training.sft import SftObjective
 from lmflow_transformers.tuners import FullTuner
 
@@ -32,24 +30,17 @@ TUNERS = {
     "lora": lambda: LoraTuner(LoraOptions(lora_r=4)),
     "lisa": lambda: LisaTuner(LisaOptions(lisa_interval_steps=3, lisa_activated_layers=1)),
 }
-ROWS = [EncodedSequence(list(range(n, n + 12)), [IGNORE] * 4 + list(range(n + 4, n + 12))) for n in range(3, 99)]
+ROWS = [single(list(range(n, n + 12)), [IGNORE] * 4 + list(range(n + 4, n + 12))) for n in range(3, 99)]
 
 
 def train(name, place):
     torch.set_num_threads(1)
-    model = CausalModelLoader().open(str(folder), ModelSettings(model=str(folder), device="cpu"))
-    model.load()
-    tuner = TUNERS[name]()
-    tuner.prepare(model, 5)
     checkpoints = place / "checkpoints"
-    resume = checkpoints.is_dir() and any(entry.name.startswith("checkpoint-") for entry in checkpoints.iterdir())
     settings = TrainingSettings(lr=1e-3, batch_size=4, epochs=9, save_steps=2, seed=5)
-    attention = SdpaAttention().implementation("cpu")
-    world = World()
-    SftObjective().train(
-        TrainingJob(model, tuner, LocalEngine(), world, ROWS, None, settings, attention, checkpoints, resume=resume)
-    )
-    torch.save(model.network.state_dict(), place / "final.pt")
+    job = make_job(folder, checkpoints, settings, ROWS, tuner=TUNERS[name]())
+    begun = checkpoints.is_dir() and any(entry.name.startswith("checkpoint-") for entry in checkpoints.iterdir())
+    SftObjective().train(dataclasses.replace(job, resume=begun))
+    torch.save(job.model.network.state_dict(), place / "final.pt")
 
 
 def child(name, place):

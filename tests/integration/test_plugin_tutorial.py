@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 _PAGE = Path(__file__).parents[2] / "docs" / "writing-a-plugin.md"
 
 
-def _files() -> dict[str, str]:
-    text = _PAGE.read_text(encoding="utf-8")
-    return dict(re.findall(r"`([\w.]+)`:\n\n```\w+\n(.*?)```", text, re.DOTALL))
+def _files(section: str) -> dict[str, str]:
+    """Return the files of a section of the page by name."""
+    (text,) = (part for part in re.split(r"^#+ ", _PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+               if part.startswith(f"{section}\n"))  # fmt: skip
+    return dict(re.findall(r"`([\w.]+)`[^`]*:\n\n```\w+\n(.*?)```", text, re.DOTALL))
 
 
 def _run(*command: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -23,7 +27,7 @@ def _run(*command: str, path: Path | None = None) -> subprocess.CompletedProcess
 
 
 def test_the_tutorials_plugin_works(tmp_path: Path) -> None:
-    files = _files()
+    files = _files("Writing a plugin")
     assert set(files) == {"pyproject.toml", "lmflow_pirate.py"}
     source, site = tmp_path / "source", tmp_path / "site"
     source.mkdir()
@@ -50,3 +54,59 @@ def test_the_tutorials_plugin_works(tmp_path: Path) -> None:
     assert re.search(r"^pirate +0\.1\.0 +ok +templates: pirate$", listed.stdout, re.MULTILINE)
     shown = _run(*lmflow, "templates", "show", "pirate", path=site).stdout
     assert shown == "Landlubber: What is 2 + 3?\nCaptain: 5</s>Landlubber: And 2 * 3?\nCaptain: \n"
+
+
+def test_the_tutorials_objective_and_optimizer_train(
+    tiny_model: Path, write_rows: Callable[..., Path], tmp_path: Path
+) -> None:
+    files = _files("An objective")
+    assert set(files) == {"plugin.py", "objective.py"}
+    (optimizer,) = re.findall(r"```python\n(import torch\n.*?)```", _PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    declared = """
+from lmflow_core.api import OptimizerSpec
+
+@hookimpl
+def lmflow_register_optimizers():
+    yield OptimizerSpec(name="sgd", target="lmflow_pairs.optimizer:Sgd", summary="Plain descent.")
+"""
+    package, facts = tmp_path / "site" / "lmflow_pairs", tmp_path / "site" / "lmflow_pairs-0.1.0.dist-info"
+    for folder in (package, facts):
+        folder.mkdir(parents=True)
+    texts = {
+        package / "__init__.py": "",
+        package / "plugin.py": files["plugin.py"] + declared,
+        package / "objective.py": files["objective.py"],
+        package / "optimizer.py": optimizer,
+        facts / "METADATA": "Metadata-Version: 2.1\nName: lmflow-pairs\nVersion: 0.1.0\n"
+        "Requires-Dist: lmflow-core>=0.1,<0.2\nRequires-Dist: lmflow-transformers>=0.1,<0.2\n",
+        facts / "entry_points.txt": "[lmflow]\npairs = lmflow_pairs.plugin\n",
+    }
+    for path, text in texts.items():
+        path.write_text(text, encoding="utf-8")
+    (row,) = re.findall(r'`(\{"instruction".*?\})`', _PAGE.read_text(encoding="utf-8"))
+    command = (
+        *(
+            sys.executable,
+            "-m",
+            "lmflow_core",
+            "finetune",
+            "--model",
+            str(tiny_model),
+            "--output",
+            str(tmp_path / "out"),
+        ),
+        *(
+            "--dataset",
+            str(write_rows([json.loads(row)])),
+            "--objective",
+            "pairs",
+            "--optimizer",
+            "sgd",
+            "--max-steps",
+            "2",
+        ),
+    )
+    finished = _run(*command, path=tmp_path / "site")
+    assert finished.returncode == 0, finished.stderr
+    record = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
+    assert (record["loss_unit"], list(record["curves"]["training"])) == ("pairs", ["accuracy"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -64,6 +65,8 @@ class TorchrunEngine:
         try:
             yield World(torch.distributed.get_rank(), torch.distributed.get_world_size())
         finally:
+            # What still holds the group, in cycles that only a search finds, must be gone before it.
+            gc.collect()
             torch.distributed.destroy_process_group()
 
     def plan(self, plan: LoadPlan) -> LoadPlan:
