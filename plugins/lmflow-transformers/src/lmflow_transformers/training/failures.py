@@ -30,8 +30,8 @@ def explained_failures(folder: Path) -> Iterator[None]:
         if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
             raise
         raise LmflowError(
-            "memory ran out: lower --micro-batch-tokens, --batch-size or --max-length, add --gradient-checkpointing, "
-            "or train less with --tuner lora"
+            "memory ran out: lower --batch-size, --max-length or, in a single process, --micro-batch-tokens, "
+            "add --gradient-checkpointing, or train less with --tuner lora"
         ) from error
     except OSError as error:
         raise LmflowError(f"{error.filename or folder} cannot be used: {error.strerror or error}") from error
