@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 
 import pytest
-import torch
 
 
 def pytest_configure() -> None:
     """Let each of several processes compute on one thread; what they start is free to take more."""
     if "PYTEST_XDIST_WORKER" in os.environ:
+        import torch
+
         torch.set_num_threads(1)
 
 
