@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -73,8 +72,3 @@ class SchemaCommand(click.Command):
 
 
 _SWITCH_HELP = {"json": "Print one JSON document on stdout."}
-
-
-def print_json(value: Any) -> None:
-    """Print one JSON document on stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))

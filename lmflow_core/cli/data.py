@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from lmflow_core.cli.command import print_json
+from lmflow_core.cli.results import print_json
 from lmflow_core.contracts.settings import DataSettings, ModelSettings
 from lmflow_core.errors import DataError
 from lmflow_core.options import build

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from lmflow_core.cli.command import print_json
+from lmflow_core.cli.results import print_json
 from lmflow_core.contracts.attention import AttentionSpec
 from lmflow_core.errors import LmflowError
 from lmflow_core.plugins.official import official_names

@@ -6,8 +6,9 @@ import dataclasses
 
 import click
 
-from lmflow_core.cli.command import SchemaCommand, print_json
+from lmflow_core.cli.command import SchemaCommand
 from lmflow_core.cli.flags import Arguments
+from lmflow_core.cli.results import print_json
 from lmflow_core.config.request import Request
 from lmflow_core.config.schema import EXPORT
 from lmflow_core.contracts.exporter import ExportReport

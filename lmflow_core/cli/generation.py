@@ -7,8 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from lmflow_core.cli.chat import ChatTerminal, note_dropped, stream
-from lmflow_core.cli.command import SchemaCommand, print_json
+from lmflow_core.cli.command import SchemaCommand
 from lmflow_core.cli.flags import Arguments
+from lmflow_core.cli.results import print_json
 from lmflow_core.config.request import Request
 from lmflow_core.config.schema import CHAT, GENERATE, Schema
 from lmflow_core.contracts.command import ChatCommand, CommandSpec

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 import lmflow_core
-from lmflow_core.cli.command import print_json
+from lmflow_core.cli.results import print_json
 from lmflow_core.contracts.hooks import KINDS
 from lmflow_core.errors import UnknownNameError, suggestion
 from lmflow_core.plugins.policy import short_name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from lmflow_core.cli.command import print_json
+from lmflow_core.cli.results import print_json
 from lmflow_core.contracts.examples import Message, ToolCall
 from lmflow_core.contracts.template import Template, TemplateSpec
 from lmflow_core.errors import RequestError

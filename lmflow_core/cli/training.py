@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from lmflow_core.cli.command import SchemaCommand, print_json
+from lmflow_core.cli.command import SchemaCommand
 from lmflow_core.cli.flags import Arguments
+from lmflow_core.cli.results import print_json
 from lmflow_core.config.request import Request
 from lmflow_core.config.schema import FINETUNE
 from lmflow_core.contracts.command import CommandSpec

@@ -223,6 +223,16 @@ def test_patience_goes_on_counting_where_the_checkpoint_left_off(tiny_model: Pat
     assert resumed.steps == whole.steps < 40
 
 
+def test_patience_may_begin_with_a_resumed_run(tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    values: dict[str, Any] = {"eval_dataset": (Path("validation"),), "save_steps": None, "load_best_model": True}
+    _train(tiny_model, folder, epochs=1, **values)
+    report, _ = _train(tiny_model, folder, early_stopping_patience=3, epochs=2, **values)
+    assert report.steps == 8
+    state = json.loads((folder / "checkpoint-8" / "trainer_state.json").read_text(encoding="utf-8"))
+    assert "EarlyStoppingCallback" in state["stateful_callbacks"]
+
+
 def test_the_state_names_the_best_checkpoint_where_it_is(tiny_model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     _train(tiny_model, folder, eval_dataset=(Path("validation"),), save_steps=None, load_best_model=True)

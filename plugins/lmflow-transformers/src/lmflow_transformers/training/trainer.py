@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import DistributedType
+from transformers.trainer_callback import ExportableState
 
 from lmflow_core.api import EncodedExample, LmflowError
 from lmflow_transformers.attention import using_attention
@@ -98,6 +99,10 @@ class LossTrainer(CheckpointingTrainer):
         self._tr_loss += figures["loss"]
         if self.args.process_index == 0:
             self._means.add_sums(figures["metrics"])
+        # A callback that the run before did not have is to be saved as well.
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, ExportableState):
+                self.state.stateful_callbacks.setdefault(type(callback).__name__, {})
 
     # ---- batches
 
