@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--commit", required=True, help="the revision that is compared with")
     parser.add_argument("--rows", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=RUNS, help="one of the runs")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -43,7 +44,7 @@ def main() -> None:
         rows.write_text(json.dumps(json.loads(arguments.data.read_text(encoding="utf-8"))[: arguments.rows]))
         subprocess.run(["git", "clone", "-q", str(_ROOT), str(folder / "before")], check=True)
         subprocess.run(["git", "-C", str(folder / "before"), "checkout", "-q", arguments.commit], check=True)
-        results = [_compared(run, rows, folder, arguments.rounds) for run in RUNS]
+        results = [_compared(run, rows, folder, arguments.rounds) for run in RUNS if arguments.only in (None, run)]
     print(json.dumps(results, indent=2) if arguments.json else _table(results))
     if not all(result["same_losses"] for result in results):
         raise SystemExit(1)
