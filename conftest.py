@@ -8,11 +8,11 @@ import pytest
 
 
 def pytest_configure() -> None:
-    """Let each of several processes compute on one thread; what they start is free to take more."""
+    """Let each of several processes, and what it starts, compute on one thread: threads that wait for each other on
+    cores that others hold are many times slower.
+    """
     if "PYTEST_XDIST_WORKER" in os.environ:
-        import torch
-
-        torch.set_num_threads(1)
+        os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
