@@ -4,11 +4,6 @@ Everything here is stable within a minor version; everything else is private. ``
 each addition.
 """
 
-from __future__ import annotations
-
-import importlib
-from typing import TYPE_CHECKING, Any
-
 from lmflow_core.contracts.attention import Attention, AttentionSpec
 from lmflow_core.contracts.benchmark import Benchmark, BenchmarkReport, BenchmarkSpec, Grid
 from lmflow_core.contracts.command import ChatCommand, CommandSpec
@@ -74,23 +69,11 @@ from lmflow_core.errors import (
     RequestError,
 )
 from lmflow_core.files.cache import atomic_cache_folder, cache_root
+from lmflow_core.generation.history import messages_row
+from lmflow_core.generation.session import ChatSession
 from lmflow_core.options import OptionField, option
-
-if TYPE_CHECKING:
-    from lmflow_core.generation.history import messages_row
-    from lmflow_core.generation.session import ChatSession
-    from lmflow_core.templates import ChatTemplate, Reasoning, Tools
-    from lmflow_core.templates.control_tokens import ControlTokenBreaker
-
-# Every command imports this module with every plugin, and what is declared there seldom needs these.
-_WHEN_ASKED_FOR = {
-    "ChatSession": "lmflow_core.generation.session",
-    "ChatTemplate": "lmflow_core.templates",
-    "ControlTokenBreaker": "lmflow_core.templates.control_tokens",
-    "Reasoning": "lmflow_core.templates",
-    "Tools": "lmflow_core.templates",
-    "messages_row": "lmflow_core.generation.history",
-}
+from lmflow_core.templates import ChatTemplate, Reasoning, Tools
+from lmflow_core.templates.control_tokens import ControlTokenBreaker
 
 API_LEVEL = 1
 
@@ -200,9 +183,3 @@ __all__ = [
     "messages_row",
     "option",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _WHEN_ASKED_FOR:
-        return getattr(importlib.import_module(_WHEN_ASKED_FOR[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
