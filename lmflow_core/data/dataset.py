@@ -31,7 +31,7 @@ from lmflow_core.report import console
 from lmflow_core.templates.choosing import choose_template_for
 
 _ROWS, _VALIDATION, _IMAGES = "rows", "validation", "images.json"
-EVERY_KIND = ("text", "prompted", "conversation")
+SUPERVISED_KINDS = ("text", "prompted", "conversation")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class DatasetMaker:
         catalogue: Catalogue,
         *,
         seed: int = 0,
-        accepted: tuple[str, ...] = EVERY_KIND,
+        accepted: tuple[str, ...] = SUPERVISED_KINDS,
         purpose: str = "train",
         whole: bool = False,
     ) -> None:

@@ -97,7 +97,7 @@ class LossTrainer(CheckpointingTrainer):
         self._progress.earlier_tokens, self._progress.earlier_seconds = figures["tokens"], figures["seconds"]
         self._globalstep_last_logged = figures["logged_step"]
         self._tr_loss += figures["loss"]
-        if self.args.process_index == 0:
+        if self._job.world.is_main:
             self._means.add_sums(figures["metrics"])
         # A callback that the run before did not have is to be saved as well.
         for callback in self.callback_handler.callbacks:
