@@ -8,7 +8,17 @@ from lmflow_core.contracts.attention import Attention, AttentionSpec
 from lmflow_core.contracts.benchmark import Benchmark, BenchmarkReport, BenchmarkSpec, Grid
 from lmflow_core.contracts.command import ChatCommand, CommandSpec
 from lmflow_core.contracts.dataset import DatasetFormat, DatasetSpec
-from lmflow_core.contracts.decoder import BatchDecoder, Decoder, DecoderSpec, DecodeStep, DecodingRequest, TokenLogprob
+from lmflow_core.contracts.decoder import (
+    BatchDecoder,
+    BatchLimits,
+    BatchStep,
+    Decoder,
+    DecoderSpec,
+    DecodeStep,
+    DecodingRequest,
+    RunningBatch,
+    TokenLogprob,
+)
 from lmflow_core.contracts.engine import Engine, EngineSpec, World
 from lmflow_core.contracts.examples import (
     ROLES,
@@ -31,7 +41,15 @@ from lmflow_core.contracts.examples import (
     is_trained,
 )
 from lmflow_core.contracts.exporter import Exporter, ExporterSpec, ExportReport
-from lmflow_core.contracts.generation import AnswerStream, ChatModel, GeneratedAnswer, ModelOpener, SampledToken
+from lmflow_core.contracts.generation import (
+    AnswerBatch,
+    AnswerStream,
+    ChatModel,
+    GeneratedAnswer,
+    ModelOpener,
+    SampledToken,
+    Written,
+)
 from lmflow_core.contracts.hooks import hookimpl
 from lmflow_core.contracts.model import LanguageModel, LoadPlan, ModelLoader, ModelServices, ModelSpec, Score
 from lmflow_core.contracts.objective import (
@@ -81,10 +99,13 @@ __all__ = [
     "API_LEVEL",
     "IGNORE",
     "ROLES",
+    "AnswerBatch",
     "AnswerStream",
     "Attention",
     "AttentionSpec",
     "BatchDecoder",
+    "BatchLimits",
+    "BatchStep",
     "Benchmark",
     "BenchmarkReport",
     "BenchmarkSpec",
@@ -152,6 +173,7 @@ __all__ = [
     "RequestError",
     "Rope",
     "RowSource",
+    "RunningBatch",
     "SampledToken",
     "ScaledPositions",
     "Score",
@@ -174,6 +196,7 @@ __all__ = [
     "TunerSpec",
     "Value",
     "World",
+    "Written",
     "as_turns",
     "atomic_cache_folder",
     "cache_root",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from types import SimpleNamespace
-from typing import Any
+from types import NoneType, SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from lmflow_core.contracts.decoder import DecoderSpec, DecodeStep, DecodingRequest, TokenLogprob
+from lmflow_core.contracts.decoder import BatchLimits, DecoderSpec, DecodeStep, DecodingRequest, TokenLogprob
 from lmflow_core.contracts.examples import ImagePart, Message
 from lmflow_core.contracts.generation import GeneratedAnswer
 from lmflow_core.contracts.model import LanguageModel, ModelServices
@@ -21,7 +21,8 @@ from lmflow_core.contracts.settings import DecodingSettings
 from lmflow_core.errors import PromptTooLongError
 from lmflow_core.generation.answers import Answer, all_stops, own_stops, prompt_ids, stop_tokens
 from lmflow_core.generation.context import answer_limit, context_limit, session_room
-from lmflow_core.generation.many import generate_many, generated_answers
+from lmflow_core.generation.in_turns import TurnsBatch
+from lmflow_core.generation.many import GrowingBatch, generated_answers
 from lmflow_core.templates import ChatTemplate
 from lmflow_core.testing.tiny import make_tokenizer
 from lmflow_transformers.tokenizers import TransformersTokenizer
@@ -277,29 +278,23 @@ def test_nothing_is_taken_behind_the_end(tokenizer: TransformersTokenizer) -> No
 
 
 class Many(Script):
-    """Gives a token of every unfinished answer in turn, as a batch does; one script for each request."""
+    """One script for each request, chosen by its seed; a token of every answer in turn, as a batch gives them."""
 
     def __init__(self, scripts: Sequence[Sequence[int]]) -> None:
         super().__init__()
         self.scripts = scripts
-        self.requests: Sequence[DecodingRequest] = ()
+        self.batches = 0
 
     def decode(self, model: LanguageModel, request: DecodingRequest) -> Iterator[DecodeStep]:
-        yield from self._until_end(request)
-
-    def decode_many(
-        self, model: LanguageModel, requests: Sequence[DecodingRequest]
-    ) -> Iterator[tuple[int, DecodeStep]]:
-        self.requests = requests
-        for steps in itertools.zip_longest(*map(self._until_end, requests)):
-            yield from ((place, step) for place, step in enumerate(steps) if step is not None)
-
-    def _until_end(self, request: DecodingRequest) -> Iterator[DecodeStep]:
         for token in self.scripts[request.seed][: request.max_new_tokens]:
             self.taken += 1
             yield DecodeStep((token,))
             if token in request.stop_ids:
                 return
+
+    def open_batch(self, model: LanguageModel, limits: BatchLimits) -> TurnsBatch:
+        self.batches += 1
+        return TurnsBatch(model, limits)
 
 
 def _spec(**changes: bool) -> DecoderSpec:
@@ -326,10 +321,13 @@ def test_answers_of_a_batch_are_those_alone(tokenizer: TransformersTokenizer) ->
     for batches in (True, False):
         decoder = Many(scripts)
         answers = [Answer(decoder, _model(tokenizer), one, stops) for one in asked]
-        written = list(generate_many(decoder, _spec(batches=batches), _model(tokenizer), answers))
-        assert written == answers
-        assert [answer.result() for answer in written] == expected
-        assert list(decoder.requests) == (asked if batches else [])
+        for most in (1, 3, 9):
+            batch = GrowingBatch(_model(tokenizer), decoder, _spec(batches=batches), BatchLimits(answers=most))
+            written = list(batch.write(Answer(decoder, _model(tokenizer), one, stops) for one in asked))
+            assert [answer.request for answer in written] == [answer.request for answer in answers]
+            assert [cast(Answer, answer).result() for answer in written] == expected
+            assert len(batch) == 0
+        assert decoder.batches == (3 if batches else 0)
         told = generated_answers(decoder, _spec(batches=batches), _model(tokenizer), asked, stops=stops)
         assert told == expected
 
@@ -340,6 +338,76 @@ def test_a_batch_ends_when_every_answer_has_met_a_stop_text(tokenizer: Transform
     told = generated_answers(decoder, _spec(batches=True), _model(tokenizer), asked, stops=["."])
     assert [(one.text, one.finish_reason, len(one.ids)) for one in told] == [("one", "stop", 4), ("1", "stop", 2)]
     assert decoder.taken < 10
+
+
+def _batch(tokenizer: TransformersTokenizer, decoder: Many, answers: int) -> GrowingBatch:
+    return GrowingBatch(_model(tokenizer), decoder, _spec(batches=True), BatchLimits(answers=answers))
+
+
+def test_answers_join_leave_and_wait(tokenizer: TransformersTokenizer) -> None:
+    decoder = Many([_bytes(tokenizer, text) for text in ("abcdef", "uvwxyz", "123")])
+    first, second, third = (Answer(decoder, _model(tokenizer), DecodingRequest([5], 9, seed=seed)) for seed in range(3))
+    batch = _batch(tokenizer, decoder, 2)
+    for answer in (first, second, third):
+        batch.check(answer)
+        batch.add(answer)
+    assert [(news.answer, news.text, news.ended) for news in batch.step()] == [
+        (first, "a", False),
+        (second, "u", False),
+    ]
+    second.cancel()
+    told = [(news.answer, news.text, news.ended) for news in batch.step()]
+    assert told == [(second, "", True), (first, "b", False), (third, "1", False)]
+    assert (second.finish_reason, second.text) == ("cancelled", "u")
+    third.cancel()
+    first.cancel()
+    assert {(news.answer, news.ended) for news in batch.step()} == {(first, True), (third, True)}
+    assert len(batch) == 0
+    assert batch.step() == []
+
+
+def test_an_answer_that_fails_ends_alone_and_a_list_of_answers_with_it(tokenizer: TransformersTokenizer) -> None:
+    class Failing(Many):
+        def decode(self, model: LanguageModel, request: DecodingRequest) -> Iterator[DecodeStep]:
+            yield from super().decode(model, request)
+            if request.seed:
+                raise ZeroDivisionError
+
+    decoder = Failing([_bytes(tokenizer, "abc"), _bytes(tokenizer, "x")])
+    answers = [Answer(decoder, _model(tokenizer), DecodingRequest([5], 9, seed=seed)) for seed in (0, 1)]
+    batch = _batch(tokenizer, decoder, 2)
+    for answer in answers:
+        batch.add(answer)
+    told = [news for _ in range(5) for news in batch.step() if news.ended]
+    assert [(news.answer, type(news.error)) for news in told] == [
+        (answers[1], ZeroDivisionError),
+        (answers[0], NoneType),
+    ]
+    assert [answer.text for answer in answers] == ["abc", "x"]
+    requests = [DecodingRequest([5], 9, seed=seed) for seed in (0, 1)]
+    with pytest.raises(ZeroDivisionError):
+        generated_answers(decoder, _spec(batches=True), _model(tokenizer), requests)
+
+
+def test_answers_are_asked_for_when_there_is_room(tokenizer: TransformersTokenizer) -> None:
+    decoder = Many([_bytes(tokenizer, "abcdefghij"), _bytes(tokenizer, "x")])
+    asked = []
+
+    def answers() -> Iterator[Answer]:
+        for number in range(100):
+            asked.append(number)
+            yield Answer(decoder, _model(tokenizer), DecodingRequest([5], 9, seed=int(number > 0)))
+
+    written = _batch(tokenizer, decoder, 2).write(answers())
+    assert next(written).text == "abcdefghi"
+    assert len(asked) < 2 + 10
+    assert [answer.text for answer in written] == ["x"] * 99
+
+
+def test_limits_are_checked() -> None:
+    for wrong in ({"answers": 0}, {"cache_tokens": 0}):
+        with pytest.raises(ValueError, match="at least 1"):
+            BatchLimits(**wrong)
 
 
 def test_stops_that_are_control_tokens_end_the_decoder_too(tokenizer: TransformersTokenizer) -> None:

@@ -293,7 +293,7 @@ UNLOADABLE = {
     "narrow": (
         "(lmflow-fake 1.0, target fake_targets:Narrow) does not fit its contract: decode() does not take model, request"
     ),
-    "lonely": "(lmflow-fake 1.0, target fake_targets:Lonely) does not fit its contract: it has no method 'decode_many'",
+    "lonely": "(lmflow-fake 1.0, target fake_targets:Lonely) does not fit its contract: it has no method 'open_batch'",
     "missing": (
         "(lmflow-fake 1.0, target fake_targets:Missing) cannot be imported: "
         "AttributeError: module 'fake_targets' has no attribute 'Missing'"

@@ -79,13 +79,89 @@ class Decoder(Protocol):
         """Yield new tokens after the prompt until a stop id (which is yielded last) or the limit."""
 
 
-class BatchDecoder(Decoder, Protocol):
-    """A decoder that samples for several prompts at once; its spec has ``batches`` set."""
+@dataclass(frozen=True, kw_only=True)
+class BatchLimits:
+    """How much is sampled at a time.
 
-    def decode_many(
-        self, model: LanguageModel, requests: Sequence[DecodingRequest]
-    ) -> Iterator[tuple[int, DecodeStep]]:
-        """Yield steps with the index of their request; the tokens of each are those that ``decode`` gives."""
+    Attributes:
+        answers: most answers that are written at the same time; further ones wait.
+        cache_tokens: most tokens whose keys and values are held, of all answers together; None lets the runtime choose
+            by the memory that is free.
+        interactive: whether somebody waits for each token. Prompts are then read in smaller parts, which takes longer,
+            so that answers and short prompts wait less for a long one.
+    """
+
+    answers: int = 16
+    cache_tokens: int | None = None
+    interactive: bool = False
+
+    def __post_init__(self) -> None:
+        if self.answers < 1 or (self.cache_tokens is not None and self.cache_tokens < 1):
+            raise ValueError("limits of a batch are at least 1")
+
+
+@dataclass(frozen=True)
+class BatchStep:
+    """News of one answer of a batch.
+
+    Attributes:
+        ticket: what ``add`` returned for its request.
+        step: its next tokens; None when it has ended.
+        error: why it ended, where its decoder failed.
+    """
+
+    ticket: int
+    step: DecodeStep | None
+    error: Exception | None = None
+
+
+class RunningBatch(Protocol):
+    """Answers that are sampled together; requests join and leave between two steps. One thread drives it."""
+
+    @property
+    def cache_tokens(self) -> int | None:
+        """How many tokens of prompts and answers fit into its cache; None where it has no limit."""
+
+    @property
+    def cache_bytes(self) -> int | None:
+        """How much memory so many tokens take; None where that is not known."""
+
+    def check(self, request: DecodingRequest, decoder: Decoder) -> None:
+        """Check that a prompt and its longest answer fit the cache. Any thread may call this.
+
+        Raises:
+            RequestError: they do not, however long one waits.
+        """
+
+    def add(self, request: DecodingRequest, decoder: Decoder) -> int:
+        """Let a request join as soon as there is room, behind those that wait already; return its ticket.
+
+        Args:
+            request: what is asked.
+            decoder: samples this answer: the one that opened the batch, or one of the same kind with other options.
+
+        Raises:
+            RequestError: as :meth:`check` does.
+        """
+
+    def remove(self, ticket: int) -> None:
+        """Forget a request, whether it waits or runs. Nothing happens when its answer has ended."""
+
+    def step(self) -> Sequence[BatchStep]:
+        """Go on with the answers by one pass of the model; return what came of it.
+
+        An answer may get no token, one or several. Behind its last token, and once, comes the news that it has ended.
+        """
+
+
+class BatchDecoder(Decoder, Protocol):
+    """A decoder that samples for several prompts at once; its spec has ``batches`` set.
+
+    The tokens of each answer are those that ``decode`` gives, whatever is beside it in the batch.
+    """
+
+    def open_batch(self, model: LanguageModel, limits: BatchLimits) -> RunningBatch | None:
+        """Return a batch of a loaded model, without requests; None where this model can only take one at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from lmflow_core.contracts.decoder import TokenLogprob
+from lmflow_core.contracts.decoder import BatchLimits, TokenLogprob
 from lmflow_core.contracts.examples import Message, ToolCall
 from lmflow_core.contracts.model import LanguageModel
 from lmflow_core.contracts.settings import DecodingSettings
@@ -88,6 +88,66 @@ class AnswerStream(Protocol):
         """End the answer before its next token. Another thread may call this."""
 
 
+@dataclass(frozen=True)
+class Written:
+    """What a step of a batch added to one of its answers.
+
+    Attributes:
+        answer: the one that goes on.
+        text: what can be shown now; often empty.
+        ended: whether it has all its text.
+        error: why it ended before that, where its decoder failed.
+    """
+
+    answer: AnswerStream
+    text: str
+    ended: bool = False
+    error: Exception | None = None
+
+
+class AnswerBatch(Protocol):
+    """Answers of one model that are written together; others join and leave between steps. One thread drives it.
+
+    An answer that somebody cancels ends with the next step.
+    """
+
+    @property
+    def cache_tokens(self) -> int | None:
+        """How many tokens of prompts and answers are held at most; None where there is no limit."""
+
+    @property
+    def cache_bytes(self) -> int | None:
+        """How much memory they take; None where that is not known."""
+
+    def __len__(self) -> int:
+        """Return how many answers wait or are being written."""
+
+    def check(self, answer: AnswerStream) -> None:
+        """Check that an answer fits the cache when it has all tokens it may have. Any thread may call this.
+
+        Raises:
+            RequestError: it does not.
+        """
+
+    def add(self, answer: AnswerStream) -> None:
+        """Let an answer of the same model join as soon as there is room; nobody may have iterated over it.
+
+        Raises:
+            RequestError: it does not fit the cache.
+        """
+
+    def step(self) -> Sequence[Written]:
+        """Go on with the answers by one pass of the model; return what came of it."""
+
+    def write(self, answers: Iterable[AnswerStream]) -> Iterator[AnswerStream]:
+        """Write answers to their ends and yield them, in the order given; each is asked for when there is room for it.
+
+        Raises:
+            RequestError: an answer does not fit the cache.
+            Exception: what the decoder of an answer failed with.
+        """
+
+
 class ChatModel(Protocol):
     """A loaded model with its template and decoder, ready to answer. It keeps no conversation.
 
@@ -131,6 +191,13 @@ class ChatModel(Protocol):
         Raises:
             PromptTooLongError: the text leaves no room in the context for a token.
         """
+
+    @property
+    def batches(self) -> bool:
+        """Whether answers of one batch are sampled together; else each waits for the step of the others."""
+
+    def open_batch(self, limits: BatchLimits) -> AnswerBatch:
+        """Return a batch for answers of this model, and of those that :meth:`changed` makes of it."""
 
     def changed(self, **values: object) -> ChatModel:
         """Return the same model with other values of the decoder's options or of ``max_new_tokens, stop, seed``.

@@ -25,6 +25,7 @@ class Answer:
 
     Attributes:
         request: what its tokens are sampled by.
+        decoder: samples them.
         text: the text so far.
         drafted: tokens that were drafted for the answer.
         accepted: how many of them were kept.
@@ -38,7 +39,7 @@ class Answer:
         self, decoder: Decoder, model: LanguageModel, request: DecodingRequest, stops: Sequence[str] = ()
     ) -> None:
         """Answer ``request``; texts of ``stops`` end the answer, as the ``stop_ids`` of the request do."""
-        self._decoder = decoder
+        self.decoder = decoder
         self._model = model
         self.request = request
         self._writer = AnswerWriter(model.tokenizer, request.stop_ids, stops)
@@ -97,7 +98,7 @@ class Answer:
 
     def __iter__(self) -> Iterator[str]:
         self.begin()
-        steps = self._decoder.decode(self._model, self.request)
+        steps = self.decoder.decode(self._model, self.request)
         while not self.ended and (step := next(steps, None)) is not None:
             if piece := self.take(step):
                 yield piece

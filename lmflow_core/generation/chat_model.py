@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lmflow_core.config.request import Component, Request, chosen, option_classes, resolve
-from lmflow_core.contracts.decoder import Decoder, DecodingRequest
+from lmflow_core.contracts.decoder import BatchLimits, Decoder, DecodingRequest
 from lmflow_core.contracts.examples import Message, ToolCall
 from lmflow_core.contracts.model import LanguageModel, ModelServices
 from lmflow_core.contracts.settings import DecodingSettings, ModelSettings
 from lmflow_core.contracts.template import Template
 from lmflow_core.generation.answers import Answer, all_stops, prompt_ids, stop_tokens
 from lmflow_core.generation.context import answer_limit, context_limit
+from lmflow_core.generation.many import GrowingBatch
 from lmflow_core.models.opening import open_model
 from lmflow_core.models.services import Models
 from lmflow_core.options import OptionField, changed, fields_of
@@ -88,6 +89,15 @@ class LoadedChatModel:
         stops = all_stops(settings, template, tokenizer)
         request = DecodingRequest(prompt, most, stop_tokens(stops, tokenizer), settings.seed)
         return Answer(self.decoder, self.model, request, stops)
+
+    @property
+    def batches(self) -> bool:
+        """Whether answers of one batch are sampled together."""
+        return bool(self.decoding.provided.spec.batches)
+
+    def open_batch(self, limits: BatchLimits) -> GrowingBatch:
+        """Return a batch for answers of this model, and of those that :meth:`changed` makes of it."""
+        return GrowingBatch(self.model, self.decoder, self.decoding.provided.spec, limits)
 
     def changed(self, **values: object) -> LoadedChatModel:
         """Return the same model with other values of the decoder's options or of ``max_new_tokens, stop, seed``.

@@ -1,4 +1,4 @@
-"""Many prompts to a JSONL file of answers, in batches; what is written stays whole whenever the work is cut short."""
+"""Many prompts to a JSONL file of answers, several at a time; what is written stays whole if the work is cut short."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import hashlib
 import json
 import os
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from lmflow_core.contracts.decoder import BatchLimits
 from lmflow_core.contracts.examples import Message, as_turns
-from lmflow_core.errors import OutputError, PromptTooLongError
+from lmflow_core.contracts.generation import AnswerBatch
+from lmflow_core.errors import OutputError, RequestError
 from lmflow_core.generation.answers import Answer
 from lmflow_core.generation.chat_model import LoadedChatModel
-from lmflow_core.generation.many import generate_many
 from lmflow_core.report import console
 
 # What may differ between the run that began an output and the one that goes on with it.
@@ -123,25 +125,41 @@ def _rows(
     done: int,
     batch_size: int,
 ) -> Iterator[dict[str, Any]]:
-    for start in range(done, len(conversations), batch_size):
-        indices = range(start, min(start + batch_size, len(conversations)))
-        prepared = [_prepared(model, conversations[index], index) for index in indices]
-        answers = [answer for answer in prepared if isinstance(answer, Answer)]
-        written = generate_many(model.decoder, model.decoding.provided.spec, model.model, answers)
-        for index, answer in zip(indices, prepared, strict=True):
-            told = {"error": answer} if isinstance(answer, str) else _told(next(written))
-            yield {"index": index, "messages": as_turns(conversations[index]), **told, "request": keys[index]}
+    batch = model.open_batch(BatchLimits(answers=batch_size))
+    asked: deque[tuple[int, Answer | str]] = deque()
+
+    def row(told: Mapping[str, Any]) -> dict[str, Any]:
+        index, _ = asked.popleft()
+        return {"index": index, "messages": as_turns(conversations[index]), **told, "request": keys[index]}
+
+    def refused() -> Iterator[dict[str, Any]]:
+        while asked and isinstance(asked[0][1], str):
+            yield row({"error": asked[0][1]})
+
+    def answers() -> Iterator[Answer]:
+        for index in range(done, len(conversations)):
+            prepared = _prepared(model, batch, conversations[index], index)
+            asked.append((index, prepared))
+            if isinstance(prepared, Answer):
+                yield prepared
+
+    for answer in batch.write(answers()):
+        yield from refused()
+        yield row(_told(cast(Answer, answer)))
+    yield from refused()
 
 
-def _prepared(model: LoadedChatModel, messages: Sequence[Message], index: int) -> Answer | str:
+def _prepared(model: LoadedChatModel, batch: AnswerBatch, messages: Sequence[Message], index: int) -> Answer | str:
     """Return the answer to be written, or what is wrong with the prompt."""
     seeded = replace(model, settings=replace(model.settings, seed=derived_seed(model.settings.seed, index)))
     try:
-        return seeded.answer(messages)
-    except PromptTooLongError as error:
+        answer = seeded.answer(messages)
+        batch.check(answer)
+    except RequestError as error:
         return str(error)
     except ValueError as error:
         return f"the template cannot render this conversation: {error}"
+    return answer
 
 
 def derived_seed(seed: int, index: int) -> int:

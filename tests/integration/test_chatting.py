@@ -37,13 +37,13 @@ def prompts(write_rows: Callable[..., Path]) -> Path:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     """Every prompt that a decoder was given, as token ids."""
     seen: list[list[int]] = []
-    decode = SamplingDecoder.decode
+    chooser = SamplingDecoder.chooser
 
-    def watched(decoder: SamplingDecoder, model: Any, request: DecodingRequest) -> Iterator[Any]:
+    def watched(decoder: SamplingDecoder, model: Any, request: DecodingRequest) -> Any:
         seen.append(list(request.prompt))
-        return decode(decoder, model, request)
+        return chooser(decoder, model, request)
 
-    monkeypatch.setattr(SamplingDecoder, "decode", watched)
+    monkeypatch.setattr(SamplingDecoder, "chooser", watched)
     return seen
 
 

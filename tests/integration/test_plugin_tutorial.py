@@ -8,7 +8,8 @@ import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 
 _PAGE = Path(__file__).parents[2] / "docs" / "writing-a-plugin.md"
@@ -56,6 +57,43 @@ def test_the_tutorials_plugin_works(tmp_path: Path) -> None:
     assert shown == "Landlubber: What is 2 + 3?\nCaptain: 5</s>Landlubber: And 2 * 3?\nCaptain: \n"
 
 
+def _install(site: Path, name: str, files: Mapping[str, str]) -> None:
+    """Write a package ``lmflow_{name}`` of some files into a folder, as an installer would."""
+    package, facts = site / f"lmflow_{name}", site / f"lmflow_{name}-0.1.0.dist-info"
+    texts = {
+        **{package / file: text for file, text in files.items()},
+        package / "__init__.py": "",
+        facts / "METADATA": f"Metadata-Version: 2.1\nName: lmflow-{name}\nVersion: 0.1.0\n"
+        "Requires-Dist: lmflow-core>=0.1,<0.2\nRequires-Dist: lmflow-transformers>=0.1,<0.2\n",
+        facts / "entry_points.txt": f"[lmflow]\n{name} = lmflow_{name}.plugin\n",
+    }
+    for path, text in texts.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+def test_the_tutorials_decoder_answers(tiny_model: Path, tmp_path: Path) -> None:
+    files = _files("A decoder")
+    assert set(files) == {"plugin.py", "decoder.py"}
+    _install(tmp_path / "site", "restless", files)
+    lmflow = (sys.executable, "-m", "lmflow_core", "generate", "--model", str(tiny_model), "--max-new-tokens", "12")
+
+    def answers(decoder: str) -> tuple[list[str], str]:
+        prompts, output = tmp_path / "prompts.txt", tmp_path / f"{decoder}.jsonl"
+        prompts.write_text("one\ntwo\n", encoding="utf-8")
+        both = ("--prompts", str(prompts), "--output", str(output), "--decoder", decoder)
+        written = _run(*lmflow, *both, path=tmp_path / "site")
+        assert written.returncode == 0, written.stderr
+        alone = _run(*lmflow, "--prompt", "two", "--decoder", decoder, "--json", path=tmp_path / "site")
+        rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+        return [row["answer"] for row in rows], json.loads(alone.stdout)["text"]
+
+    plain, restless = answers("sampling"), answers("restless")
+    assert plain[0][1] == plain[1]
+    assert restless[0][1] == restless[1] != plain[1]
+    assert all(one != other for one, other in pairwise(restless[1]))
+
+
 def test_the_tutorials_objective_and_optimizer_train(
     tiny_model: Path, write_rows: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -69,20 +107,15 @@ from lmflow_core.api import OptimizerSpec
 def lmflow_register_optimizers():
     yield OptimizerSpec(name="sgd", target="lmflow_pairs.optimizer:Sgd", summary="Plain descent.")
 """
-    package, facts = tmp_path / "site" / "lmflow_pairs", tmp_path / "site" / "lmflow_pairs-0.1.0.dist-info"
-    for folder in (package, facts):
-        folder.mkdir(parents=True)
-    texts = {
-        package / "__init__.py": "",
-        package / "plugin.py": files["plugin.py"] + declared,
-        package / "objective.py": files["objective.py"],
-        package / "optimizer.py": optimizer,
-        facts / "METADATA": "Metadata-Version: 2.1\nName: lmflow-pairs\nVersion: 0.1.0\n"
-        "Requires-Dist: lmflow-core>=0.1,<0.2\nRequires-Dist: lmflow-transformers>=0.1,<0.2\n",
-        facts / "entry_points.txt": "[lmflow]\npairs = lmflow_pairs.plugin\n",
-    }
-    for path, text in texts.items():
-        path.write_text(text, encoding="utf-8")
+    _install(
+        tmp_path / "site",
+        "pairs",
+        {
+            "plugin.py": files["plugin.py"] + declared,
+            "objective.py": files["objective.py"],
+            "optimizer.py": optimizer,
+        },
+    )
     (row,) = re.findall(r'`(\{"instruction".*?\})`', _PAGE.read_text(encoding="utf-8"))
     command = (
         *(

@@ -121,7 +121,7 @@ class ParrotDecoder:
 
 
 def _chat_model(model: Parrot, settings: DecodingSettings) -> LoadedChatModel:
-    spec = SimpleNamespace(kind="decoder", unbounded=False, name="parrot")
+    spec = SimpleNamespace(kind="decoder", unbounded=False, batches=False, name="parrot")
     component = Component("parrot", SimpleNamespace(spec=spec, qualified="x:parrot"), ParrotOptions())  # type: ignore[arg-type]
     catalogue = SimpleNamespace(of_kind=lambda kind: SimpleNamespace(load=lambda name: ParrotDecoder))
     decoder = ParrotDecoder(ParrotOptions())

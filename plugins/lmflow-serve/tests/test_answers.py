@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import openai
 import pytest
 
 from lmflow_core.api import DecodingSettings
@@ -230,3 +231,42 @@ def test_without_tools_an_answer_is_content(parrot: Any) -> None:
 )
 def test_fields_that_ask_for_nothing_are_taken(parrot: Any, fields: dict[str, Any]) -> None:
     assert parrot.ask("hi", **fields).choices[0].message.content == "hi"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_several_answers_to_one_prompt(serving: Serving, stream: bool) -> None:
+    server = serving(DecodingSettings(), slots=2)
+    given = server.ask(
+        "hi",
+        n=3,
+        seed=5,
+        temperature=1.0,
+        stream=stream,
+        **({"stream_options": {"include_usage": True}} if stream else {}),
+    )
+    if stream:
+        texts = ["", "", ""]
+        ended: list[int] = []
+        for chunk in given:
+            for choice in chunk.choices:
+                texts[choice.index] += choice.delta.content or ""
+                ended += [choice.index] if choice.finish_reason else []
+            usage = chunk.usage
+        assert sorted(ended) == [0, 1, 2]
+    else:
+        assert [choice.index for choice in given.choices] == [0, 1, 2]
+        texts = [choice.message.content for choice in given.choices]
+        usage = given.usage
+    # Each has the next seed, and so is the answer that one request with it would get.
+    assert texts == ["hi (5)", "hi (6)", "hi (7)"]
+    assert usage.completion_tokens == 3 * len("hi (5)") + 3
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+    assert server.ask("hi", seed=7, temperature=1.0).choices[0].message.content == texts[2]
+
+
+def test_several_answers_find_a_place_together_or_not_at_all(serving: Serving) -> None:
+    server = serving(slots=1, max_queue=1)
+    with pytest.raises(openai.RateLimitError):
+        server.ask("hi", n=3)
+    assert server.model.prompts == []
+    assert len(server.ask("hi", n=2).choices) == 2

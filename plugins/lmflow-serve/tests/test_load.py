@@ -86,11 +86,12 @@ def test_past_the_queue_clients_are_told_to_come_back(serving: Serving) -> None:
 
 def test_a_place_may_be_taken_while_a_prompt_is_read() -> None:
     async def submit_three() -> None:
-        writers = Writers(1, 1, on_end=lambda job: None)
+        model: Any = SimpleNamespace(batches=False, open_batch=lambda limits: None)
+        writers = Writers(model, slots=1, max_queue=1, cache_tokens=None, on_end=lambda job: None)
         for _ in range(2):
-            writers.submit(Job(SimpleNamespace()))  # type: ignore[arg-type]
+            writers.submit([Job(SimpleNamespace())])  # type: ignore[arg-type]
         with pytest.raises(QueueFullError):
-            writers.submit(Job(SimpleNamespace()))  # type: ignore[arg-type]
+            writers.submit([Job(SimpleNamespace())])  # type: ignore[arg-type]
         assert (writers.waiting, writers.running) == (2, 0)
 
     asyncio.run(submit_three())

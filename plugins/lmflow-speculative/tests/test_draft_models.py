@@ -34,6 +34,7 @@ from lmflow_speculative.options import DraftOptions
 from lmflow_speculative.sampling_rule import SamplingRule
 from lmflow_transformers.api import Head, SamplingOptions, collate, using_attention
 from lmflow_transformers.attention import SdpaAttention
+from lmflow_transformers.processing import sampling_processors
 
 LAYERS = 4
 Cli = Callable[..., Any]
@@ -255,7 +256,8 @@ def test_only_kept_tokens_are_drafted(model: Path) -> None:
     assert network.get_input_embeddings().weight is embeddings
     torch.testing.assert_close(network(torch.tensor([[5, 6]])).logits[0, -1].detach(), whole[tokens])
     for temperature in (0.0, 1.0):
-        rule = SamplingRule(SamplingOptions(temperature=temperature), torch.Generator().manual_seed(0))
+        processors = sampling_processors(SamplingOptions(temperature=temperature))
+        rule = SamplingRule(processors, temperature == 0, torch.Generator().manual_seed(0))
         drafter = NetworkDrafter(CachedNetwork(network, torch.device("cpu")), rule, 400, 0.1, tokens)
         with torch.inference_mode():
             draft = drafter.draft([5, 6], 8)

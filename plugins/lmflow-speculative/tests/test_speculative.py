@@ -30,7 +30,8 @@ from lmflow_speculative.networks import first_layers
 from lmflow_speculative.options import DraftModelOptions, PromptLookupOptions, SelfSpeculativeOptions
 from lmflow_speculative.pace import Pace
 from lmflow_speculative.sampling_rule import SamplingRule
-from lmflow_transformers.api import CausalModel, CausalModelLoader, SamplingOptions, logits_processors
+from lmflow_transformers.api import CausalModel, CausalModelLoader, SamplingOptions
+from lmflow_transformers.processing import sampling_processors
 from lmflow_transformers.sampling import SamplingDecoder
 
 NO_STOP: frozenset[int] = frozenset()
@@ -129,7 +130,7 @@ class _Scripted:
 
 def _scripted(model: CausalModel, prompt: list[int], text: Sequence[int], count: int, stop: frozenset[int]) -> Any:
     options = SamplingOptions()
-    rule = SamplingRule(options, torch.Generator())
+    rule = SamplingRule(sampling_processors(options), options.temperature == 0, torch.Generator())
     network = CachedNetwork(model.network, model.device)
     request = DecodingRequest(prompt, count, stop)
     with torch.inference_mode():
@@ -313,7 +314,7 @@ def _exact(options: SamplingOptions, length: int) -> dict[tuple[int, ...], float
         longer = {}
         for answer, probability in found.items():
             ids = [*PROMPT, *answer]
-            scores = logits_processors(options)(torch.tensor([ids]), TARGET.logits(ids, 1))
+            scores = sampling_processors(options)(torch.tensor([ids]), TARGET.logits(ids, 1))
             for token, share in enumerate(scores.softmax(-1)[0].tolist()):
                 longer[(*answer, token)] = probability * share
         found = longer
@@ -324,7 +325,8 @@ def _sampled(
     make_drafter: MakeDrafter, options: SamplingOptions, length: int, count: int = SAMPLES, cached: bool = False
 ) -> Iterator[tuple[int, ...]]:
     for seed in range(count):
-        rule = SamplingRule(options, torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        rule = SamplingRule(sampling_processors(options), options.temperature == 0, generator)
         network = CachedNetwork(LARGE, CPU) if cached else TARGET
         request = DecodingRequest(PROMPT, length)
         with torch.inference_mode():
@@ -401,7 +403,7 @@ def test_the_check_sees_a_temperature_that_is_applied_twice(monkeypatch: pytest.
 
 def test_the_check_sees_a_refused_token_that_is_sampled_anew_from_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     options = SamplingOptions(temperature=1.0)
-    monkeypatch.setattr(SamplingRule, "resample", lambda self, token, target, draft: self.sample(target))
+    monkeypatch.setattr(SamplingRule, "resample", lambda self, target, draft: self.sample(target))
     statistic, freedom = _statistic(_exact(options, 2), Counter(_sampled(_draft_network, options, 2)))
     assert statistic > _limit(freedom)
 

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig
 
 import lmflow_transformers.linear as linear_module
 from lmflow_transformers.caching import for_decoding
+from lmflow_transformers.devices import free_memory
 from lmflow_transformers.linear import _QuickLinear, few_rows_are_quick, has_onednn, keep_copies
 
 pytestmark = pytest.mark.skipif(not has_onednn(), reason="PyTorch without oneDNN")
@@ -91,7 +92,7 @@ def test_a_weight_that_is_written_to_is_copied_anew() -> None:
 
 def test_without_memory_for_copies_none_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, quick = _pair()
-    monkeypatch.setattr(linear_module, "_free_memory", lambda: 1000)
+    monkeypatch.setattr(linear_module, "free_memory", lambda device: 1000)
     keep_copies(quick)
     torch.testing.assert_close(_logits(quick, 3), _logits(plain, 3), atol=1e-5, rtol=1e-5)
     assert not few_rows_are_quick(quick)
@@ -111,4 +112,18 @@ def test_a_forward_that_another_has_put_there_stays() -> None:
 
 
 def test_memory_is_told() -> None:
-    assert linear_module._free_memory() > 1 << 20
+    assert free_memory(torch.device("cpu")) > 1 << 20
+
+
+@pytest.mark.parametrize("rows", [1, 5, 17, 63, 64])
+def test_rows_that_are_padded_are_those_alone(rows: int) -> None:
+    """Whatever shares a product with a row changes no bit of it: answers do not depend on their company."""
+    layer = nn.Linear(24, 40)
+    keep_copies(layer)
+    states = torch.randn(2, 64, 24, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        alone = torch.cat([layer(states[:1, at : at + 1]) for at in range(rows)], dim=1)
+        assert torch.equal(layer(states[:1, :rows]), alone)
+        assert layer(states[:, :9]).shape == (2, 9, 40)
+        assert layer(states[:, :0]).shape == (2, 0, 40)
+        torch.testing.assert_close(alone, nn.functional.linear(states[:1, :rows], layer.weight, layer.bias))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from lmflow_core.api import DecodeStep, DecodingRequest, ModelSettings
+from lmflow_core.api import DecodingRequest, ModelSettings
 from lmflow_transformers.models import CausalModel, CausalModelLoader
 from lmflow_transformers.options import SamplingOptions
 from lmflow_transformers.sampling import SamplingDecoder
@@ -117,59 +115,3 @@ def test_logprobs_are_given_only_when_asked_for(model: CausalModel) -> None:
     (step,) = without.decode(model, DecodingRequest(_PROMPT, 1))
     assert step.logprobs[0].alternatives == ()
     assert step.logprobs[0].logprob < 0
-
-
-def _alone(decoder: SamplingDecoder, model: CausalModel, request: DecodingRequest) -> list[int]:
-    return [token for step in decoder.decode(model, request) for token in step.ids]
-
-
-def _together(
-    decoder: SamplingDecoder, model: CausalModel, requests: Sequence[DecodingRequest]
-) -> list[list[DecodeStep]]:
-    steps: list[list[DecodeStep]] = [[] for _ in requests]
-    for place, step in decoder.decode_many(model, requests):
-        steps[place].append(step)
-    return steps
-
-
-def _ids(steps: Sequence[DecodeStep]) -> list[int]:
-    return [token for step in steps for token in step.ids]
-
-
-_PROMPTS = [[10, 20, 30, 40], [7], list(range(50, 70)), [10, 20]]
-
-
-@pytest.mark.parametrize("values", [{}, {"temperature": 1.0, "top_p": 0.9, "repetition_penalty": 1.3}], ids=str)
-def test_prompts_answered_together_get_the_answers_they_get_alone(model: CausalModel, values: dict[str, Any]) -> None:
-    decoder = SamplingDecoder(SamplingOptions(logprobs=1, **values))
-    asked = [DecodingRequest(prompt, 25, seed=seed) for seed, prompt in enumerate(_PROMPTS)]
-    alone = [list(decoder.decode(model, request)) for request in asked]
-    # Answers of several lengths: by a limit of their own, and by stops at different places.
-    stops = [frozenset([alone[0][4].ids[0]]), frozenset(), frozenset([alone[2][11].ids[0]]), frozenset()]
-    most = [25, 25, 25, 3]
-    asked = [replace(a, stop_ids=stop, max_new_tokens=m) for a, stop, m in zip(asked, stops, most, strict=True)]
-    expected = [_alone(decoder, model, request) for request in asked]
-    assert len({len(ids) for ids in expected}) > 2
-    together = _together(decoder, model, asked)
-    assert [_ids(steps) for steps in together] == expected
-    for mine, theirs in zip(together, alone, strict=True):
-        for step, other in zip(mine, theirs, strict=False):
-            assert step.logprobs[0].logprob == pytest.approx(other.logprobs[0].logprob, abs=1e-4)
-
-
-@pytest.mark.parametrize("length", [1, 4])
-def test_a_batch_whose_last_answers_end_by_a_stop_at_the_same_step(model: CausalModel, length: int) -> None:
-    decoder = SamplingDecoder(SamplingOptions(temperature=1.0))
-    ends = [_alone(decoder, model, DecodingRequest(prompt, length))[-1:] for prompt in _PROMPTS]
-    asked = [DecodingRequest(prompt, 25, frozenset(end)) for prompt, end in zip(_PROMPTS, ends, strict=True)]
-    expected = [_alone(decoder, model, request) for request in asked]
-    assert {len(ids) for ids in expected} == {length}
-    assert [_ids(steps) for steps in _together(decoder, model, asked)] == expected
-
-
-def test_a_batch_that_ends_row_by_row(model: CausalModel) -> None:
-    decoder = SamplingDecoder()
-    asked = [DecodingRequest(prompt, length) for length, prompt in enumerate(_PROMPTS, 1)]
-    together = [_ids(steps) for steps in _together(decoder, model, asked)]
-    assert [len(ids) for ids in together] == [1, 2, 3, 4]
-    assert together == [_alone(decoder, model, request) for request in asked]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
-from lmflow_core.api import AnswerStream, ChatModel, LmflowError, PromptTooLongError
+from lmflow_core.api import AnswerStream, ChatModel, LmflowError, RequestError
 from lmflow_serve.errors import invalid
-from lmflow_serve.requests import Asked
+from lmflow_serve.requests import FIELDS, Asked
 
 
 class Answering:
@@ -16,15 +17,17 @@ class Answering:
         model: answers as the command line says where a request says nothing. Requests that give no seed get those of
             a sequence that its seed begins.
         most_tokens: longest answer that a request may ask for; None leaves it to the model's context.
+        check: raises ``RequestError`` for an answer that there is no memory for.
     """
 
-    def __init__(self, model: ChatModel, most_tokens: int | None) -> None:
+    def __init__(self, model: ChatModel, most_tokens: int | None, check: Callable[[AnswerStream], None]) -> None:
         self._model = model
         self._most_tokens = most_tokens
+        self._check = check
         self._seeds = random.Random(model.settings.seed)
 
-    def begin(self, asked: Asked) -> AnswerStream:
-        """Return the answer to a request; nothing of it is written yet.
+    def begin(self, asked: Asked) -> list[AnswerStream]:
+        """Return the answers to a request; nothing of them is written yet.
 
         Raises:
             ApiError: the model, its template or its decoder cannot do what is asked.
@@ -32,11 +35,15 @@ class Answering:
         if asked.tools and self._model.read_calls("") is None:
             raise invalid("the model's template has no known form for calls of tools", "tools", "unsupported_parameter")
         model = self._configured(asked).changed(max_new_tokens=self._wanted(asked))
+        seed = asked.seed if asked.seed is not None else self._seeds.getrandbits(32)
+        param = "messages" if asked.prompt is None else "prompt"
         try:
-            return _prompted(model, asked)
-        except PromptTooLongError as error:
-            param = "messages" if asked.prompt is None else "prompt"
+            answers = [_prompted(model.changed(seed=(seed + at) % 2**32), asked) for at in range(asked.n)]
+            for answer in answers:
+                self._check(answer)
+        except RequestError as error:
             raise invalid(str(error), param, "context_length_exceeded") from error
+        return answers
 
     def _wanted(self, asked: Asked) -> int:
         if asked.max_tokens is None:
@@ -48,14 +55,13 @@ class Answering:
         return asked.max_tokens
 
     def _configured(self, asked: Asked) -> ChatModel:
-        seed = asked.seed if asked.seed is not None else self._seeds.getrandbits(32)
-        model = self._model.changed(seed=seed, stop=(*self._model.settings.stop, *asked.stop))
+        model = self._model.changed(stop=(*self._model.settings.stop, *asked.stop))
         options = {**asked.options, **({} if asked.logprobs is None else {"logprobs": asked.logprobs})}
         for name, value in options.items():
             try:
                 model = model.changed(**{name: value})
             except LmflowError as error:
-                raise invalid(str(error), name) from error
+                raise invalid(str(error), FIELDS.get(name, name)) from error
         return model
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,16 +16,16 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from lmflow_core.api import ChatModel, ToolCall
+from lmflow_core.api import ChatModel, SampledToken, ToolCall
 from lmflow_serve.access import Access
 from lmflow_serve.answering import Answering
 from lmflow_serve.clients import EventStream, Impatient, read_body, until_left
 from lmflow_serve.errors import ApiError, failed, overloaded
 from lmflow_serve.metrics import Measured, Metrics
 from lmflow_serve.options import ServeOptions
-from lmflow_serve.replies import ChatReply, CompletionReply, Reply
+from lmflow_serve.replies import ChatReply, CompletionReply, Reply, reply_head, usage
 from lmflow_serve.requests import Asked, read_chat, read_completion
-from lmflow_serve.writing import Job, QueueFullError, Writers, WritingFailedError
+from lmflow_serve.writing import Job, QueueFullError, Writers, WritingFailedError, jobs_of, pieces_of
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -39,10 +39,16 @@ class Service:
         self._options = options
         self._access = Access(key, options.host)
         self._metrics = Metrics()
-        self._writers = Writers(options.slots, options.max_queue, self._metrics.count)
+        self._writers = Writers(
+            model,
+            slots=options.slots,
+            max_queue=options.max_queue,
+            cache_tokens=options.cache_tokens,
+            on_end=self._metrics.count,
+        )
         self._metrics.watch(self._writers)
         self._reader = ThreadPoolExecutor(1, "prompts")
-        self._answering = Answering(model, options.max_request_tokens)
+        self._answering = Answering(model, options.max_request_tokens, self._writers.check)
         self._created = int(time.time())
 
     def app(self) -> Starlette:
@@ -65,6 +71,11 @@ class Service:
             exception_handlers={ApiError: _api_error, HTTPException: _http_error, Exception: _server_error},
             lifespan=self._lifespan,
         )
+
+    @property
+    def described(self) -> str:
+        """How much the server does at a time, in words."""
+        return self._writers.described
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -118,54 +129,66 @@ class Service:
             return Response()  # nobody is there to read it
         asked = read(body)
         self._check_model(asked.model)
-        job = await self._queued(asked)
+        jobs = await self._queued(asked)
         read_calls = self._read_calls if asked.tools else None
-        reply = reply_class(self._name, self._model.model.tokenizer, asked.logprobs is not None, read_calls)
+        head, tokenizer = reply_head(reply_class, self._name), self._model.model.tokenizer
+        tells = asked.logprobs is not None
+        replies = [reply_class(head, index, tokenizer, tells, read_calls) for index in range(len(jobs))]
 
         def leave() -> None:
-            self._writers.cancel(job)
+            for job in jobs:
+                self._writers.cancel(job)
 
         if asked.stream:
-            return EventStream(_documents(job, reply, asked.include_usage), leave)
+            last = {**head, "object": reply_class.piece_object, "choices": []} if asked.include_usage else None
+            return EventStream(_documents(jobs, replies, last), leave)
         async with until_left(request.receive, leave):
-            return await _whole(job, reply)
+            return await _whole(jobs, replies, {**head, "object": reply_class.whole_object})
 
     def _read_calls(self, text: str) -> tuple[str, tuple[ToolCall, ...]]:
         return self._model.read_calls(text) or (text, ())
 
-    async def _queued(self, asked: Asked) -> Job:
-        """Put the answer to a request into the queue, once its prompt is known to fit."""
-        if self._writers.full:
+    async def _queued(self, asked: Asked) -> list[Job]:
+        """Put the answers to a request into the queue, once its prompt is known to fit."""
+        if self._writers.full(asked.n):
             raise overloaded()
-        answer = await asyncio.get_running_loop().run_in_executor(self._reader, self._answering.begin, asked)
-        job = Job(answer)
+        answers = await asyncio.get_running_loop().run_in_executor(self._reader, self._answering.begin, asked)
+        jobs = jobs_of(answers)
         try:
-            self._writers.submit(job)
+            self._writers.submit(jobs)
         except QueueFullError:
             raise overloaded() from None
-        return job
+        return jobs
 
 
-async def _whole(job: Job, reply: Reply) -> Response:
+async def _whole(jobs: Sequence[Job], replies: Sequence[Reply], head: Mapping[str, Any]) -> Response:
+    tokens: list[list[SampledToken]] = [[] for _ in jobs]
     try:
-        tokens = [token async for piece in job.pieces() for token in piece.tokens]
+        async for index, piece in pieces_of(jobs):
+            tokens[index] += piece.tokens if piece is not None else ()
     except WritingFailedError:
         raise failed() from None
-    return JSONResponse(reply.whole(job.answer, tokens))
+    choices = [reply.whole(job.answer, told) for job, reply, told in zip(jobs, replies, tokens, strict=True)]
+    return JSONResponse({**head, "choices": choices, "usage": usage([job.answer for job in jobs])})
 
 
-async def _documents(job: Job, reply: Reply, include_usage: bool) -> AsyncIterator[Mapping[str, Any]]:
-    for document in reply.opening():
-        yield document
+async def _documents(
+    jobs: Sequence[Job], replies: Sequence[Reply], usage_head: Mapping[str, Any] | None
+) -> AsyncIterator[Mapping[str, Any]]:
+    for reply in replies:
+        for document in reply.opening():
+            yield document
     try:
-        async for piece in job.pieces():
-            for document in reply.piece(piece.text, piece.tokens):
+        async for index, piece in pieces_of(jobs):
+            reply = replies[index]
+            documents = reply.ending(jobs[index].answer) if piece is None else reply.piece(piece.text, piece.tokens)
+            for document in documents:
                 yield document
     except WritingFailedError:
         yield failed().body
         return
-    for document in reply.ending(job.answer, include_usage):
-        yield document
+    if usage_head is not None:
+        yield {**usage_head, "usage": usage([job.answer for job in jobs])}
 
 
 async def _api_error(request: Request, error: Exception) -> Response:

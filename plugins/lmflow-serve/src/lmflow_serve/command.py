@@ -37,8 +37,9 @@ def serve(open_model: Callable[[], ChatModel], options: ServeOptions) -> None:
     with _bound(options.host, options.port) as listener:
         model = open_model()
         name = options.served_model_name or Path(model.name).name
+        service = Service(model, name, options, key)
         config = uvicorn.Config(
-            Service(model, name, options, key).app(),
+            service.app(),
             http="h11",
             ws="none",
             lifespan="on",
@@ -49,7 +50,8 @@ def serve(open_model: Callable[[], ChatModel], options: ServeOptions) -> None:
         )
         server = uvicorn.Server(config)
         with _signals_end(server):
-            print(f"lmflow: serving {name} at {_url(listener)}/v1; Ctrl-C ends", file=sys.stderr, flush=True)
+            told = f"serving {name} at {_url(listener)}/v1; {service.described}; Ctrl-C ends"
+            print(f"lmflow: {told}", file=sys.stderr, flush=True)
             server.run([listener])
 
 

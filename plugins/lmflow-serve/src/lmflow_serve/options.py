@@ -18,7 +18,17 @@ class ServeOptions:
     served_model_name: str | None = option(
         None, help="Name of the model for clients; the last part of --model when left out."
     )
-    slots: int = option(1, help="Answers that are written at the same time.", minimum=1)
+    slots: int | None = option(
+        None,
+        help="Most answers that are written at a time; 16 where the decoder samples for them together, else 1, "
+        "when left out.",
+        minimum=1,
+    )
+    cache_tokens: int | None = option(
+        None,
+        help="Tokens of prompts and answers that are held in memory at most; a quarter of what is free when left out.",
+        minimum=1,
+    )
     max_queue: int = option(128, help="Requests that may wait for a slot; more are told to come back.", minimum=0)
     max_request_tokens: int | None = option(
         None, help="Most tokens a request may ask for; the model's context when left out.", minimum=1

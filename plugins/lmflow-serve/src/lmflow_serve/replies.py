@@ -15,10 +15,11 @@ ReadCalls = Callable[[str], tuple[str, tuple[ToolCall, ...]]]
 
 
 class Reply:
-    """One reply of either endpoint.
+    """One choice of a reply of either endpoint.
 
     Args:
-        model: name of the model.
+        head: what all documents of the reply begin with; see :func:`reply_head`.
+        index: number of the choice.
         tokenizer: tells the texts of tokens.
         tells: whether the request asked for probabilities.
         read_calls: splits an answer into content and calls, where the request offered tools.
@@ -28,16 +29,18 @@ class Reply:
     whole_object = ""
     piece_object = ""
 
-    def __init__(self, model: str, tokenizer: Tokenizer, tells: bool, read_calls: ReadCalls | None = None) -> None:
+    def __init__(
+        self, head: Document, index: int, tokenizer: Tokenizer, tells: bool, read_calls: ReadCalls | None = None
+    ) -> None:
+        self._head = head
+        self._index = index
         self._tokenizer = tokenizer
         self._tells = tells
         self._read_calls = read_calls
-        self._head = {"id": f"{self.prefix}{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
 
     def whole(self, answer: AnswerStream, tokens: Sequence[SampledToken]) -> Document:
-        """Return the reply of a finished answer."""
-        choice = self._choice(self._content(answer.text, whole=True), tokens, answer.finish_reason)
-        return {**self._head, "object": self.whole_object, "choices": [choice], "usage": usage(answer)}
+        """Return the choice of a finished answer."""
+        return self._choice(self._content(answer.text, whole=True), tokens, answer.finish_reason)
 
     def opening(self) -> Iterable[Document]:
         """Return what a stream begins with."""
@@ -47,18 +50,16 @@ class Reply:
         """Return a piece of a stream."""
         yield self._chunk([self._choice(self._content(text), tokens, None)])
 
-    def ending(self, answer: AnswerStream, include_usage: bool) -> Iterable[Document]:
+    def ending(self, answer: AnswerStream) -> Iterable[Document]:
         """Return what a stream ends with."""
         yield self._chunk([self._choice(self._content(""), (), answer.finish_reason)])
-        if include_usage:
-            yield {**self._chunk([]), "usage": usage(answer)}
 
     def _chunk(self, choices: list[Document]) -> Document:
         return {**self._head, "object": self.piece_object, "choices": choices}
 
     def _choice(self, content: Document, tokens: Sequence[SampledToken], reason: str | None) -> Document:
         told = self._logprobs(tokens) if self._tells and tokens else None
-        return {"index": 0, **content, "logprobs": told, "finish_reason": reason}
+        return {"index": self._index, **content, "logprobs": told, "finish_reason": reason}
 
     def _content(self, text: str, *, whole: bool = False) -> Document:
         raise NotImplementedError
@@ -78,19 +79,20 @@ class ChatReply(Reply):
     whole_object = "chat.completion"
     piece_object = "chat.completion.chunk"
 
-    def __init__(self, model: str, tokenizer: Tokenizer, tells: bool, read_calls: ReadCalls | None = None) -> None:
-        super().__init__(model, tokenizer, tells, read_calls)
+    def __init__(
+        self, head: Document, index: int, tokenizer: Tokenizer, tells: bool, read_calls: ReadCalls | None = None
+    ) -> None:
+        super().__init__(head, index, tokenizer, tells, read_calls)
         self._held: list[SampledToken] = []
 
     def whole(self, answer: AnswerStream, tokens: Sequence[SampledToken]) -> Document:
-        """Return the reply of a finished answer, its calls apart from its content."""
-        document = super().whole(answer, tokens)
+        """Return the choice of a finished answer, its calls apart from its content."""
+        choice = super().whole(answer, tokens)
         content, calls = self._split(answer.text)
         if calls:
-            (choice,) = document["choices"]
             choice["message"] |= {"content": content or None, "tool_calls": calls}
             choice["finish_reason"] = "tool_calls"
-        return document
+        return choice
 
     def piece(self, text: str, tokens: Sequence[SampledToken]) -> Iterable[Document]:
         """Return a piece of a stream; where tools are offered, an answer is held back until its calls are known."""
@@ -99,10 +101,10 @@ class ChatReply(Reply):
         else:
             self._held += tokens
 
-    def ending(self, answer: AnswerStream, include_usage: bool) -> Iterable[Document]:
+    def ending(self, answer: AnswerStream) -> Iterable[Document]:
         """Return what a stream ends with: before the reason, what was held back."""
         if self._read_calls is None:
-            yield from super().ending(answer, include_usage)
+            yield from super().ending(answer)
             return
         content, calls = self._split(answer.text)
         if content:
@@ -110,10 +112,10 @@ class ChatReply(Reply):
         if calls:
             listed = [{"index": at, **call} for at, call in enumerate(calls)]
             yield self._chunk([self._choice({"delta": {"tool_calls": listed}}, (), None)])
-        first, *rest = super().ending(answer, include_usage)
+        (last,) = super().ending(answer)
         if calls:
-            first["choices"][0]["finish_reason"] = "tool_calls"
-        yield from (first, *rest)
+            last["choices"][0]["finish_reason"] = "tool_calls"
+        yield last
 
     def _split(self, text: str) -> tuple[str, list[Document]]:
         """Return the content and the calls of an answer."""
@@ -124,9 +126,7 @@ class ChatReply(Reply):
 
     def opening(self) -> Iterable[Document]:
         """Return the piece that says who speaks."""
-        yield self._chunk(
-            [{"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}]
-        )
+        yield self._chunk([self._choice({"delta": {"role": "assistant", "content": ""}}, (), None)])
 
     def _content(self, text: str, *, whole: bool = False) -> Document:
         if whole:
@@ -161,13 +161,15 @@ class CompletionReply(Reply):
         }
 
 
-def usage(answer: AnswerStream) -> Document:
-    """Return how many tokens a finished answer took."""
-    return {
-        "prompt_tokens": answer.prompt_tokens,
-        "completion_tokens": answer.tokens,
-        "total_tokens": answer.prompt_tokens + answer.tokens,
-    }
+def reply_head(kind: type[Reply], model: str) -> Document:
+    """Return what all documents of a reply begin with."""
+    return {"id": f"{kind.prefix}{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
+
+
+def usage(answers: Sequence[AnswerStream]) -> Document:
+    """Return how many tokens the finished answers to one prompt took."""
+    prompt, written = answers[0].prompt_tokens, sum(answer.tokens for answer in answers)
+    return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
 
 
 def token_text(tokenizer: Tokenizer, number: int) -> str:

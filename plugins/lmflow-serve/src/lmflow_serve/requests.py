@@ -5,6 +5,7 @@ Whatever the server would not honour is refused: a client that asks for a penalt
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,12 +19,9 @@ from lmflow_serve.messages import read_message
 _SAMPLING: Mapping[str, type] = {"temperature": float, "top_p": float, "top_k": int, "repetition_penalty": float}
 # Fields that are refused unless they ask for nothing.
 _NOTHING: Mapping[str, tuple[object, ...]] = {
-    "n": (1,),
     "best_of": (1,),
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
-    "logit_bias": ({},),
-    "response_format": ({"type": "text"},),
     "modalities": (["text"],),
     "echo": (False,),
     "suffix": ("",),
@@ -32,6 +30,9 @@ _NOTHING: Mapping[str, tuple[object, ...]] = {
 }
 # Fields that are about the account of the one who asks, not about the answer.
 _WITHOUT_EFFECT = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key")
+# Options of a decoder by other names than the fields that ask for them.
+FIELDS: Mapping[str, str] = {"json_schema": "response_format"}
+_MOST_ANSWERS = 128
 _MOST_STOPS = 16
 _MOST_LOGPROBS = {"chat": 20, "completion": 5}
 _SEEDS = 2**32
@@ -45,6 +46,7 @@ class Asked:
         model: name of the model.
         tools: the tools that the answer may call.
         options: values of the decoder's options by name.
+        n: how many answers are asked for.
         max_tokens: longest answer; None leaves it to the server. ``max_tokens_param`` is the field that gave it.
         stop: texts that end the answer, beside those of the server.
         seed: None leaves it to the server.
@@ -58,6 +60,7 @@ class Asked:
     prompt: str | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
     options: Mapping[str, object] = field(default_factory=dict)
+    n: int = 1
     max_tokens: int | None = None
     max_tokens_param: str = "max_tokens"
     stop: tuple[str, ...] = ()
@@ -130,16 +133,52 @@ def _common(fields: Fields) -> dict[str, Any]:
             raise invalid(f"'{name}' is not supported by this server", name, "unsupported_parameter")
     for name in _WITHOUT_EFFECT:
         fields.take(name)
+    sampling = {name: value for name, kind in _SAMPLING.items() if (value := fields.take(name, kind)) is not None}
     stream = fields.take("stream", bool) or False
     seed = fields.take("seed", int)
     return {
         "model": fields.required("model", str),
-        "options": {name: value for name, kind in _SAMPLING.items() if (value := fields.take(name, kind)) is not None},
+        "options": {**sampling, **_logit_bias(fields.take("logit_bias", dict)), **_schema(fields)},
+        "n": _answers(fields.take("n", int)),
         "stop": _stops(fields.take("stop", str, list)),
         "seed": None if seed is None else seed % _SEEDS,
         "stream": stream,
         "include_usage": _include_usage(fields.take("stream_options", dict), stream),
     }
+
+
+def _answers(value: int | None) -> int:
+    if value is not None and not 1 <= value <= _MOST_ANSWERS:
+        raise invalid(f"'n' must be from 1 to {_MOST_ANSWERS}", "n")
+    return value or 1
+
+
+def _logit_bias(value: Mapping[str, object] | None) -> dict[str, object]:
+    """Return a field of biases by token ids as the option of a decoder."""
+    if not value:
+        return {}
+    for token, bias in value.items():
+        if not token.isdecimal() or isinstance(bias, bool) or not isinstance(bias, int | float):
+            raise invalid("'logit_bias' must be an object of numbers from -100 to 100 by token ids", "logit_bias")
+    return {"logit_bias": [f"{token}:{bias}" for token, bias in value.items()]}
+
+
+def _schema(fields: Fields) -> dict[str, object]:
+    """Return the form of an answer as the option of a decoder; nothing for plain text."""
+    asked = fields.take("response_format", dict)
+    if asked is None or asked == {"type": "text"}:
+        return {}
+    if asked == {"type": "json_object"}:
+        return {"json_schema": '{"type": "object"}'}
+    described = asked.get("json_schema") if asked.get("type") == "json_schema" else None
+    schema = described.get("schema") if isinstance(described, dict) else None
+    if not isinstance(schema, dict):
+        raise invalid(
+            '\'response_format\' must be {"type": "text"}, {"type": "json_object"} or '
+            '{"type": "json_schema", "json_schema": {"name": "…", "schema": {…}}}',
+            "response_format",
+        )
+    return {"json_schema": json.dumps(schema)}
 
 
 def _include_usage(stream_options: Mapping[str, object] | None, stream: bool) -> bool:

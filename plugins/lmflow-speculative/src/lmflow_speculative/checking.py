@@ -46,9 +46,14 @@ def _sampled(ids: Sequence[int], draft: Draft, logits: torch.Tensor, rule: Sampl
     text = torch.tensor([*ids, *draft.tokens], device=logits.device)
     for place, token in enumerate(draft.tokens):
         target = rule.distribution(text[: len(ids) + place], logits[place])
-        offered = None if draft.probabilities is None else draft.probabilities[place]
-        if not rule.keeps(token, target, offered):
-            return [*draft.tokens[:place], rule.resample(token, target, offered)]
+        if draft.probabilities is None:
+            kept = rule.sample(target)
+        elif rule.keeps(token, target, draft.probabilities[place]):
+            kept = token
+        else:
+            kept = rule.resample(target, draft.probabilities[place])
+        if kept != token:
+            return [*draft.tokens[:place], kept]
     return [*draft.tokens, rule.sample(rule.distribution(text, logits[-1]))]
 
 

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 import torch
 
-from lmflow_core.api import DecodeStep, DecodingRequest, ModelServices, RequestError
+from lmflow_core.api import BatchLimits, DecodeStep, DecodingRequest, ModelServices, RequestError
 from lmflow_speculative.caching import CachedNetwork
 from lmflow_speculative.checking import checked
 from lmflow_speculative.drafters import LookupDrafter, NetworkDrafter
 from lmflow_speculative.drafts import Drafter
+from lmflow_speculative.lookup_chooser import LookupChooser
 from lmflow_speculative.networks import (
     DraftNetwork,
     check_attention,
@@ -28,7 +29,16 @@ from lmflow_speculative.options import (
 )
 from lmflow_speculative.pace import Pace
 from lmflow_speculative.sampling_rule import SamplingRule
-from lmflow_transformers.api import CausalModel, few_rows_are_quick, follows_length
+from lmflow_transformers.api import (
+    CausalModel,
+    SharedBatch,
+    WholeText,
+    check_sampling,
+    few_rows_are_quick,
+    follows_length,
+    logits_processors,
+    open_shared_batch,
+)
 
 
 class _DraftingDecoder(ABC):
@@ -41,7 +51,8 @@ class _DraftingDecoder(ABC):
         """Check that a loaded model can be drafted for.
 
         Raises:
-            RequestError: positions of the model depend on the length of a pass, so drafts would change the answer.
+            RequestError: positions of the model depend on the length of a pass, so drafts would change the answer; or
+                its tokens cannot be sampled by the options.
             ModelError: the model cannot be drafted for.
         """
         if follows_length(model.base.config):
@@ -50,6 +61,7 @@ class _DraftingDecoder(ABC):
                 "the answer: use --decoder sampling"
             )
         check_attention(model.base, model.reference)
+        check_sampling(model, self._drafting_options)
 
     @abstractmethod
     def _drafter(self, model: CausalModel, rule: SamplingRule) -> Drafter:
@@ -59,7 +71,8 @@ class _DraftingDecoder(ABC):
     def decode(self, model: CausalModel, request: DecodingRequest) -> Iterator[DecodeStep]:
         """Yield the tokens of each pass."""
         options = self._drafting_options
-        rule = SamplingRule(options, torch.Generator(model.device).manual_seed(request.seed))
+        generator = torch.Generator(model.device).manual_seed(request.seed)
+        rule = SamplingRule(logits_processors(model, options, request), options.temperature == 0, generator)
         drafter = self._drafter(model, rule)
         network = CachedNetwork(model.network, model.device)
         pace = Pace(options.draft_length, drafter.cost, few_rows_are_quick(model.base))
@@ -75,6 +88,18 @@ class PromptLookupDecoder(_DraftingDecoder):
 
     def _drafter(self, model: CausalModel, rule: SamplingRule) -> Drafter:
         return LookupDrafter(self._options.lookup_ngram)
+
+    def open_batch(self, model: CausalModel, limits: BatchLimits) -> SharedBatch | None:
+        """Return a batch whose answers share the passes of the model; None where this model keeps no texts apart."""
+        return open_shared_batch(model, limits)
+
+    def layout(self, model: CausalModel) -> WholeText:
+        """Return how the texts of a batch are kept."""
+        return WholeText()
+
+    def chooser(self, model: CausalModel, request: DecodingRequest) -> LookupChooser:
+        """Return what chooses the tokens of an answer of a batch."""
+        return LookupChooser(model, self._options, request)
 
 
 class DraftModelDecoder(_DraftingDecoder):

@@ -9,6 +9,9 @@ _SHORTEST_REST, _LONGEST_REST = 4, 64
 # What a pass that checks a draft takes beyond a pass over one token, in such passes, whatever the draft's length. It
 # waits for the weights either way, unless a processor multiplies them much slower with few vectors than with one.
 _SURCHARGE, _SURCHARGE_OF_SLOW_ROWS = 0.1, 0.7
+# What one more token takes in a pass, in passes over one token. Of a pass that several answers share, it is a larger
+# part of what one of their tokens costs, and a draft must gain so much more.
+_TOKEN = 0.025
 
 
 class Pace:
@@ -41,13 +44,18 @@ class Pace:
             return 0
         return self._length
 
-    def tell(self, drafted: int, accepted: int) -> None:
-        """Take note of a pass: how much was drafted for it, and how much of that was accepted."""
+    def tell(self, drafted: int, accepted: int, beside: int = 1) -> None:
+        """Take note of a pass: how much was drafted for it, how much of that was accepted, how many answers shared it.
+
+        A token of a shared pass costs a part of it alone, and drafts are as dear as they were.
+        """
         if not drafted:
             return
         change = 1 if accepted == drafted else -1
         self._length = min(max(self._length + change, self._shortest), self._longest)
-        gain = accepted - self._surcharge - self._cost * drafted
+        tokens_per_pass = beside / (1 + _TOKEN * (beside - 1))
+        checking = _TOKEN * drafted if beside > 1 else 0.0
+        gain = accepted - tokens_per_pass * (self._surcharge + checking) - self._cost * drafted
         self._gain = _MEMORY * self._gain + (1 - _MEMORY) * gain
         if self._gain >= 0:
             self._rest = _SHORTEST_REST

@@ -22,6 +22,7 @@ def lmflow_register_decoders() -> Iterable[DecoderSpec]:
         target="lmflow_speculative.decoders:PromptLookupDecoder",
         summary="Drafts looked up in the text so far; no second model.",
         options=PromptLookupOptions,
+        batches=True,
     )
     yield DecoderSpec(
         name="speculative",

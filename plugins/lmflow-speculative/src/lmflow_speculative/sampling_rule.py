@@ -7,16 +7,21 @@ The rule is that of Leviathan, Kalman and Matias, "Fast Inference from Transform
 from __future__ import annotations
 
 import torch
-
-from lmflow_transformers.api import SamplingOptions, logits_processors
+from transformers import LogitsProcessorList
 
 
 class SamplingRule:
-    """Samples tokens by some options with a random generator of its own, and decides which drafted ones stay."""
+    """Samples the tokens of one answer, and decides which drafted ones stay.
 
-    def __init__(self, options: SamplingOptions, generator: torch.Generator) -> None:
-        self._greedy = options.temperature == 0
-        self._processors = logits_processors(options)
+    Args:
+        processors: make of the model's logits what tokens are sampled from.
+        greedy: whether the likeliest is taken.
+        generator: of the random choices.
+    """
+
+    def __init__(self, processors: LogitsProcessorList, greedy: bool, generator: torch.Generator) -> None:
+        self._processors = processors
+        self._greedy = greedy
         self._generator = generator
 
     def distribution(self, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
@@ -37,16 +42,15 @@ class SamplingRule:
             return int(probabilities.argmax())
         return int(torch.multinomial(probabilities, 1, generator=self._generator))
 
-    def keeps(self, token: int, target: torch.Tensor, draft: torch.Tensor | None) -> bool:
+    def keeps(self, token: int, target: torch.Tensor, draft: torch.Tensor) -> bool:
         """Whether a drafted token is kept: with the probability min(1, target / draft).
 
         Args:
             token: the drafted token.
             target: (vocabulary,), the model's probabilities.
-            draft: (vocabulary,), the probabilities it was sampled from; None when it was certain.
+            draft: (vocabulary,), the probabilities it was sampled from.
         """
-        wanted = float(target[token])
-        offered = 1.0 if draft is None else float(draft[token])
+        wanted, offered = float(target[token]), float(draft[token])
         if wanted >= offered:
             return True
         if wanted == 0:
@@ -54,12 +58,8 @@ class SamplingRule:
         chance = torch.rand((), generator=self._generator, device=target.device)
         return float(chance) * offered < wanted
 
-    def resample(self, token: int, target: torch.Tensor, draft: torch.Tensor | None) -> int:
+    def resample(self, target: torch.Tensor, draft: torch.Tensor) -> int:
         """Sample what takes the place of a refused token: from what the model has more of than the draft."""
-        if draft is None:
-            rest = target.clone()
-            rest[token] = 0
-        else:
-            rest = (target - draft).clamp(min=0)
+        rest = (target - draft).clamp(min=0)
         # Nothing is left only where rounding made two equal distributions differ.
         return self.sample(rest if float(rest.sum()) > 0 else target)

@@ -10,11 +10,20 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from lmflow_core.api import DecodeStep, DecodingRequest, ModelServices, RequestError
+from lmflow_core.api import BatchLimits, DecodeStep, DecodingRequest, ModelServices, RequestError
 from lmflow_streaming.options import StreamingOptions
 from lmflow_streaming.rotation import rotations
-from lmflow_streaming.window import Window
-from lmflow_transformers.api import CausalModel, follows_length, sample_tokens, takes_attention_mask
+from lmflow_streaming.window import Window, WindowLayout
+from lmflow_transformers.api import (
+    CausalModel,
+    SharedBatch,
+    TokenChooser,
+    check_sampling,
+    chosen_tokens,
+    follows_length,
+    open_shared_batch,
+    takes_attention_mask,
+)
 
 
 class StreamingDecoder:
@@ -29,8 +38,9 @@ class StreamingDecoder:
         """Check that a loaded model can be read through the window, and measure how it rotates its keys.
 
         Raises:
-            RequestError: it cannot; see :func:`open_window`.
+            RequestError: it cannot; see :func:`window_layout`; or its tokens cannot be sampled by the options.
         """
+        check_sampling(model, self._options)
         self._opened(model)
 
     @torch.inference_mode()
@@ -46,11 +56,23 @@ class StreamingDecoder:
 
         told = 0
         try:
-            for step in sample_tokens(read, request, self._options, model.device):
+            for step in chosen_tokens(self.chooser(model, request), read, request, model.device):
                 yield replace(step, dropped=window.dropped - told)
                 told = window.dropped
         finally:
             self._last.append((model, window))
+
+    def open_batch(self, model: CausalModel, limits: BatchLimits) -> SharedBatch | None:
+        """Return a batch whose answers share the passes of the model; None where this model keeps no texts apart."""
+        return open_shared_batch(model, limits)
+
+    def layout(self, model: CausalModel) -> WindowLayout:
+        """Return how much of each text of a batch is seen."""
+        return window_layout(model, self._options.attention_window, self._options.attention_sinks)
+
+    def chooser(self, model: CausalModel, request: DecodingRequest) -> TokenChooser:
+        """Return what chooses the tokens of an answer of a batch."""
+        return TokenChooser(model, self._options, request)
 
     def _window(self, model: CausalModel, prompt: Sequence[int]) -> Window:
         """Return a window that has read nothing, or the last one where the prompt goes on with what that has read.
@@ -67,11 +89,16 @@ class StreamingDecoder:
         return self._opened(model)
 
     def _opened(self, model: CausalModel) -> Window:
-        return open_window(model, self._options.attention_window, self._options.attention_sinks)
+        return Window(model, self.layout(model))
 
 
 def open_window(model: CausalModel, size: int | None, sinks: int) -> Window:
-    """Return a window onto a text that a model has not begun to read.
+    """Return a window onto a text that a model has not begun to read; see :func:`window_layout`."""
+    return Window(model, window_layout(model, size, sinks))
+
+
+def window_layout(model: CausalModel, size: int | None, sinks: int) -> WindowLayout:
+    """Return how much a model is to see of a text.
 
     Args:
         model: loaded.
@@ -94,7 +121,7 @@ def open_window(model: CausalModel, size: int | None, sinks: int) -> Window:
     if sinks >= chosen:
         raise RequestError(f"--attention-sinks {sinks} must be smaller than the window, which is {chosen} tokens")
     _check(model)
-    return Window(model, chosen, sinks, rotations(model))
+    return WindowLayout(chosen, sinks, rotations(model))
 
 
 def _check(model: CausalModel) -> None:

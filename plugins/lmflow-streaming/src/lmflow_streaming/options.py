@@ -18,6 +18,7 @@ class StreamingOptions(SamplingOptions):
     attention_sinks: int = option(4, help="How many of them are the first tokens of the text.", minimum=0)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.attention_window is not None and self.attention_sinks >= self.attention_window:
             raise ValueError(
                 f"--attention-sinks {self.attention_sinks} must be smaller than --attention-window "

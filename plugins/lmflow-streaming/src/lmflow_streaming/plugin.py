@@ -17,4 +17,5 @@ def lmflow_register_decoders() -> Iterable[DecoderSpec]:
         summary="Beyond the context: first and last tokens in a window.",
         options=StreamingOptions,
         unbounded=True,
+        batches=True,
     )

@@ -14,6 +14,7 @@ its own copy alone. The result does not depend on how a text is cut into passes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,9 +22,38 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from lmflow_streaming.rotation import Rotation
-from lmflow_transformers.api import CausalModel, for_decoding
+from lmflow_transformers.api import CausalModel, Seen, for_decoding
 
 _ROWS = 128
+
+
+@dataclass(frozen=True)
+class WindowLayout:
+    """How much of a text is seen. Satisfies ``CacheLayout``.
+
+    Attributes:
+        size: N, tokens that a token sees, itself among them.
+        sinks: M, how many of them are the first ones; fewer than ``size``.
+        rotations: how each layer rotates its keys.
+    """
+
+    size: int
+    sinks: int
+    rotations: tuple[Rotation | None, ...] = field(compare=False)
+
+    @property
+    def rows(self) -> int:
+        """Tokens of a pass behind the window: the copies of the sinks take no more room than the window does."""
+        return max(1, min(_ROWS, self.size, self.size // max(1, self.sinks)))
+
+    def open(self, capacity: int) -> WindowCache:
+        """Return a cache that has read nothing."""
+        return WindowCache(self)
+
+    def tokens(self, length: int) -> int:
+        """Return for how many tokens there is memory in the cache of a text with ``length`` tokens, at most."""
+        behind = self.size + self.rows * (self.sinks + 1)
+        return length if length <= self.size else behind
 
 
 class Window:
@@ -31,20 +61,12 @@ class Window:
 
     Args:
         model: loaded; all its layers must see the whole text.
-        size: N, tokens that a token sees, itself among them.
-        sinks: M, how many of them are the first ones; fewer than ``size``.
-        rotations: how each layer rotates its keys.
-
+        layout: how much of the text is seen.
     """
 
-    def __init__(self, model: CausalModel, size: int, sinks: int, rotations: Sequence[Rotation | None]) -> None:
+    def __init__(self, model: CausalModel, layout: WindowLayout) -> None:
         self._model = model
-        self._size = size
-        self._sinks = sinks
-        # The copies of the sinks take no more room than the window does.
-        self._rows = max(1, min(_ROWS, size, size // max(1, sinks)))
-        self._cache = _WindowCache(sinks, size - sinks - 1, rotations)
-        self._next = size
+        self._cache = layout.open(0)
         self._ids: list[int] = []
         self._whole = True
 
@@ -60,7 +82,7 @@ class Window:
     @property
     def dropped(self) -> int:
         """How many of the tokens read the last one did not see."""
-        return max(0, self.seen - self._size)
+        return self._cache.dropped
 
     def read(self, ids: torch.Tensor) -> torch.Tensor:
         """Read the ids (1, new) behind those before; return the logits (1, vocabulary), float32, behind the last."""
@@ -75,40 +97,27 @@ class Window:
         Yields:
             The logits (rows, vocabulary), float32, behind ``every`` token of a pass, or behind its last.
         """
-        for part in self._parts(ids):
+        while ids.shape[1]:
+            part, ids = ids[:, : self._cache.room()], ids[:, self._cache.room() :]
             self._whole = False  # until every layer has kept the pass
-            arguments = self._plain() if self.seen + part.shape[1] <= self._size else self._windowed(part.shape[1])
-            output = self._model.network(input_ids=part, logits_to_keep=0 if every else 1, **arguments)
+            output = self._model.network(input_ids=part, logits_to_keep=0 if every else 1, **self._begun(part.shape[1]))
             self._ids += part[0].tolist()
+            self._cache.end(part.shape[1])
             self._whole = True
             yield output.logits[0].float()
 
-    def _parts(self, ids: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Cut ids into passes: one up to the size of the window, as plain decoding does it, then smaller ones."""
-        room = max(0, self._size - self.seen)
-        if room:
-            yield ids[:, :room]
-        if ids.shape[1] > room:
-            yield from ids[:, room:].split(self._rows, dim=1)
-
-    def _plain(self) -> dict[str, Any]:
-        return for_decoding(self._model.network, self._cache)
-
-    def _windowed(self, rows: int) -> dict[str, Any]:
-        device = self._model.device
-        shift = 0
-        if self._next + rows > 2 * self._size:
-            # Positions start again at their places in the window. Seldom, as each move rounds the keys once.
-            shift = self._next - (self._size - 1)
-            self._next -= shift
-        positions = torch.arange(self._next, self._next + rows, device=device)
-        self._cache.prepare(positions - (self._size - 1), shift)
-        self._next += rows
-        mask = None if rows == 1 else _mask(rows, self._sinks, self._size - self._sinks - 1).to(device)
+    def _begun(self, rows: int) -> dict[str, Any]:
+        """Begin a pass; return what the network takes beside its ids."""
+        arguments = for_decoding(self._model.network, self._cache)
+        positions = torch.tensor([list(self._cache.begin(rows))], device=self._model.device)
+        if self._cache.whole:
+            return arguments
+        mask = self._cache.mask
         if mask is not None:
             dtype = self._model.base.dtype
-            mask = torch.zeros(mask.shape, dtype=dtype, device=device).masked_fill(~mask, torch.finfo(dtype).min)
-        return {**self._plain(), "position_ids": positions[None], "attention_mask": mask}
+            hidden = torch.finfo(dtype).min
+            mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, hidden)
+        return {**arguments, "position_ids": positions, "attention_mask": mask}
 
 
 def _mask(rows: int, sinks: int, recent: int) -> torch.Tensor:
@@ -122,17 +131,80 @@ def _mask(rows: int, sinks: int, recent: int) -> torch.Tensor:
     return torch.cat([own, (key >= row) & (key <= row + recent)], dim=1)[None, None]
 
 
-class _WindowCache(DynamicCache):
-    """Keys and values of the sinks and of the last tokens, layer by layer."""
+class WindowCache(DynamicCache):
+    """Keys and values of the sinks and of the last tokens, layer by layer. Satisfies ``TextCache``.
 
-    def __init__(self, sinks: int, recent: int, rotations: Sequence[Rotation | None]) -> None:
+    Attributes:
+        seen: how many tokens were read.
+        whole: whether the pass that was begun sees the whole text.
+        mask: (1, 1, rows, keys), bool: which keys each row of that pass sees; None where each sees all up to itself.
+    """
+
+    def __init__(self, layout: WindowLayout) -> None:
         super().__init__()
-        self.layers = [_WindowLayer(sinks, recent, rotation) for rotation in rotations]
+        recent = layout.size - layout.sinks - 1
+        self.layers = [_WindowLayer(layout.sinks, recent, rotation) for rotation in layout.rotations]
+        self._layout = layout
+        self._next = layout.size
+        self.seen = 0
+        self.whole = True
+        self.mask: torch.Tensor | None = None
 
-    def prepare(self, moves: torch.Tensor, shift: int) -> None:
-        """Forget what the next pass does not see; see :meth:`_WindowLayer.prepare`."""
+    @property
+    def dropped(self) -> int:
+        """How many of the tokens read the last one did not see."""
+        return max(0, self.seen - self._layout.size)
+
+    def room(self) -> int:
+        """Return how many tokens the next pass may read: up to the window's end at first, then some at a time."""
+        left = self._layout.size - self.seen
+        return left if left > 0 else self._layout.rows
+
+    def begin(self, count: int) -> Sequence[int]:
+        """Begin a pass over the next ``count`` tokens; return their positions."""
+        size, sinks = self._layout.size, self._layout.sinks
+        self.whole = self.seen + count <= size
+        self.mask = None
+        if self.whole:
+            return range(self.seen, self.seen + count)
+        shift = 0
+        if self._next + count > 2 * size:
+            # Positions start again at their places in the window. Seldom, as each move rounds the keys once.
+            shift = self._next - (size - 1)
+            self._next -= shift
+        positions = range(self._next, self._next + count)
+        device = self.layers[0].keys.device
+        moves = torch.arange(positions.start - (size - 1), positions.stop - (size - 1), device=device)
         for layer in self.layers:
             layer.prepare(moves, shift)
+        self._next += count
+        if count > 1:
+            self.mask = _mask(count, sinks, size - sinks - 1).to(device)
+        return positions
+
+    def extend(self, layer: int, keys: torch.Tensor, values: torch.Tensor, window: int | None) -> Seen:
+        """Add what a layer makes of the tokens of the pass; return what these attend to there."""
+        shown = self.layers[layer].update(keys, values)
+        return Seen(*shown, mask=self.mask)
+
+    def end(self, count: int) -> None:
+        """End the pass, all of whose ``count`` tokens stay."""
+        self.seen += count
+
+    def holds(self, length: int) -> bool:
+        """Whether another text can go on from the first ``length`` tokens: while none is dropped, or from its end."""
+        return length == self.seen or (self.seen <= self._layout.size and length < self.seen)
+
+    def fork(self, length: int, capacity: int) -> WindowCache:
+        """Return a copy that has seen the first ``length`` tokens."""
+        copy = WindowCache(self._layout)
+        copy.seen, copy._next = length, self._next
+        forgotten = self.seen - length
+        copy.layers = [layer.fork(forgotten) for layer in self.layers]
+        return copy
+
+    def shrink(self) -> None:
+        """Do nothing: no memory is set aside."""
 
 
 class _WindowLayer(DynamicLayer):
@@ -147,6 +219,15 @@ class _WindowLayer(DynamicLayer):
         self._recent = recent
         self._rotation = rotation
         self._moves: torch.Tensor | None = None
+
+    def fork(self, forgotten: int) -> _WindowLayer:
+        """Return a copy without the last ``forgotten`` tokens."""
+        copy = _WindowLayer(self._sinks, self._recent, self._rotation)
+        kept = self.keys.shape[2] - forgotten
+        copy.lazy_initialization(self.keys, self.values)
+        copy.keys, copy.values = self.keys[:, :, :kept].clone(), self.values[:, :, :kept].clone()
+        copy._moves = self._moves
+        return copy
 
     def prepare(self, moves: torch.Tensor, shift: int) -> None:
         """Keep the sinks and the recent tokens, for a pass whose rows see the sinks ``moves`` (rows,) positions later.

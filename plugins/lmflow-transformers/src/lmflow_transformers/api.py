@@ -2,6 +2,11 @@
 
 from lmflow_transformers.attention import AttentionInputs, register_attention, takes_attention_mask, using_attention
 from lmflow_transformers.batches import Batch, collate
+from lmflow_transformers.batching.batch import SharedBatch, open_shared_batch
+from lmflow_transformers.batching.choosing import TokenChooser, token_logprob
+from lmflow_transformers.batching.layers import Seen
+from lmflow_transformers.batching.texts import CacheLayout, TextCache, WholeText
+from lmflow_transformers.batching.turns import Chooser, SharedBatchDecoder
 from lmflow_transformers.caching import for_decoding
 from lmflow_transformers.devices import peak_memory_bytes
 from lmflow_transformers.export import HuggingFaceExporter
@@ -12,8 +17,9 @@ from lmflow_transformers.linear import few_rows_are_quick
 from lmflow_transformers.loading import check_folder, forget_quantisation, save_network
 from lmflow_transformers.models import CausalModel, CausalModelLoader
 from lmflow_transformers.options import SamplingOptions
+from lmflow_transformers.processing import check_sampling, logits_processors
 from lmflow_transformers.rotary import follows_length
-from lmflow_transformers.sampling import logits_processors, sample_tokens, token_logprob
+from lmflow_transformers.sampling import SamplingDecoder, chosen_tokens
 from lmflow_transformers.training.job import Rollout, TorchJob
 from lmflow_transformers.training.loss import Loss, LossOutput, Mean
 from lmflow_transformers.training.optimizers import AdamW, parameter_groups, torch_groups
@@ -25,8 +31,10 @@ __all__ = [
     "AdamW",
     "AttentionInputs",
     "Batch",
+    "CacheLayout",
     "CausalModel",
     "CausalModelLoader",
+    "Chooser",
     "FullTuner",
     "Head",
     "HeadGradients",
@@ -35,9 +43,18 @@ __all__ = [
     "LossOutput",
     "Mean",
     "Rollout",
+    "SamplingDecoder",
     "SamplingOptions",
+    "Seen",
+    "SharedBatch",
+    "SharedBatchDecoder",
+    "TextCache",
+    "TokenChooser",
     "TorchJob",
+    "WholeText",
     "check_folder",
+    "check_sampling",
+    "chosen_tokens",
     "collate",
     "few_rows_are_quick",
     "follows_length",
@@ -47,11 +64,11 @@ __all__ = [
     "hidden_states",
     "isolates_sequences",
     "logits_processors",
+    "open_shared_batch",
     "parameter_groups",
     "peak_memory_bytes",
     "refusals_as_os_errors",
     "register_attention",
-    "sample_tokens",
     "save_network",
     "sequence_logprobs",
     "summed_cross_entropy",

@@ -22,7 +22,7 @@ from lmflow_transformers.lean import recomputable
 
 # The name must not contain "sdpa": transformers would then refuse models that are only barred from plain SDPA.
 PACKED = "lmflow_packed"
-_without_masks: set[str] = set()
+_registered: dict[str, Callable[[AttentionInputs], torch.Tensor]] = {}
 
 
 class SdpaAttention:
@@ -109,13 +109,18 @@ def register_attention(name: str, attend: Callable[[AttentionInputs], torch.Tens
 
     AttentionInterface.register(name, attention)
     AttentionMaskInterface.register(name, _no_mask)
-    _without_masks.add(name)
+    _registered[name] = attend
     return name
+
+
+def registered_attention(name: str | None) -> Callable[[AttentionInputs], torch.Tensor] | None:
+    """Return the attention that was registered by a name; None where there is none."""
+    return None if name is None else _registered.get(name)
 
 
 def takes_attention_mask(network: Any) -> bool:
     """Whether a transformers model attends as its attention mask says; attentions of packed sequences have none."""
-    return present_attention(network) not in _without_masks
+    return present_attention(network) not in _registered
 
 
 def present_attention(network: Any) -> str:

@@ -7,14 +7,16 @@ its product reads, takes about the same time for both (measured by ``benchmarks/
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
 
+from lmflow_transformers.devices import free_memory
+
 _FEW_ROWS = 64
+_ROW_COUNTS = (1, 2, 3, 4, *range(6, 17, 2), *range(24, _FEW_ROWS + 1, 8))
 _PACKED_FOR = 4
 # The copies may take this share of the memory that is free when a model is loaded.
 _SHARE_OF_FREE_MEMORY = 0.25
@@ -29,7 +31,7 @@ def keep_copies(network: nn.Module) -> None:
     layers = [module for module in network.modules() if type(module) is nn.Linear and _is_plain(module.weight)]
     without = [module for module in layers if "forward" not in vars(module)]
     needed = sum(module.weight.nbytes for module in without)
-    if without and needed <= _SHARE_OF_FREE_MEMORY * _free_memory() and has_onednn():
+    if without and needed <= _SHARE_OF_FREE_MEMORY * free_memory(torch.device("cpu")) and has_onednn():
         for module in without:
             module.forward = _QuickLinear(module)
 
@@ -54,9 +56,9 @@ class _QuickLinear:
         if torch.is_grad_enabled():
             vars(self._module).pop("forward", None)
             return nn.functional.linear(states, weight, bias)
-        few = states.numel() <= _FEW_ROWS * states.shape[-1]
+        few = 0 < states.numel() <= _FEW_ROWS * states.shape[-1]
         if few and states.is_cpu and states.dtype == weight.dtype == torch.float32:
-            return _product(states, self._copy_of(weight), bias)
+            return _padded_product(states, self._copy_of(weight), bias)
         return nn.functional.linear(states, weight, bias)
 
     def _copy_of(self, weight: torch.Tensor) -> torch.Tensor:
@@ -72,6 +74,19 @@ def _packed(weight: torch.Tensor) -> torch.Tensor:
     return packed
 
 
+def _padded_product(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """Return the product of states (…, size), whose rows are padded to one of a few counts.
+
+    oneDNN makes a program for each count of rows and keeps the last thousand: half a megabyte for each layer's shape.
+    """
+    rows = states.reshape(-1, states.shape[-1])
+    count = next(size for size in _ROW_COUNTS if size >= len(rows))
+    if count > len(rows):
+        rows = torch.nn.functional.pad(rows, (0, 0, 0, count - len(rows)))
+    product = _product(rows, weight, bias)
+    return product[: states.numel() // states.shape[-1]].view(*states.shape[:-1], -1)
+
+
 def _product(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(states, weight, bias, "none", [], "")
     return product
@@ -79,20 +94,6 @@ def _product(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | No
 
 def _is_plain(weight: Any) -> bool:
     return type(weight) is nn.Parameter and weight.is_cpu and weight.dtype == torch.float32
-
-
-def _free_memory() -> int:
-    """Return the bytes a process can take before the system swaps; 0 where that is not known."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            facts = dict(line.split(":") for line in file)
-        return int(facts["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        pass
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return 0
 
 
 @cache

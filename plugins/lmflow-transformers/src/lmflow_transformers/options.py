@@ -38,3 +38,30 @@ class SamplingOptions:
     logprobs: int | None = option(
         None, help="Give each token's log-probability and this many alternatives.", minimum=0, maximum=20
     )
+    logit_bias: tuple[str, ...] = option(
+        (), help="What is added to the logits of tokens, as ID:BIAS; -100 forbids one, 100 all others."
+    )
+    json_schema: str | None = option(
+        None, help="JSON schema that the answer must follow, or the name of a file with it."
+    )
+
+    def __post_init__(self) -> None:
+        biases(self.logit_bias)
+
+
+def biases(texts: tuple[str, ...]) -> dict[int, float]:
+    """Return what is added to the logits of tokens, by their ids.
+
+    Raises:
+        ValueError: a text is not of the form ID:BIAS, or the bias is not from -100 to 100.
+    """
+    read: dict[int, float] = {}
+    for text in texts:
+        token, _, bias = text.partition(":")
+        try:
+            read[int(token)] = float(bias)
+        except ValueError:
+            raise ValueError(f"--logit-bias {text!r} must be ID:BIAS, such as 42:-100") from None
+        if int(token) < 0 or not -100 <= read[int(token)] <= 100:
+            raise ValueError(f"--logit-bias {text!r}: a bias is from -100 to 100, of the id of a token")
+    return read

@@ -1,0 +1,196 @@
+"""A batch that answers join and leave between two passes of the model."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from lmflow_core.api import BatchLimits, BatchStep, DecodingRequest, RequestError
+from lmflow_transformers.batching.prefixes import SHORTEST, FinishedTexts, Prefix, in_common, longest_prefix
+from lmflow_transformers.batching.scheduling import ReadingPlan, attention_crossover
+from lmflow_transformers.batching.shared_pass import prepare_passes, shared_pass
+from lmflow_transformers.batching.trial import cache_bytes_per_token
+from lmflow_transformers.batching.turns import BatchAnswer, Turn, next_turn
+from lmflow_transformers.devices import free_memory
+from lmflow_transformers.models import CausalModel
+
+# The cache may take this share of the memory that is free when a batch is opened.
+_SHARE_OF_FREE_MEMORY = 0.25
+_UNKNOWN_CONTEXT = 4096
+# Tokens of prompts that a pass reads: as many as keep the device busy, and where somebody waits as few as nearly do.
+_PASS_TOKENS = {"cpu": (512, 96), "gpu": (8192, 2048)}
+
+
+class SharedBatch:
+    """Answers that share the passes of a model. Satisfies ``RunningBatch``.
+
+    Requests join in the order they came, as soon as the cache has room for the longest text that may come of them; so
+    none that runs is ever without. What a prompt has in common with the beginning of another text is copied from there;
+    while that is still being read, it waits for it.
+
+    The decoders of its answers are ``SharedBatchDecoder``.
+
+    Args:
+        model: loaded; it keeps texts apart.
+        limits: how much is sampled at a time.
+        bytes_per_token: memory of one token's keys and values.
+        pass_tokens: tokens of prompts that a pass reads at most; None leaves it to the device.
+    """
+
+    def __init__(
+        self, model: CausalModel, limits: BatchLimits, bytes_per_token: int, *, pass_tokens: int | None = None
+    ) -> None:
+        self._model = model
+        self._most = limits.answers
+        self.cache_tokens = limits.cache_tokens or _affordable_tokens(model, limits.answers, bytes_per_token)
+        self.cache_bytes = self.cache_tokens * bytes_per_token
+        self._plan = ReadingPlan(pass_tokens or _pass_tokens(model, limits), attention_crossover(model))
+        self._tickets = itertools.count()
+        self._waiting: deque[BatchAnswer] = deque()
+        self._running: list[BatchAnswer] = []
+        self._finished = FinishedTexts(limits.answers)
+        prepare_passes(model)
+
+    def check(self, request: DecodingRequest, decoder: Any) -> None:
+        """Check that a prompt and its longest answer fit the cache.
+
+        Raises:
+            RequestError: they do not, however long one waits.
+        """
+        prompt, most = len(request.prompt), request.max_new_tokens
+        needed = decoder.layout(self._model).tokens(prompt + most)
+        if needed > self.cache_tokens:
+            raise RequestError(
+                f"the prompt of {prompt} tokens and an answer of up to {most} need a cache of {needed} tokens, and it "
+                f"holds {self.cache_tokens}: ask for a shorter answer, or make the cache larger"
+            )
+
+    def add(self, request: DecodingRequest, decoder: Any) -> int:
+        """Let a request join as soon as there is room; return its ticket.
+
+        Raises:
+            RequestError: as :meth:`check` does.
+        """
+        self.check(request, decoder)
+        prompt = np.array(request.prompt, dtype=np.int64)
+        chooser, layout = decoder.chooser(self._model, request), decoder.layout(self._model)
+        answer = BatchAnswer(next(self._tickets), request, chooser, layout, list(request.prompt), prompt)
+        self._waiting.append(answer)
+        return answer.ticket
+
+    def remove(self, ticket: int) -> None:
+        """Forget a request."""
+        self._waiting = deque(answer for answer in self._waiting if answer.ticket != ticket)
+        for answer in self._running:
+            if answer.ticket == ticket:
+                self._retire(answer)
+                return
+
+    @torch.inference_mode()
+    def step(self) -> Sequence[BatchStep]:
+        """Go on with the answers by one pass of the model; return what came of it."""
+        self._admit()
+        turns = self._turns()
+        if not turns:
+            return []
+        news: list[BatchStep] = []
+        for turn, logits in zip(turns, shared_pass(self._model, [turn.part for turn in turns]), strict=True):
+            if turn.part.outputs:
+                news += self._chosen(turn, logits)
+            else:
+                turn.answer.opened.end(len(turn.part.ids))
+        return news
+
+    def _turns(self) -> list[Turn]:
+        """Return what the next pass reads: of each answer its last token, and parts of prompts."""
+        reading = [answer for answer in self._running if not answer.written]
+        parts = [(answer, 1) for answer in self._running if answer.written]
+        parts += [part for part in zip(reading, self._plan.parts(reading), strict=True) if part[1]]
+        return [next_turn(answer, count, beside=len(parts)) for answer, count in parts]
+
+    def _chosen(self, turn: Turn, logits: torch.Tensor) -> list[BatchStep]:
+        answer, read = turn.answer, len(turn.part.ids) - len(turn.draft)
+        try:
+            step = answer.chooser.choose(answer.ids, turn.draft, logits)
+        except Exception as error:
+            answer.opened.end(read)
+            self._retire(answer)
+            return [BatchStep(answer.ticket, None, error)]
+        answer.opened.end(read + len(step.ids) - 1)
+        answer.ids += step.ids
+        told, answer.dropped = answer.dropped, answer.opened.dropped
+        news = [BatchStep(answer.ticket, replace(step, dropped=answer.dropped - told))]
+        if answer.finished:
+            self._retire(answer)
+            news.append(BatchStep(answer.ticket, None))
+        return news
+
+    def _retire(self, answer: BatchAnswer) -> None:
+        self._running.remove(answer)
+        self._finished.keep(answer.layout, answer.ids, answer.opened)
+        answer.cache = None
+
+    def _admit(self) -> None:
+        """Let those that wait join: in their order, except for those that wait for what another is about to read."""
+        passed: deque[BatchAnswer] = deque()
+        while self._waiting and len(self._running) < self._most and self._makes_room(self._waiting[0].tokens):
+            answer = self._waiting.popleft()
+            prefix = self._prefix(answer)
+            if self._is_read_soon(answer, prefix):
+                passed.append(answer)
+                continue
+            if prefix is None:
+                answer.cache = answer.layout.open(answer.capacity)
+            else:
+                answer.cache = prefix.cache.fork(prefix.length, answer.capacity)
+            self._running.append(answer)
+        self._waiting.extendleft(reversed(passed))
+
+    def _prefix(self, answer: BatchAnswer) -> Prefix | None:
+        """Return the longest beginning of a prompt that was read."""
+        alike = [other for other in self._running if other.layout == answer.layout]
+        texts = [(np.array(other.ids, dtype=np.int64), other.opened) for other in alike]
+        running = longest_prefix(answer.prompt, texts)
+        finished = self._finished.longest(answer.layout, answer.prompt)
+        return max((one for one in (running, finished) if one), key=lambda one: one.length, default=None)
+
+    def _is_read_soon(self, answer: BatchAnswer, prefix: Prefix | None) -> bool:
+        """Whether another prompt that is being read begins with more of this one than was read."""
+        has = prefix.length if prefix else 0
+        return any(
+            in_common(answer.prompt[:-1], other.prompt) >= max(has, other.seen) + SHORTEST
+            for other in self._running
+            if not other.written and other.layout == answer.layout
+        )
+
+    def _makes_room(self, tokens: int) -> bool:
+        """Whether the cache has room for so many tokens; texts that ended make way."""
+        taken = sum(answer.tokens for answer in self._running)
+        if taken + tokens > self.cache_tokens:
+            return False
+        while taken + self._finished.tokens + tokens > self.cache_tokens and self._finished.forget_oldest():
+            pass
+        return True
+
+
+def open_shared_batch(model: CausalModel, limits: BatchLimits) -> SharedBatch | None:
+    """Return a batch of a loaded model; None where texts cannot share its passes."""
+    bytes_per_token = cache_bytes_per_token(model)
+    return None if bytes_per_token is None else SharedBatch(model, limits, bytes_per_token)
+
+
+def _pass_tokens(model: CausalModel, limits: BatchLimits) -> int:
+    batch, interactive = _PASS_TOKENS["cpu" if model.device.type == "cpu" else "gpu"]
+    return interactive if limits.interactive else batch
+
+
+def _affordable_tokens(model: CausalModel, answers: int, bytes_per_token: int) -> int:
+    """Return for how many tokens there is memory, at most as many as the answers can have."""
+    free = int(_SHARE_OF_FREE_MEMORY * free_memory(model.device))
+    return max(1, min(answers * (model.context_length or _UNKNOWN_CONTEXT), free // bytes_per_token))
