@@ -79,15 +79,14 @@ def contenders(folder: Path, gguf: Path, llama_server: str | None) -> Iterator[C
     named = [*lmflow, "--served-model-name", "model", "--max-queue", "1000"]
     yield Contender("lmflow serve", named, "model", several=True)
     yield Contender("lmflow serve --decoder prompt-lookup", [*named, "--decoder", "prompt-lookup"], "model", True)
-    yield Contender("lmflow serve --slots 1", [*named, "--slots", "1"], "model", several=True)
+    if llama_server is not None:
+        serve = [llama_server, "-m", str(gguf), "--port", "{port}", "-t", str(os.cpu_count()), "-np", "8"]
+        yield Contender("llama-server -np 8, F32", [*serve, "-c", "40960"], "model")
     transformers = shutil.which("transformers", path=str(Path(sys.executable).parent))
     if transformers is not None:
         serve = [transformers, "serve", str(folder), "--device", "cpu", "--dtype", "float32", "--port", "{port}"]
         yield Contender("transformers serve", serve, str(folder))
         yield Contender("transformers serve --continuous-batching", [*serve, "--continuous-batching"], str(folder))
-    if llama_server is not None:
-        serve = [llama_server, "-m", str(gguf), "--port", "{port}", "-t", str(os.cpu_count()), "-np", "8"]
-        yield Contender("llama-server -np 8, F32", [*serve, "-c", "40960"], "model")
 
 
 @contextlib.contextmanager

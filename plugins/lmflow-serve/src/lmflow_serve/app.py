@@ -35,7 +35,7 @@ class Service:
 
     def __init__(self, model: ChatModel, name: str, options: ServeOptions, key: str | None) -> None:
         self._model = model
-        self._name = name
+        self.name = name
         self._options = options
         self._access = Access(key, options.host)
         self._metrics = Metrics()
@@ -107,13 +107,13 @@ class Service:
         return JSONResponse(self._described())
 
     def _described(self) -> dict[str, Any]:
-        described = {"id": self._name, "object": "model", "created": self._created, "owned_by": "lmflow"}
+        described = {"id": self.name, "object": "model", "created": self._created, "owned_by": "lmflow"}
         return {**described, "max_model_len": self._model.context_length}
 
     def _check_model(self, name: str) -> None:
-        if name != self._name:
+        if name != self.name:
             raise ApiError(
-                404, f"the model '{name}' does not exist; this server has '{self._name}'", code="model_not_found"
+                404, f"the model '{name}' does not exist; this server has '{self.name}'", code="model_not_found"
             )
 
     async def _chat(self, request: Request) -> Response:
@@ -131,7 +131,7 @@ class Service:
         self._check_model(asked.model)
         jobs = await self._queued(asked)
         read_calls = self._read_calls if asked.tools else None
-        head, tokenizer = reply_head(reply_class, self._name), self._model.model.tokenizer
+        head, tokenizer = reply_head(reply_class, self.name), self._model.model.tokenizer
         tells = asked.logprobs is not None
         replies = [reply_class(head, index, tokenizer, tells, read_calls) for index in range(len(jobs))]
 

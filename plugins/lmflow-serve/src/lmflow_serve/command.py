@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import uvicorn
@@ -35,9 +36,7 @@ def serve(open_model: Callable[[], ChatModel], options: ServeOptions) -> None:
         )
     # The port is taken before the model loads, which may take minutes, so that a clash shows at once.
     with _bound(options.host, options.port) as listener:
-        model = open_model()
-        name = options.served_model_name or Path(model.name).name
-        service = Service(model, name, options, key)
+        service = _in_a_thread(lambda: _service(open_model(), options, key))
         config = uvicorn.Config(
             service.app(),
             http="h11",
@@ -50,9 +49,23 @@ def serve(open_model: Callable[[], ChatModel], options: ServeOptions) -> None:
         )
         server = uvicorn.Server(config)
         with _signals_end(server):
-            told = f"serving {name} at {_url(listener)}/v1; {service.described}; Ctrl-C ends"
+            told = f"serving {service.name} at {_url(listener)}/v1; {service.described}; Ctrl-C ends"
             print(f"lmflow: {told}", file=sys.stderr, flush=True)
             server.run([listener])
+
+
+def _service(model: ChatModel, options: ServeOptions, key: str | None) -> Service:
+    return Service(model, options.served_model_name or Path(model.name).name, options, key)
+
+
+def _in_a_thread(work: Callable[[], Service]) -> Service:
+    """Return what some work gives, done in a thread that ends with it.
+
+    OpenMP keeps the workers of every thread that computed, and where they are more than processors they sleep between
+    two products instead of waiting for the next: answers would take twice as long.
+    """
+    with ThreadPoolExecutor(1, "opening") as pool:
+        return pool.submit(work).result()
 
 
 def _bound(host: str, port: int) -> socket.socket:
