@@ -36,7 +36,7 @@ from lmflow_core.report.console import table
 
 _MODEL = "smollm2-135m-instruct"
 _LENGTHS = (20, 60, 120, 200, 300, 400, 500, 600)
-_ROUNDS = 2
+_ROUNDS = 1
 _ANSWER = 128
 _LONG, _SHORT, _SHARED = 4000, 20, 500
 _SECONDS_TO_START = 300

@@ -71,6 +71,8 @@ SCALED: Mapping[str, tuple[str, ...]] = {
     "gemma3-deep": ("linear", "yarn"),
     "phi3-short": ("longrope",),
 }
+# llama.cpp takes the name phi3 for a promise of certain tokens, which the small vocabulary does not hold.
+UNNAMED = "tiny"
 SHARPNESS = 5.0
 _SHARP = ("q_proj.weight", "k_proj.weight", "qkv_proj.weight", "q_norm.weight", "k_norm.weight")
 
@@ -190,3 +192,31 @@ def sharp_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
         return folder if folder.is_dir() else make_model(name, folder, sharpness=SHARPNESS)
 
     return made
+
+
+@pytest.fixture(scope="session")
+def exported(model_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Give the F32 file of a small model, made once."""
+    root = tmp_path_factory.mktemp("exported")
+
+    def made(name: str) -> Path:
+        folder = root / name
+        if not folder.is_dir():
+            _export(model_folder(name), root / f"{name}-source", folder)
+        return next(folder.glob("*.gguf"))
+
+    return made
+
+
+def _export(source: Path, linked: Path, folder: Path) -> None:
+    from lmflow_core.api import ModelSettings
+    from lmflow_gguf.export import GgufExporter
+    from lmflow_gguf.options import GgufOptions
+    from lmflow_transformers.api import CausalModelLoader
+
+    folder.mkdir()
+    linked.mkdir()
+    unnamed = str(linked / UNNAMED)
+    (linked / UNNAMED).symlink_to(source)
+    model = CausalModelLoader().open(unnamed, ModelSettings(model=unnamed, device="cpu", dtype="float32"))
+    GgufExporter(GgufOptions(type=("F32",), pre_tokenizer="gpt-2")).export(model, folder, None)

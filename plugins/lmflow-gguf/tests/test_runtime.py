@@ -42,27 +42,6 @@ def _opened(file: Path, adapter: Path | None = None) -> LlamaCppModel:
     return model
 
 
-@pytest.fixture(scope="module")
-def exported(model_folder: Models, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """Give the F32 file of a small model, made once."""
-    root = tmp_path_factory.mktemp("exported")
-
-    def made(name: str) -> Path:
-        folder = root / name
-        if not folder.is_dir():
-            folder.mkdir()
-            linked = root / f"{name}-source" / UNNAMED
-            linked.parent.mkdir()
-            linked.symlink_to(model_folder(name))
-            options = GgufOptions(type=("F32",), pre_tokenizer="gpt-2")
-            model = _source(linked)
-            model.reference = str(linked.parent / UNNAMED)
-            GgufExporter(options).export(model, folder, None)
-        return next(folder.glob("*.gguf"))
-
-    return made
-
-
 def _answer(decoder: LlamaCppDecoder, model: LlamaCppModel, prompt: Sequence[int], length: int = 24) -> list[int]:
     steps = decoder.decode(model, DecodingRequest(prompt, length, seed=1))
     return [token for step in steps for token in step.ids]
@@ -239,7 +218,7 @@ def test_a_grammar_and_a_schema_bound_what_is_written(exported: Exported, tmp_pa
     schema = tmp_path / "schema.json"
     fields = {"ok": {"type": "boolean"}, "kind": {"enum": ["a", "b"]}}
     schema.write_text(json.dumps({"type": "object", "properties": fields, "required": ["ok", "kind"]}))
-    ids = _answer(LlamaCppDecoder(LlamaCppOptions(json_schema=schema)), model, [40, 50], 200)
+    ids = _answer(LlamaCppDecoder(LlamaCppOptions(json_schema=str(schema))), model, [40, 50], 200)
     written = json.loads(model.tokenizer.decode(ids))
     assert isinstance(written["ok"], bool)
     assert written["kind"] in ("a", "b")
@@ -251,7 +230,7 @@ def test_a_broken_grammar_is_told(exported: Exported, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"llama.cpp refuses the grammar"):
         _answer(LlamaCppDecoder(LlamaCppOptions(grammar=file)), _opened(exported("qwen3")), [40])
     with pytest.raises(RequestError, match="is no JSON schema"):
-        LlamaCppDecoder(LlamaCppOptions(json_schema=file))
+        LlamaCppDecoder(LlamaCppOptions(json_schema=str(file)))
     with pytest.raises(RequestError, match="cannot be read"):
         LlamaCppDecoder(LlamaCppOptions(grammar=tmp_path / "none"))
 

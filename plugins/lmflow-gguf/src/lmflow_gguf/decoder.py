@@ -4,40 +4,54 @@ from __future__ import annotations
 
 import ctypes
 import os
-import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from lmflow_core.api import DecodeStep, DecodingRequest, ModelError, ModelServices, RequestError
+from lmflow_core.api import BatchLimits, DecodeStep, DecodingRequest, ModelError, ModelServices
+from lmflow_gguf.asked import check_prompt
+from lmflow_gguf.batch import LlamaBatch
+from lmflow_gguf.contexts import BATCH, Session
+from lmflow_gguf.grammars import answer_grammar
 from lmflow_gguf.model import LlamaCppModel
 from lmflow_gguf.options import LlamaCppOptions
-from lmflow_gguf.runtime import Session, Weights, library, part, reason
+from lmflow_gguf.runtime import library, part, reason
+from lmflow_gguf.sampling import Sampler
+from lmflow_gguf.shared import can_share
 
 _LONGEST_NGRAM = 3
-_LONGEST_ANSWER = 65536
 
 
 class LlamaCppDecoder:
-    """Samples tokens with llama.cpp."""
+    """Samples tokens with llama.cpp.
+
+    Raises:
+        RequestError: there is no grammar or schema that llama.cpp can follow in what the options name.
+    """
 
     def __init__(self, options: LlamaCppOptions | None = None) -> None:
         self._options = options or LlamaCppOptions()
-        self._grammar = _grammar(self._options)
+        self._grammar = answer_grammar(self._options)
 
     def prepare(self, model: LlamaCppModel, services: ModelServices) -> None:
-        """Do nothing: every model of llama.cpp can be sampled from."""
+        """Check that answers of the model can be sampled by the options.
+
+        Raises:
+            RequestError: llama.cpp refuses the grammar, or a bias is for no token of the model.
+        """
+        self.sampler(model, DecodingRequest((), 1))
 
     def decode(self, model: LlamaCppModel, request: DecodingRequest) -> Iterator[DecodeStep]:
         """Yield new tokens; several at a time where a draft held.
 
         Raises:
+            RequestError: the prompt is empty, or as :meth:`prepare` does.
             ModelError: the prompt and the answer do not fit into memory.
         """
+        check_prompt(request)
         options = self._options
-        room = len(request.prompt) + request.max_new_tokens + options.prompt_lookup
+        room = len(request.prompt) + request.max_new_tokens
         session = model.session(room, options.threads, request.prompt)
         try:
             yield from self._decoded(model, session, request)
@@ -46,108 +60,58 @@ class LlamaCppDecoder:
 
     def _decoded(self, model: LlamaCppModel, session: Session, request: DecodingRequest) -> Iterator[DecodeStep]:
         prompt, most = request.prompt, request.max_new_tokens
+        sampler = self.sampler(model, request)
         cache = _PromptCache(self._options.prompt_cache, model, session)
         cache.load()
         cached = session.reuse(prompt)
         session.evaluate(prompt[cached:])
         cache.save()
-        sampler = _Sampler(model.weights, self._options, self._grammar, request.seed, prompt)
-        draft: list[int] = []
+        draft: Sequence[int] = ()
         written: list[int] = []
         while True:
-            sampled = _accepted(session, sampler, draft)[: most - len(written)]
-            ids, ended = _until_end(sampled, request.stop_ids, sampler)
+            sampled = sampler.accepted(session, 0 if draft else -1, draft)
+            ids, ended = sampler.until_end(sampled[: most - len(written)], request.stop_ids)
             written += ids
             if ids:
                 yield DecodeStep(tuple(ids), drafted=len(draft), accepted=len(ids) - 1)
             if ended or len(written) == most:
                 return
-            draft = self._draft([*prompt, *written], most - len(written)) if model.weights.forgets else []
+            draft = self.draft([*prompt, *written], most - len(written) - 1) if model.weights.forgets else ()
             # Of the cache only what was accepted stays; the last token is not evaluated yet.
             session.keep(len(prompt) + len(written) - 1)
             session.evaluate([written[-1], *draft], outputs=bool(draft))
 
-    def _draft(self, ids: Sequence[int], room: int) -> list[int]:
-        if not self._options.prompt_lookup or room <= 1:
-            return []
-        length = min(self._options.prompt_lookup, room - 1)
-        look_up = part("llama_speculative").LlamaPromptLookupDecoding(_LONGEST_NGRAM, length)
+    def sampler(self, model: LlamaCppModel, request: DecodingRequest) -> Sampler:
+        """Return what samples the tokens of an answer.
+
+        Raises:
+            RequestError: as :meth:`prepare` does.
+        """
+        return Sampler(model.weights, self._options, self._grammar, request.seed, request.prompt)
+
+    def draft(self, ids: Sequence[int], most: int, beside: int = 1) -> Sequence[int]:
+        """Return tokens that may follow a text, for the next pass to check: what followed its last ones before.
+
+        Args:
+            ids: the text.
+            most: how many tokens may be returned.
+            beside: how many answers draft for the same pass; what is drafted is divided among them.
+        """
+        length = min(self._options.prompt_lookup, BATCH // 2) // beside
+        if min(length, most) < 1:
+            return ()
+        look_up = part("llama_speculative").LlamaPromptLookupDecoding(_LONGEST_NGRAM, min(length, most))
         return [int(token) for token in look_up(np.array(ids, dtype=np.intc))]
 
+    def open_batch(self, model: LlamaCppModel, limits: BatchLimits) -> LlamaBatch | None:
+        """Return a batch of a loaded model; None where its texts cannot share a context, or prompts are kept on disk.
 
-def _accepted(session: Session, sampler: _Sampler, draft: Sequence[int]) -> list[int]:
-    """Sample one token behind each drafted one for as long as the draft is what was sampled, and one more.
-
-    A drafted token is kept only where the model itself samples it, so the distribution is the model's.
-    """
-    sampled: list[int] = []
-    for place in range(len(draft) + 1):
-        token = sampler.sample(session, place if draft else -1)
-        sampled.append(token)
-        if place == len(draft) or token != draft[place]:
-            break
-    return sampled
-
-
-def _until_end(ids: Sequence[int], stop_ids: frozenset[int], sampler: _Sampler) -> tuple[list[int], bool]:
-    """Return ids up to the first stop, and whether there was one; an end of the model's own is left out."""
-    for place, token in enumerate(ids):
-        if token in stop_ids:
-            return list(ids[: place + 1]), True
-        if sampler.ends(token):
-            return list(ids[:place]), True
-    return list(ids), False
-
-
-class _Sampler:
-    """A chain of llama.cpp's samplers."""
-
-    def __init__(
-        self, weights: Weights, options: LlamaCppOptions, grammar: str | None, seed: int, prompt: Sequence[int]
-    ) -> None:
-        self._lib = lib = library()
-        self._vocabulary = weights.vocabulary
-        self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
-        weakref.finalize(self, lib.llama_sampler_free, self._chain)
-        for sampler in self._parts(weights, options, grammar, seed, prompt):
-            lib.llama_sampler_chain_add(self._chain, sampler)
-
-    def _parts(
-        self, weights: Weights, options: LlamaCppOptions, grammar: str | None, seed: int, prompt: Sequence[int]
-    ) -> Iterator[Any]:
-        lib = self._lib
-        if grammar is not None:
-            made = lib.llama_sampler_init_grammar(weights.vocabulary, grammar.encode(), b"root")
-            if not made:
-                raise RequestError(f"llama.cpp refuses the grammar: {reason()}")
-            yield made
-        if options.repetition_penalty != 1.0:
-            penalties = lib.llama_sampler_init_penalties(
-                weights.size, len(prompt) + _LONGEST_ANSWER, options.repetition_penalty, 0.0, 0.0
-            )
-            for token in prompt:
-                lib.llama_sampler_accept(penalties, token)
-            yield penalties
-        if options.temperature == 0:
-            yield lib.llama_sampler_init_greedy()
-            return
-        yield lib.llama_sampler_init_temp(options.temperature)
-        if options.top_k:
-            yield lib.llama_sampler_init_top_k(options.top_k)
-        if options.top_p < 1:
-            yield lib.llama_sampler_init_top_p(options.top_p, 1)
-        if options.min_p:
-            yield lib.llama_sampler_init_min_p(options.min_p, 1)
-        yield lib.llama_sampler_init_dist(seed)
-
-    def sample(self, session: Session, place: int) -> int:
-        """Sample the token behind one of the last batch, -1 being its last."""
-        token: int = self._lib.llama_sampler_sample(self._chain, session.handle, place)
-        return token
-
-    def ends(self, token: int) -> bool:
-        """Whether the model marks the end of its answer with a token."""
-        return bool(self._lib.llama_vocab_is_eog(self._vocabulary, token))
+        Raises:
+            ModelError: there is not enough memory for a context.
+        """
+        if self._options.prompt_cache is not None or not can_share(model):
+            return None
+        return LlamaBatch(model, limits, threads=self._options.threads)
 
 
 class _PromptCache:
@@ -189,21 +153,3 @@ class _PromptCache:
             os.replace(aside, self._file)
         finally:
             aside.unlink(missing_ok=True)
-
-
-def _grammar(options: LlamaCppOptions) -> str | None:
-    file = options.grammar or options.json_schema
-    if file is None:
-        return None
-    try:
-        text = file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RequestError(f"{file} cannot be read: {error.strerror}") from error
-    if options.grammar is not None:
-        return text
-    read = part("llama_grammar").json_schema_to_gbnf
-    try:
-        grammar: str = read(text)
-    except Exception as error:  # its reader raises whatever a schema it does not expect leads to
-        raise RequestError(f"{file} is no JSON schema that llama.cpp can follow: {error}") from error
-    return grammar

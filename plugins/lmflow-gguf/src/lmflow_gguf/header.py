@@ -24,10 +24,10 @@ _MOST = 1 << 32
 
 @dataclass(frozen=True)
 class Header:
-    """Keys (plain values; arrays by their length), the number of tensors and a digest of all keys."""
+    """Keys (plain values; arrays by their length), the names of the tensors and a digest of all keys."""
 
     keys: Mapping[str, object]
-    tensors: int
+    tensors: frozenset[str]
     digest: str
 
 
@@ -51,11 +51,12 @@ def _read(stream: BinaryIO, file: Path) -> Header:
     (version,) = _unpack(stream, "<I")
     if version not in _VERSIONS:
         raise ModelError(f"{file} is of GGUF version {version}; known are {', '.join(map(str, _VERSIONS))}")
-    tensors, count = _unpack(stream, "<QQ")
+    number, count = _unpack(stream, "<QQ")
     start = stream.tell()
     keys = {_string(stream): _value(stream, _unpack(stream, "<I")[0]) for _ in range(count)}
     end = stream.tell()
-    last = max((_tensor_end(stream) for _ in range(tensors)), default=0)
+    ends = dict(_tensor(stream) for _ in range(number))
+    last = max(ends.values(), default=0)
     alignment = keys.get(_ALIGNMENT_KEY, 32)
     assert isinstance(alignment, int)
     needed = math.ceil(stream.tell() / alignment) * alignment + last
@@ -63,7 +64,7 @@ def _read(stream: BinaryIO, file: Path) -> Header:
     if size < needed:
         raise ModelError(f"{file} is truncated: it has {size:,} bytes, and its tensors need {needed:,}")
     stream.seek(start)
-    return Header(keys, tensors, hashlib.sha256(stream.read(end - start)).hexdigest()[:16])
+    return Header(keys, frozenset(ends), hashlib.sha256(stream.read(end - start)).hexdigest()[:16])
 
 
 def _unpack(stream: BinaryIO, form: str) -> tuple[int, ...]:
@@ -104,13 +105,13 @@ def _size(kind: int) -> int:
     return _SIZES[kind]
 
 
-def _tensor_end(stream: BinaryIO) -> int:
-    """Read one tensor's entry; return the byte it ends at, counted from where the tensors begin."""
-    _string(stream)
+def _tensor(stream: BinaryIO) -> tuple[str, int]:
+    """Read one tensor's entry; return its name and the byte it ends at, counted from where the tensors begin."""
+    name = _string(stream)
     (dimensions,) = _unpack(stream, "<I")
     if dimensions > 8:
         raise OverflowError
     shape = _unpack(stream, f"<{dimensions}Q")
     kind, offset = _unpack(stream, "<IQ")
     block, size = gguf.GGML_QUANT_SIZES.get(kind, (1, 0))  # type: ignore[call-overload]
-    return offset + math.prod(shape) // block * size
+    return name, offset + math.prod(shape) // block * size

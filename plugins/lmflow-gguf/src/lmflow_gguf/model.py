@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from lmflow_core.api import IGNORE, EncodedSequence, LoadPlan, ModelError, ModelSettings, RequestError, Score
-from lmflow_gguf.runtime import Session, Weights
+from lmflow_gguf.contexts import BATCH, Context, Part, Session
+from lmflow_gguf.runtime import Weights
 from lmflow_gguf.tokenizer import GgufTokenizer
 
 # What a plan may ask of a model besides, with the defaults that change nothing.
@@ -42,6 +43,18 @@ class LlamaCppModel:
         keys = self.tokenizer.header.keys
         length = keys.get(f"{keys.get('general.architecture')}.context_length")
         return length if isinstance(length, int) else None
+
+    @cached_property
+    def follows_context(self) -> bool:
+        """Whether positions depend on the size of a context, not on the text: there are two sets of their factors."""
+        return any("rope_factors_long" in name for name in self.tokenizer.header.tensors)
+
+    @cached_property
+    def bytes_per_token(self) -> int:
+        """Memory of one token's keys and values: measured, as architectures differ in what they keep."""
+        context = Context(self.weights, 1)
+        context.read([Part(0, 0, [0], 0)])
+        return max(1, context.state_size(0))
 
     def accept(self, plan: LoadPlan) -> None:
         """Take a plan. llama.cpp reads a file's weights as they are; device and number format are its own choice.
@@ -122,8 +135,8 @@ class LlamaCppModel:
 def _score(session: Session, example: EncodedSequence) -> Score:
     ids, labels = example.input_ids, example.labels
     total, count = 0.0, 0
-    for start in range(0, len(ids) - 1, session.batch_size):
-        part = ids[start : start + session.batch_size]
+    for start in range(0, len(ids) - 1, BATCH):
+        part = ids[start : start + BATCH]
         session.evaluate(part, outputs=True)
         rows = session.logits(len(part))
         for place in range(min(len(part), len(ids) - 1 - start)):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmflow_core.api import option
+from lmflow_transformers.options import biases
 
 PLAIN = ("F32", "F16", "BF16", "Q8_0")
 QUANTISED = (
@@ -80,7 +81,12 @@ class LlamaCppOptions:
     min_p: float = option(0.0, help="Sample among tokens at least this likely, next to the likeliest.", minimum=0)
     repetition_penalty: float = option(1.0, help="Divides the logits of tokens that occurred; 1 is off.", above=0)
     grammar: Path | None = option(None, help="File with a GBNF grammar that the answer must follow.")
-    json_schema: Path | None = option(None, help="File with a JSON schema that the answer must follow.")
+    json_schema: str | None = option(
+        None, help="JSON schema that the answer must follow, or the name of a file with it."
+    )
+    logit_bias: tuple[str, ...] = option(
+        (), help="What is added to the logits of tokens, as ID:BIAS; -100 forbids one, 100 all others."
+    )
     prompt_lookup: int = option(0, help="Draft this many tokens from the text so far, checked in one pass.", minimum=0)
     prompt_cache: Path | None = option(None, help="Folder that keeps evaluated prompts from one run to the next.")
     threads: int | None = option(None, help="Threads; every processor when left out.", minimum=1)
@@ -88,6 +94,7 @@ class LlamaCppOptions:
     def __post_init__(self) -> None:
         if self.grammar is not None and self.json_schema is not None:
             raise ValueError("--grammar and --json-schema cannot be combined")
+        biases(self.logit_bias)
 
 
 def known_type(name: str) -> str:

@@ -36,6 +36,7 @@ def lmflow_register_decoders() -> Iterable[DecoderSpec]:
         summary="Tokens sampled by llama.cpp: grammars, schemas, lookup.",
         options=LlamaCppOptions,
         runtime=RUNTIME,
+        batches=True,
         requires=_BINDING,
     )
 

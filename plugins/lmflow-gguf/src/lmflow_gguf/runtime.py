@@ -1,4 +1,4 @@
-"""llama.cpp through its Python binding: weights, vocabulary and a context with its cache."""
+"""llama.cpp through its Python binding: the library, weights and vocabulary."""
 
 from __future__ import annotations
 
@@ -8,17 +8,11 @@ import importlib
 import os
 import weakref
 from collections import deque
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lmflow_core.api import ModelError, RequestError
 
-_BATCH = 512
-_STEP = 1024
-_NO_FLASH = 0
 _ERROR = 4
 _errors: deque[str] = deque(maxlen=6)
 
@@ -74,6 +68,19 @@ def processors() -> int:
     return min(allowed, int(asked)) if asked.isdecimal() and int(asked) else allowed
 
 
+def free_memory() -> int | None:
+    """Return the bytes that can be taken before the system swaps; None where that is not known."""
+    try:
+        facts = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
+        return int(facts["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
 @functools.cache
 def _has_amx() -> bool:
     """Whether llama.cpp would repack weights for a processor's AMX units: its kernels for some types crash there."""
@@ -110,6 +117,8 @@ class Weights:
         self.size: int = lib.llama_vocab_n_tokens(self.vocabulary)
         # A recurrent state cannot be taken back to an earlier token.
         self.forgets = not (lib.llama_model_is_recurrent(self.handle) or lib.llama_model_is_hybrid(self.handle))
+        # How many tokens the layers see that do not see all; 0 where there are none.
+        self.window: int = lib.llama_model_n_swa(self.handle)
 
     def tokenize(self, text: str) -> list[int]:
         """Return the ids of a text in which nothing is a control token."""
@@ -142,100 +151,3 @@ def _space_override(lib: Any, spaces: bool) -> Any:
     overrides[0].value.val_bool = spaces
     overrides[1].key = b""
     return overrides
-
-
-class Session:
-    """A context of llama.cpp: evaluates tokens one after another and keeps what it made of them.
-
-    ``tokens`` are those in the cache. ``exact`` keeps the cache in float32, for measuring.
-
-    Raises:
-        ModelError: there is not enough memory for the context, or the adapter does not fit.
-    """
-
-    def __init__(
-        self,
-        weights: Weights,
-        length: int,
-        *,
-        threads: int | None = None,
-        exact: bool = False,
-        adapter: Path | None = None,
-    ) -> None:
-        self.weights = weights
-        self.tokens: list[int] = []
-        lib = self._lib = library()
-        self.length = -(-length // _STEP) * _STEP
-        parameters = lib.llama_context_default_params()
-        parameters.n_ctx = self.length
-        parameters.n_batch = parameters.n_ubatch = _BATCH
-        parameters.n_threads = parameters.n_threads_batch = threads or processors()
-        parameters.no_perf = True
-        if exact:
-            parameters.type_k = parameters.type_v = lib.GGML_TYPE_F32
-            parameters.flash_attn_type = _NO_FLASH
-        self.handle = lib.llama_init_from_model(weights.handle, parameters)
-        if not self.handle:
-            raise ModelError(f"llama.cpp cannot make room for {self.length} tokens: {reason()}")
-        weakref.finalize(self, lib.llama_free, self.handle)
-        self._memory = lib.llama_get_memory(self.handle)
-        self._batch = lib.llama_batch_init(_BATCH, 0, 1)
-        weakref.finalize(self, lib.llama_batch_free, self._batch)
-        if adapter is not None:
-            self._put_on(adapter)
-
-    def _put_on(self, adapter: Path) -> None:
-        self._adapter = self._lib.llama_adapter_lora_init(self.weights.handle, os.fsencode(adapter))
-        if not self._adapter:
-            raise ModelError(f"the adapter {adapter} does not fit {self.weights.file}: {reason()}")
-        handles = (self._lib.llama_adapter_lora_p_ctypes * 1)(self._adapter)
-        self._lib.llama_set_adapters_lora(self.handle, handles, 1, (ctypes.c_float * 1)(1.0))
-
-    def keep(self, count: int) -> None:
-        """Forget all but the first tokens of the cache."""
-        # Asked for even when nothing is left over: an evaluation that failed may have left what is not in the list.
-        if not self._lib.llama_memory_seq_rm(self._memory, 0, count, -1):
-            self._lib.llama_memory_clear(self._memory, True)  # a model that cannot forget a part
-            count = 0
-        del self.tokens[count:]
-
-    def in_common(self, ids: Sequence[int]) -> int:
-        """Return how many tokens of the cache begin some ids, at most all but the last."""
-        pairs = enumerate(zip(self.tokens, ids[:-1], strict=False))
-        return next((at for at, (cached, wanted) in pairs if cached != wanted), min(len(self.tokens), len(ids[:-1])))
-
-    def reuse(self, ids: Sequence[int]) -> int:
-        """Keep of the cache what begins some ids, at most all but the last; return how many tokens that is."""
-        self.keep(self.in_common(ids))
-        return len(self.tokens)
-
-    def evaluate(self, ids: Sequence[int], *, outputs: bool = False) -> None:
-        """Evaluate tokens behind those in the cache; logits are kept for the last one, or for all of one batch."""
-        for start in range(0, len(ids), _BATCH):
-            part = ids[start : start + _BATCH]
-            last = start + len(part) == len(ids)
-            self._evaluate(part, outputs, last)
-
-    def _evaluate(self, ids: Sequence[int], outputs: bool, last: bool) -> None:
-        batch = self._batch
-        batch.n_tokens = len(ids)
-        for place, token in enumerate(ids):
-            batch.token[place] = token
-            batch.pos[place] = len(self.tokens) + place
-            batch.n_seq_id[place] = 1
-            batch.seq_id[place][0] = 0
-            batch.logits[place] = outputs
-        batch.logits[len(ids) - 1] = outputs or last
-        if self._lib.llama_decode(self.handle, batch) != 0:
-            raise ModelError(f"llama.cpp failed to evaluate {len(ids)} tokens: {reason()}")
-        self.tokens += ids
-
-    def logits(self, rows: int) -> np.ndarray:
-        """Return the logits kept by the last batch, ``[rows, vocabulary]``: a view that the next batch overwrites."""
-        pointer = self._lib.llama_get_logits(self.handle)
-        return np.ctypeslib.as_array(pointer, shape=(rows, self.weights.size))
-
-    @property
-    def batch_size(self) -> int:
-        """The most tokens that are evaluated at a time."""
-        return _BATCH
