@@ -31,6 +31,7 @@ _OPTIONS = (
     LlamaCppOptions(temperature=0.8, top_k=20, repetition_penalty=1.3),
     LlamaCppOptions(prompt_lookup=6, logit_bias=("40:-100", "50:2")),
 )
+_GREEDY = (_OPTIONS[0], _OPTIONS[3])
 _END = 2
 
 
@@ -77,9 +78,11 @@ def _batch(model: LlamaCppModel, **limits: Any) -> LlamaBatch:
     return LlamaBatch(model, BatchLimits(**limits), pass_tokens=24)
 
 
-# Both Gemmas have layers with a window; the second one's table for GELU turns the last digits into sampled tokens.
+# llama.cpp computes GELU from a table of F16, where the last digits of an input may choose another entry: sampled
+# answers of the other models may differ. Both Gemmas have layers with a window.
 @pytest.mark.parametrize(
-    ("name", "options"), [("llama", _OPTIONS), ("gpt2", _OPTIONS), ("gemma2", _OPTIONS), ("gemma3-deep", _OPTIONS[:1])]
+    ("name", "options"),
+    [("llama", _OPTIONS), ("gpt2", _GREEDY), ("gemma2", _GREEDY), ("gemma3-deep", _GREEDY)],
 )
 @pytest.mark.parametrize("seed", range(2))
 def test_any_composition_gives_the_answers_alone(
@@ -102,7 +105,7 @@ def test_any_composition_gives_the_answers_alone(
 @pytest.mark.parametrize("name", ["llama", "gemma2"])
 def test_a_context_grows_with_the_texts_in_it(name: str, exported: Exported) -> None:
     model, source = _opened(exported(name)), random.Random(7)
-    asked = _asked(source, 30)
+    asked = _asked(source, 30, _GREEDY)
     alone = _alone(model, asked)
     batch = _batch(model, answers=12, cache_tokens=5000)
     lengths = {batch._texts.context.length}

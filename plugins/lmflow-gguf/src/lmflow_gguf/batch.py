@@ -25,9 +25,11 @@ class LlamaBatch:
     that runs is ever without. What a prompt has in common with the beginning of another text is in the same memory;
     while that is still being read, it waits for it.
 
-    The answers are those of ``decode`` up to rounding. llama.cpp multiplies one token with other kernels than several,
-    and sums attention in the order in which tokens lie in its memory; so where two tokens are nearly as likely, an
-    answer may take the other one, as it may alone when its prompt is read in other parts.
+    The answers are those of ``decode`` up to rounding: llama.cpp multiplies one token with other kernels than several,
+    and sums attention in the order in which tokens lie in its memory. Where activations are rounded, the last digits
+    grow: to 1e-2 in the logits of SmolLM2-135M with weights in F16, to 0.5 with quantised ones, whose activations have
+    8 bits. Then an answer may go on with another of two tokens that are about as likely. Of 50 greedy answers of 64
+    tokens, 46 were the same in a batch of 8 with F16, 8 with Q8_0 and 2 with Q4_K_M.
 
     Args:
         model: loaded; its texts can share a context.
