@@ -24,14 +24,14 @@ from lmflow_gguf.shared import affordable_tokens
 
 Exported = Callable[[str], Path]
 Asked = Sequence[tuple[DecodingRequest, LlamaCppDecoder]]
-_GREEDY = LlamaCppDecoder()
 _OPTIONS = (
     LlamaCppOptions(),
     LlamaCppOptions(temperature=1.0, top_p=0.9),
     LlamaCppOptions(temperature=0.8, top_k=20, repetition_penalty=1.3),
     LlamaCppOptions(prompt_lookup=6, logit_bias=("40:-100", "50:2")),
 )
-_GREEDY = (_OPTIONS[0], _OPTIONS[3])
+_LIKELIEST = (_OPTIONS[0], _OPTIONS[3])
+_GREEDY = LlamaCppDecoder()
 _END = 2
 
 
@@ -82,7 +82,7 @@ def _batch(model: LlamaCppModel, **limits: Any) -> LlamaBatch:
 # answers of the other models may differ. Both Gemmas have layers with a window.
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("llama", _OPTIONS), ("gpt2", _GREEDY), ("gemma2", _GREEDY), ("gemma3-deep", _GREEDY)],
+    [("llama", _OPTIONS), ("gpt2", _LIKELIEST), ("gemma2", _LIKELIEST), ("gemma3-deep", _LIKELIEST)],
 )
 @pytest.mark.parametrize("seed", range(2))
 def test_any_composition_gives_the_answers_alone(
@@ -105,7 +105,7 @@ def test_any_composition_gives_the_answers_alone(
 @pytest.mark.parametrize("name", ["llama", "gemma2"])
 def test_a_context_grows_with_the_texts_in_it(name: str, exported: Exported) -> None:
     model, source = _opened(exported(name)), random.Random(7)
-    asked = _asked(source, 30, _GREEDY)
+    asked = _asked(source, 30, _LIKELIEST)
     alone = _alone(model, asked)
     batch = _batch(model, answers=12, cache_tokens=5000)
     lengths = {batch._texts.context.length}
