@@ -16,7 +16,7 @@ from torch import nn
 from lmflow_transformers.devices import free_memory
 
 _FEW_ROWS = 64
-_ROW_COUNTS = (1, 2, 3, 4, *range(6, 17, 2), *range(24, _FEW_ROWS + 1, 8))
+_ROW_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, _FEW_ROWS)
 _PACKED_FOR = 4
 # The copies may take this share of the memory that is free when a model is loaded.
 _SHARE_OF_FREE_MEMORY = 0.25
