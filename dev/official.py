@@ -13,7 +13,8 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 from lmflow_core.contracts.hooks import KINDS
-from lmflow_core.plugins.discovery import GROUP, load_plugins
+from lmflow_core.plugins.discovery import load_plugins
+from lmflow_core.plugins.installed import GROUP
 from lmflow_core.plugins.policy import PluginPolicy, short_name
 
 _ROOT = Path(__file__).parents[1]

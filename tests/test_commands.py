@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
 import lmflow_core
 from lmflow_core.cli import main
 from lmflow_core.errors import LmflowError
-from lmflow_core.plugins import registry
+from lmflow_core.plugins import discovery, registry
 from lmflow_core.testing.fixtures import CliResult
 
 Install = Callable[..., EntryPoint]
@@ -51,7 +51,7 @@ def __getattr__(name):
 def installed(monkeypatch: pytest.MonkeyPatch) -> list[EntryPoint]:
     """The plugins that are installed: those a test puts into this list."""
     entries: list[EntryPoint] = []
-    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: entries)
+    monkeypatch.setattr(discovery, "installed_entry_points", lambda: entries)
     for name in ("LMFLOW_PLUGINS", "LMFLOW_DISABLE_PLUGINS", "LMFLOW_STRICT_PLUGINS"):
         monkeypatch.delenv(name, raising=False)
     return entries
@@ -184,6 +184,7 @@ def test_the_listing_for_programs(lmflow_cli: Cli) -> None:
     assert document["conflicts"] == []
     bad, good = document["plugins"]
     assert bad.pop("load_ms") >= 0
+    assert bad.pop("location").endswith("lmflow_bad-1.0.dist-info")
     assert bad == {
         "name": "bad",
         "distribution": "lmflow-bad",
@@ -193,7 +194,6 @@ def test_the_listing_for_programs(lmflow_cli: Cli) -> None:
         "error": "ModuleNotFoundError: No module named 'no_such_module'",
         "hooks": [],
         "provides": {},
-        "location": "fake_lmflow_bad",
         "heavy_imports": [],
     }
     assert good["provides"] == {"command": ["greet", "odd", "fail"]}
@@ -249,3 +249,75 @@ def test_an_interrupt_ends_with_its_own_status(lmflow_cli: Cli, monkeypatch: pyt
 
     monkeypatch.setattr(main, "load_plugins", interrupt)
     assert lmflow_cli("plugins") == CliResult(130, "", "lmflow: interrupted\n")
+
+
+FAILING = """
+import click
+from lmflow_core.api import CommandSpec, DatasetSpec, hookimpl
+
+@hookimpl
+def lmflow_register_commands():
+    return [CommandSpec(name="burst", target=f"{__name__}:burst", summary="Fails.")]
+
+@hookimpl
+def lmflow_register_datasets():
+    return [DatasetSpec(name="odd-rows", target=f"{__name__}:OddRows", summary="Fails.", fields="odd")]
+
+@click.command("burst")
+def burst():
+    FAILURE
+
+class OddRows:
+    def recognises(self, row):
+        return "odd" in row
+
+    def read(self, row):
+        FAILURE
+"""
+RAISED = {
+    "raise TypeError('bad value')": "TypeError: bad value",
+    "raise BaseException": "BaseException",
+    "raise GeneratorExit": "GeneratorExit",
+    "raise BaseExceptionGroup('many', [BaseException()])": "BaseExceptionGroup: many (1 sub-exception)",
+    "raise type('E', (Exception,), {'__str__': lambda _: 1 / 0})": "E: (no message: ZeroDivisionError in its __str__)",
+}
+
+
+def _blame(cause: str) -> str:
+    return (
+        f"lmflow: error: plugin 'failing' (lmflow-failing 1.0) failed: {cause}. --debug shows where; --no-plugin "
+        "failing leaves it out\n"
+    )
+
+
+@pytest.mark.parametrize("line", RAISED)
+def test_a_plugin_that_fails_as_none_should_is_named(
+    lmflow_cli: Cli, installed: list[EntryPoint], install_plugin: Install, line: str
+) -> None:
+    installed.append(install_plugin("failing", FAILING.replace("FAILURE", line)))
+    assert lmflow_cli("burst") == CliResult(1, "", _blame(RAISED[line]))
+    traced = lmflow_cli("burst", "--debug")
+    assert "in burst" in traced.stderr
+    assert traced.stderr.endswith(_blame(RAISED[line]))
+
+
+@pytest.mark.parametrize("line", [*RAISED, "raise SystemExit(0)"])
+def test_rows_that_a_plugin_fails_to_read_are_no_success(
+    lmflow_cli: Cli,
+    installed: list[EntryPoint],
+    install_plugin: Install,
+    write_rows: Callable[..., Path],
+    line: str,
+) -> None:
+    source = FAILING.replace("FAILURE", line).replace("@hookimpl\ndef lmflow_register_commands", "def no_hook")
+    installed.append(install_plugin("failing", source))
+    result = lmflow_cli("data", "check", write_rows([{"odd": 1}]), "--dataset-format", "odd-rows")
+    assert (result.status, result.stdout) == (1, "")
+    assert result.stderr == _blame(RAISED.get(line, "SystemExit: 0"))
+
+
+def test_a_command_of_a_plugin_may_exit(lmflow_cli: Cli, installed: list[EntryPoint], install_plugin: Install) -> None:
+    installed.append(install_plugin("failing", FAILING.replace("FAILURE", "raise SystemExit(3)")))
+    with pytest.raises(SystemExit) as ended:
+        lmflow_cli("burst")
+    assert ended.value.code == 3

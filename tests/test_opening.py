@@ -120,12 +120,13 @@ def test_a_form_that_nobody_or_too_many_open(places: Path) -> None:
     with pytest.raises(ModelError) as caught:
         find_model("folder", bare)
     assert str(caught.value) == "no plugin opens 'folder' (a folder reference); see 'lmflow plugins --kind model'"
-    spec = ModelSpec(name="other", target="other:Loader", summary="Another.", references=("folder",))
+    forms = {"references": ("folder",), "native": ("folder",)}
+    spec = ModelSpec(name="other", target="other:Loader", summary="Another.", **forms)
     two = _catalogue(PluginRecord("rival", "lmflow-rival", "1", specs=(spec,)))
     with pytest.raises(ModelError) as caught:
         find_model("folder", two)
     assert str(caught.value) == (
-        "'folder' can be opened by transformers:causal or rival:other; disable one with --no-plugin"
+        "'folder' can be opened by transformers:causal or rival:other; leave all but one out (--no-plugin rival)"
     )
     assert find_model("owner/name", two).qualified == "transformers:causal"
 

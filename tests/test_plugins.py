@@ -203,10 +203,11 @@ def test_a_long_error_is_cut(install_plugin: Install) -> None:
     assert record.error.endswith("word …")
 
 
-@pytest.mark.parametrize("source", ["raise KeyboardInterrupt", _tuners("raise KeyboardInterrupt")])
-def test_an_interrupt_is_not_swallowed(install_plugin: Install, source: str) -> None:
+@pytest.mark.parametrize("source", ["{}", _tuners("{}")])
+def test_an_interrupt_of_the_user_ends_the_loading(install_plugin: Install, source: str) -> None:
+    interrupt = "import os, signal; os.kill(os.getpid(), signal.SIGINT); import time; time.sleep(5)"
     with pytest.raises(KeyboardInterrupt):
-        load_plugins(FREE, [install_plugin("bad", source)])
+        load_plugins(FREE, [install_plugin("bad", source.format(interrupt))])
 
 
 @pytest.mark.parametrize(

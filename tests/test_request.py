@@ -138,6 +138,17 @@ def test_the_engine_is_that_of_the_environment_when_none_is_asked_for(
     assert asked.components["engine"].name == "local"
 
 
+def test_an_environment_that_fits_two_engines_is_no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LMFLOW_TEST_RANK", "0")
+    monkeypatch.setenv("LMFLOW_TEST_SIZE", "2")
+    thief = _record("thief", _spec(EngineSpec, "mine", environment=("LMFLOW_TEST_RANK",)))
+    with pytest.raises(RequestError) as raised:
+        resolve(FINETUNE, NEEDED, Catalogue(PluginSet((LORA, RUNTIME, thief))))
+    assert str(raised.value) == (
+        "the variables of the environment fit several engines; choose one: --engine runtime:many or --engine thief:mine"
+    )
+
+
 def test_resolved_values_make_the_same_request_again() -> None:
     given: dict[str, object] = {**NEEDED, "tuner": "lora", "lora_r": 4, "dataset": ["a.json", "b"], "seed": 7}
     request = resolve(FINETUNE, given, CATALOGUE)

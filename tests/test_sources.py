@@ -18,13 +18,16 @@ from hypothesis import strategies as st
 
 from lmflow_core.contracts.examples import Text
 from lmflow_core.contracts.settings import DataSettings
+from lmflow_core.contracts.source import SourceSpec
 from lmflow_core.data.examples import ExampleReader
 from lmflow_core.data.files import is_hub_name
 from lmflow_core.data.rows import read_rows
 from lmflow_core.data.selection import first_examples, selected
+from lmflow_core.data.sources import sources
 from lmflow_core.errors import DataError
 from lmflow_core.plugins.discovery import load_plugins
 from lmflow_core.plugins.policy import PluginPolicy
+from lmflow_core.plugins.record import PluginRecord, PluginSet
 from lmflow_core.plugins.registry import Catalogue
 
 KINDS = ("text", "prompted", "conversation")
@@ -192,6 +195,15 @@ def test_mutated_files_give_examples_or_clear_errors(data: st.DataObject) -> Non
         at = data.draw(st.integers(0, max(len(mutated) - 1, 0)))
         mutated[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
     _examples_or_errors(bytes(mutated), form)
+
+
+def test_two_plugins_that_read_one_kind_of_file_are_told(tmp_path: Path) -> None:
+    specs = [SourceSpec(name="table", target="a:b", summary="x", suffixes=(".tab",)) for _ in range(2)]
+    records = [PluginRecord(name, f"lmflow-{name}", "1", specs=(spec,)) for name, spec in zip("xy", specs, strict=True)]
+    (tmp_path / "a.tab").write_text("a\n")
+    with pytest.raises(DataError) as raised:
+        sources([tmp_path / "a.tab"], Catalogue(PluginSet(tuple(records))))
+    assert raised.value.problem == "can be read by x:table and y:table; leave one out with --no-plugin y"
 
 
 @functools.cache

@@ -8,11 +8,15 @@ from typing import Any
 import pytest
 
 from lmflow_core.cli import main
+from lmflow_core.cli.lmflow_names import IGNORED, SWITCHES, TRANSLATED
 from lmflow_core.contracts.command import CORE_COMMANDS, CommandSpec
 from lmflow_core.contracts.dataset import DatasetSpec
+from lmflow_core.contracts.engine import EngineSpec
 from lmflow_core.contracts.exporter import ExporterSpec
 from lmflow_core.contracts.hooks import HOOKS, KINDS, SPEC_CLASSES, HookSpecs
 from lmflow_core.contracts.objective import ObjectiveSpec
+from lmflow_core.contracts.source import SourceSpec
+from lmflow_core.contracts.spec import RESERVED_OPTIONS
 from lmflow_core.contracts.tuner import TunerSpec
 from lmflow_core.errors import SpecError
 from lmflow_core.options import option
@@ -26,6 +30,16 @@ class Options:
 @dataclass(frozen=True)
 class Undeclared:
     lora_r: int = 8
+
+
+@dataclass(frozen=True)
+class Shadowing:
+    model_name_or_path: str = option("", help="A flag of the core.")
+
+
+@dataclass(frozen=True)
+class AliasedShadowing:
+    lora_form: str = option("", help="A flag of the core.", aliases=("json",))
 
 
 @dataclass(frozen=True)
@@ -64,6 +78,19 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no summary": ({"summary": ""}, "summary of 'lora' must be one line of 1 to 60 characters"),
     "a long summary": ({"summary": "x" * 61}, "summary of 'lora' must be one line of 1 to 60 characters"),
     "two lines": ({"summary": "a\nb"}, "summary of 'lora' must be one line of 1 to 60 characters"),
+    "a name that is a list": ({"name": ["lora"]}, "name of ['lora'] must be text, not ['lora']"),
+    "a name without end": ({"name": "x" * 65}, f"tuner name '{'x' * 64}'… is longer than 64 characters"),
+    "an alias that is a number": ({"aliases": (5,)}, "aliases of 'lora' must hold text, not (5,)"),
+    "a rate that is text": ({"learning_rate": "fast"}, "learning_rate of 'lora' must be a number, not 'fast'"),
+    "a summary that colours": ({"summary": "\x1b[31m"}, "summary of 'lora' must be one line of 1 to 60 characters"),
+    "an option of the core": (
+        {"options": Shadowing},
+        "options of 'lora': 'model_name_or_path' is a flag of the core",
+    ),
+    "an alias that is an option of the core": (
+        {"options": AliasedShadowing},
+        "options of 'lora': 'json' is a flag of the core",
+    ),
     "options that are no dataclass": ({"options": int}, "options of 'lora' must be a dataclass, not <class 'int'>"),
     "an options object": ({"options": Options()}, "options of 'lora' must be a dataclass, not Options(lora_r=8)"),
     "an option without a declaration": (
@@ -94,6 +121,20 @@ def test_fields_of_one_kind_are_checked_too() -> None:
     with pytest.raises(SpecError, match=r"^examples of 'sft' must be a tuple, not 'text'$"):
         ObjectiveSpec(name="sft", target="a:b", summary="x", examples="text")  # type: ignore[arg-type]
     assert DatasetSpec(name="text", target="a:b", summary="x", fields="one text").fields == "one text"
+
+
+def test_an_engine_needs_variables_of_a_launcher() -> None:
+    with pytest.raises(SpecError, match=r"^environment of 'mine': HOME is set without any launcher$"):
+        EngineSpec(name="mine", target="a:b", summary="x", environment=("RANK", "HOME"))
+
+
+def test_files_of_the_core_are_read_by_the_core() -> None:
+    with pytest.raises(SpecError, match=r"^\.jsonl files of 'mine': the core reads them$"):
+        SourceSpec(name="mine", target="a:b", summary="x", suffixes=(".arrow", ".jsonl"))
+
+
+def test_flags_of_the_original_are_reserved() -> None:
+    assert {*SWITCHES, *TRANSLATED, *IGNORED} <= RESERVED_OPTIONS
 
 
 @pytest.mark.parametrize("name", sorted(CORE_COMMANDS))

@@ -11,6 +11,7 @@ import click
 from lmflow_core.cli.results import print_json
 from lmflow_core.contracts.attention import AttentionSpec
 from lmflow_core.errors import LmflowError
+from lmflow_core.plugins.blame import failure_of
 from lmflow_core.plugins.official import official_names
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.report import console
@@ -56,6 +57,8 @@ def _attentions(catalogue: Catalogue) -> dict[str, str]:
             found[provided.spec.name] = attention.implementation("auto")
         except LmflowError as error:
             found[provided.spec.name] = f"not available: {error}"
+        except Exception as error:
+            found[provided.spec.name] = f"not available: {failure_of(provided.plugin, error)}"
     return found
 
 

@@ -13,9 +13,13 @@ import click
 import lmflow_core
 from lmflow_core.contracts.command import CommandSpec
 from lmflow_core.errors import LmflowError, OptionError, PluginLoadError
+from lmflow_core.plugins.blame import failed_plugin, failure_of
+from lmflow_core.plugins.containment import end_process
 from lmflow_core.plugins.discovery import load_plugins
 from lmflow_core.plugins.policy import PluginPolicy
+from lmflow_core.plugins.record import PluginSet
 from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.plugins.wording import full_traceback
 from lmflow_core.report import console
 
 # name -> (module, summary): a module is imported only when its command runs.
@@ -135,6 +139,7 @@ def _take_global_options(arguments: Sequence[str]) -> tuple[list[str], list[str]
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit status: 0 done, 1 the work failed, 2 the request was wrong."""
     debug = False
+    catalogue = Catalogue(PluginSet(()))
     try:
         rest, disabled, debug = _take_global_options(arguments)
         catalogue = Catalogue(load_plugins(PluginPolicy.from_environment(no_plugin=disabled)))
@@ -157,8 +162,23 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except BaseException as error:
+        if not _is_told(error, catalogue, debug):
+            raise
+        return 1
+
+
+def _is_told(error: BaseException, catalogue: Catalogue, debug: bool) -> bool:
+    """Tell of a plugin that failed as none should; whether it is one's failure. A command of its own may exit."""
+    record = failed_plugin(error, catalogue.plugins)
+    if record is None or (isinstance(error, SystemExit) and record.provides().get("command")):
+        return False
+    if debug:
+        print(full_traceback(error), file=sys.stderr)
+    console.note(f"error: {failure_of(record, error)}")
+    return True
 
 
 def main() -> None:
     """Run the command line of this process."""
-    sys.exit(run(sys.argv[1:]))
+    end_process(run(sys.argv[1:]))

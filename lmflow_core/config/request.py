@@ -104,11 +104,17 @@ def _decoder_of_model(values: Mapping[str, object], catalogue: Catalogue) -> str
 
 
 def _engine_of_environment(catalogue: Catalogue) -> str:
-    for provided in catalogue.of(EngineSpec):
-        wanted = provided.spec.environment
-        if wanted and all(name in os.environ for name in wanted):
-            return provided.qualified
-    return "local"
+    """Return the engine whose variables are set.
+
+    Raises:
+        RequestError: those of several are.
+    """
+    known = [provided for provided in catalogue.of(EngineSpec) if provided.spec.environment]
+    engines = [provided for provided in known if os.environ.keys() >= set(provided.spec.environment)]
+    if len(engines) > 1:
+        names = " or ".join(f"--engine {provided.qualified}" for provided in engines)
+        raise RequestError(f"the variables of the environment fit several engines; choose one: {names}")
+    return engines[0].qualified if engines else "local"
 
 
 def option_classes(schema: Schema, components: Mapping[str, Provided[Any]]) -> list[type]:

@@ -9,6 +9,12 @@ from typing import Any, ClassVar, Protocol
 
 from lmflow_core.contracts.model import LanguageModel, LoadPlan
 from lmflow_core.contracts.spec import Selector, Spec
+from lmflow_core.errors import SpecError
+
+# Variables that are set without any launcher: an engine that named one would be chosen always.
+_ORDINARY = frozenset(
+    ("HOME", "HOSTNAME", "LANG", "LOGNAME", "MAIL", "PATH", "PWD", "PYTHONPATH", "SHELL", "TERM", "USER")
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class Engine(Protocol):
 class EngineSpec(Spec):
     """How a training job is spread over processes; ``target(options)`` satisfies ``Engine``.
 
-    ``environment`` names the variables whose presence chooses this engine when none is asked for.
+    ``environment`` names the variables of a launcher whose presence chooses this engine when none is asked for.
 
     Example::
 
@@ -74,3 +80,8 @@ class EngineSpec(Spec):
         "engine", "How the job is spread; recognised from the environment when left out.", {"finetune": None}
     )
     environment: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if ordinary := sorted(set(self.environment).intersection(_ORDINARY)):
+            raise SpecError(f"environment of {self.name!r}: {ordinary[0]} is set without any launcher")

@@ -187,7 +187,7 @@ class PromptSettings:
         None, help="File of prompts: JSONL rows with 'prompt' or 'messages', or plain text, one a line."
     )
     output: Path | None = option(None, help="JSONL file for the answers to --prompts.")
-    batch_size: int = option(8, help="Prompts of a file that are answered together.", minimum=1)
+    batch_size: int = option(32, help="Prompts of a file that are answered together, at most.", minimum=1)
     resume: bool = option(False, help="Go on behind the last whole row of the output.")
     overwrite: bool = option(False, help="Replace an output that is already there.")
     raw: bool = option(False, help="Use the prompt as it is, without a conversation template.")

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from lmflow_core.contracts.spec import Spec
+from lmflow_core.errors import SpecError
+
+# Suffixes of the files that the core reads itself.
+CORE_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".txt")
 
 
 class RowSource(Protocol):
@@ -31,7 +35,8 @@ class RowSource(Protocol):
 class SourceSpec(Spec):
     """A place rows are read from; ``target`` is called with no argument and satisfies ``RowSource``.
 
-    ``suffixes`` are those of the files it reads, such as ``.parquet``; ``hub`` tells that it reads ``owner/name``.
+    ``suffixes`` are those of the files it reads, such as ``.parquet``, and none of :data:`CORE_SUFFIXES`; ``hub`` tells
+    that it reads ``owner/name``.
 
     Example::
 
@@ -49,3 +54,8 @@ class SourceSpec(Spec):
     contract: ClassVar[type | None] = RowSource
     suffixes: tuple[str, ...] = ()
     hub: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if own := sorted(set(self.suffixes).intersection(CORE_SUFFIXES)):
+            raise SpecError(f"{own[0]} files of {self.name!r}: the core reads them")

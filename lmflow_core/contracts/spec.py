@@ -18,9 +18,43 @@ from lmflow_core.options import fields_of
 _NAME = re.compile(r"^[a-z0-9][a-z0-9._-]*$")
 _TARGET = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
 _DISTRIBUTION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+_LONGEST_NAME = 64
 _LONGEST_SUMMARY = 60
+# The types of the fields of specs, as they are written, and what a message calls them.
+_TYPES: dict[str, type | tuple[type, ...]] = {"str": str, "bool": bool, "float": (int, float), "tuple[str, ...]": tuple}
+_WORDS = {"str": "text", "bool": "true or false", "float": "a number", "tuple[str, ...]": "a tuple"}
 HOOK_PREFIX = "lmflow_register_"
 TORCH = "torch"
+# Flags with a meaning of their own in every command, and those that the original LMFlow gave one.
+RESERVED_OPTIONS = frozenset(("json", "help", "h", "debug", "no_plugin", "version")) | {
+    "use_lora",
+    "use_qlora",
+    "use_dora",
+    "use_lisa",
+    "use_flash_attention",
+    "bf16",
+    "fp16",
+    "do_rope_scaling",
+    "model_name_or_path",
+    "dataset_path",
+    "block_size",
+    "rope_pi_ratio",
+    "rope_ntk_ratio",
+    "resume_from_checkpoint",
+    "do_train",
+    "do_eval",
+    "arch_type",
+    "disable_group_texts",
+    "group_texts_batch_size",
+    "preprocessing_num_workers",
+    "dataloader_num_workers",
+    "overwrite_cache",
+    "validation_split_percentage",
+    "ddp_timeout",
+    "use_ram_optimized_load",
+    "use_fast_tokenizer",
+    "save_aggregated_lora",
+}
 
 
 @dataclass(frozen=True)
@@ -81,13 +115,15 @@ class Spec:
         return () if self.contract is None else (self.contract,)
 
     def __post_init__(self) -> None:
-        self._check_tuples()
+        self._check_types()
         for name in (self.name, *self.aliases):
+            if len(name) > _LONGEST_NAME:
+                raise SpecError(f"{self.kind} name {name[:_LONGEST_NAME]!r}… is longer than {_LONGEST_NAME} characters")
             if not _NAME.fullmatch(name):
                 raise SpecError(f"{self.kind} name {name!r} must match {_NAME.pattern}")
         if not _TARGET.fullmatch(self.target):
             raise SpecError(f"target {self.target!r} of {self.name!r} must look like 'module:attribute'")
-        if not self.summary or len(self.summary) > _LONGEST_SUMMARY or "\n" in self.summary:
+        if not self.summary.isprintable() or not 0 < len(self.summary) <= _LONGEST_SUMMARY:
             raise SpecError(f"summary of {self.name!r} must be one line of 1 to {_LONGEST_SUMMARY} characters")
         for distribution in self.requires:
             if not _DISTRIBUTION.fullmatch(distribution):
@@ -95,17 +131,25 @@ class Spec:
         if self.options is not None:
             self._check_options(self.options)
 
-    def _check_tuples(self) -> None:
-        """Refuse a string where several are meant: it would be taken letter by letter."""
+    def _check_types(self) -> None:
+        """Refuse values of other types: a string where several are meant would be taken letter by letter."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if str(field.type).startswith("tuple") and not isinstance(value, tuple):
-                raise SpecError(f"{field.name} of {self.name!r} must be a tuple, not {value!r}")
+            kind, _, other = str(field.type).partition(" | ")
+            if (other == "None" and value is None) or kind not in _TYPES:
+                continue
+            if not isinstance(value, _TYPES[kind]):
+                raise SpecError(f"{field.name} of {self.name!r} must be {_WORDS[kind]}, not {value!r}")
+            if isinstance(value, tuple) and not all(isinstance(part, str) for part in value):
+                raise SpecError(f"{field.name} of {self.name!r} must hold text, not {value!r}")
 
     def _check_options(self, options: object) -> None:
         if not isinstance(options, type) or not dataclasses.is_dataclass(options):
             raise SpecError(f"options of {self.name!r} must be a dataclass, not {options!r}")
         try:
-            fields_of(options)
+            fields = fields_of(options)
         except TypeError as error:
             raise SpecError(f"options of {self.name!r}: {error}") from error
+        taken = RESERVED_OPTIONS.intersection(name for field in fields for name in (field.name, *field.aliases))
+        if taken:
+            raise SpecError(f"options of {self.name!r}: {min(taken)!r} is a flag of the core")

@@ -23,6 +23,7 @@ from lmflow_core.data.image_paths import with_found_images
 from lmflow_core.data.rows import OnError, Row, raise_error
 from lmflow_core.data.sources import Source, sources
 from lmflow_core.errors import DataError, PluginLoadError
+from lmflow_core.plugins.blame import failure_of
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.report import console
 
@@ -101,10 +102,14 @@ class ExampleReader:
         for name in map(self._catalogue.of(DatasetSpec).unambiguous, self._catalogue.of(DatasetSpec)):
             try:
                 reader = self._reader(name)
+                recognised = reader.recognises(row.value)
             except PluginLoadError as error:
                 console.note(f"left out: {error}")
                 continue
-            if reader.recognises(row.value):
+            except Exception as error:
+                console.note(f"left out: {failure_of(self._catalogue.of(DatasetSpec).find(name).plugin, error)}")
+                continue
+            if recognised:
                 fitting.append(name)
         return fitting
 

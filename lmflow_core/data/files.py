@@ -14,9 +14,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
+from lmflow_core.contracts.source import CORE_SUFFIXES
 from lmflow_core.errors import DataError
 
-TEXT_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".txt")
+TEXT_SUFFIXES = CORE_SUFFIXES
 _COMPRESSIONS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w./-]+)?")
 _BROKEN = (gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError)

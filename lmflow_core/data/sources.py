@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from lmflow_core.contracts.source import RowSource, SourceSpec
 from lmflow_core.data.files import TEXT_SUFFIXES, data_files, is_hub_name, suffix
 from lmflow_core.data.rows import OnError, Row, read_rows
 from lmflow_core.errors import DataError
+from lmflow_core.plugins.provided import Provided
 from lmflow_core.plugins.registry import Catalogue
 
 _CHUNK = 1 << 20
@@ -57,23 +58,26 @@ def sources(paths: Sequence[Path], catalogue: Catalogue) -> list[Source]:
     """Return the sources under some paths: files, the files of folders, and hub names.
 
     Raises:
-        DataError: a path names nothing that can be read.
+        DataError: a path names nothing that can be read, or several plugins read it.
         PluginLoadError: what reads it lacks a library.
     """
-    by_suffix = {
-        suffix: provided.qualified for provided in catalogue.of(SourceSpec) for suffix in provided.spec.suffixes
-    }
-    hub = next((provided.qualified for provided in catalogue.of(SourceSpec) if provided.spec.hub), None)
+    known = list(catalogue.of(SourceSpec))
+    suffixes = {suffix for provided in known for suffix in provided.spec.suffixes}
+    hubs = [provided for provided in known if provided.spec.hub]
     found = []
     for path in paths:
-        if hub is not None and is_hub_name(path):
-            found.append(Source(path, catalogue.of(SourceSpec).load(hub)()))
-        else:
-            files = data_files([path], (*TEXT_SUFFIXES, *by_suffix))
-            found += [_file(file, by_suffix, catalogue) for file in files]
+        if hubs and is_hub_name(path):
+            found.append(Source(path, _reader(path, hubs, catalogue)))
+            continue
+        for file in data_files([path], (*TEXT_SUFFIXES, *suffixes)):
+            readers = [provided for provided in known if suffix(file) in provided.spec.suffixes]
+            found.append(Source(file, _reader(file, readers, catalogue) if readers else None))
     return found
 
 
-def _file(file: Path, by_suffix: Mapping[str, str], catalogue: Catalogue) -> Source:
-    reader = by_suffix.get(suffix(file))
-    return Source(file, catalogue.of(SourceSpec).load(reader)() if reader else None)
+def _reader(path: Path, readers: Sequence[Provided[SourceSpec]], catalogue: Catalogue) -> RowSource:
+    if len(readers) > 1:
+        names = " and ".join(provided.qualified for provided in readers)
+        raise DataError(f"can be read by {names}; leave one out with --no-plugin {readers[-1].plugin.name}", file=path)
+    reader: RowSource = catalogue.of(SourceSpec).load(readers[0].qualified)()
+    return reader

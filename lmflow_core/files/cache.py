@@ -46,16 +46,24 @@ def _refused(folder: Path, error: OSError) -> OutputError:
 @contextmanager
 def locked(name: Path) -> Iterator[None]:
     """Let one process of this machine after the other through; a process that dies lets the next one in."""
-    if sys.platform == "win32":
-        yield
-        return
-    import fcntl
-
     try:
         name.parent.mkdir(parents=True, exist_ok=True)
         file = name.with_name(name.name + ".lock").open("w")
     except OSError as error:
         raise _refused(name.parent, error) from error
     with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        lock_file(file.fileno(), wait=True)
         yield
+
+
+def lock_file(number: int, wait: bool = False) -> None:
+    """Lock an open file for as long as it is open; does nothing where there are no such locks.
+
+    Raises:
+        BlockingIOError: another process has locked it, and ``wait`` is not set.
+    """
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    fcntl.flock(number, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,48 +1,40 @@
 """Discovery of plugins: each is loaded whole or is absent, and what went wrong is recorded.
 
 A plugin passes these stages in turn: disabled? -> duplicate? -> compatible core? -> import -> register -> known
-hooks? -> collect. A failure at any of them, ``SystemExit`` included, drops that plugin alone.
+hooks? -> collect. A failure at any of them, whatever is raised, drops that plugin alone.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
-import textwrap
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import ModuleType
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import pluggy
 
 import lmflow_core
-from lmflow_core.contracts.hooks import HOOKS, PROJECT, HookSpecs
-from lmflow_core.contracts.spec import Spec
+from lmflow_core.contracts.hooks import PROJECT, HookSpecs
 from lmflow_core.errors import PluginError, suggestion
+from lmflow_core.plugins.collecting import StageError, collected, guarded, known_hooks
+from lmflow_core.plugins.containment import Interrupts, contained_process, watched_plugin
+from lmflow_core.plugins.installed import Owner, owner_of
+from lmflow_core.plugins.installed import entry_points as installed_entry_points
 from lmflow_core.plugins.policy import PluginPolicy, short_name
 from lmflow_core.plugins.record import PluginRecord, PluginSet
+from lmflow_core.plugins.trace import LoadingTrace
 from lmflow_core.plugins.versions import core_requirement, satisfies
+from lmflow_core.plugins.wording import printable
 
-GROUP = "lmflow"
-HOOK_PREFIX = "lmflow_register_"
 HEAVY_MODULES = ("torch", "transformers", "peft", "datasets", "deepspeed", "tensorflow", "jax", "pandas")
-_LONGEST_ERROR = 300
-
-
-class _StageError(Exception):
-    """A plugin ended at a stage; the message is the one line the user sees."""
-
-    def __init__(self, stage: str, message: str, details: str | None = None) -> None:
-        self.stage = stage
-        self.details = details
-        super().__init__(message)
 
 
 def load_plugins(
     policy: PluginPolicy | None = None,
-    entry_points: Iterable[importlib.metadata.EntryPoint] | None = None,
+    entry_points: Iterable[EntryPoint] | None = None,
 ) -> PluginSet:
     """Find and load the installed plugins.
 
@@ -54,31 +46,32 @@ def load_plugins(
         PluginError: ``policy.strict`` is set and a plugin is unhealthy.
     """
     policy = PluginPolicy.from_environment() if policy is None else policy
-    found = _sorted_entry_points(entry_points)
+    found = _distinct(installed_entry_points() if entry_points is None else entry_points)
+    owners: dict[str, list[Owner]] = {}
+    for entry, owner in found:
+        owners.setdefault(_name_of(entry), []).append(owner)
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(HookSpecs)
-    owners: dict[str, list[str]] = {}
-    for entry in found:
-        owners.setdefault(short_name(entry.name), []).append(" ".join(_distribution(entry)))
-    records = tuple(_load_one(manager, entry, policy, owners[short_name(entry.name)]) for entry in found)
+    trace = LoadingTrace()
+    with contained_process() as interrupts, trace.kept():
+        loading = _Loading(manager, policy, interrupts, trace)
+        records = tuple(loading.record(entry, owner, owners[_name_of(entry)]) for entry, owner in found)
     loaded = PluginSet(records, tuple(_stale_names(policy, owners)))
     if policy.strict and loaded.unhealthy():
         raise PluginError(_strict_message(loaded.unhealthy()))
     return loaded
 
 
-def _sorted_entry_points(
-    entry_points: Iterable[importlib.metadata.EntryPoint] | None,
-) -> list[importlib.metadata.EntryPoint]:
-    found = importlib.metadata.entry_points(group=GROUP) if entry_points is None else entry_points
-    return sorted(found, key=lambda entry: (short_name(entry.name), *_distribution(entry), entry.value))
+def _distinct(found: Iterable[EntryPoint]) -> list[tuple[EntryPoint, Owner]]:
+    """Return entry points in the order of their names, each once, with their distributions."""
+    owned = [(entry, owner_of(entry)) for entry in found]
+    # One plugin is found twice where its sources and an installation of these are on the path.
+    once = {(entry.name, entry.value, owner.name, owner.version): (entry, owner) for entry, owner in reversed(owned)}
+    return sorted(once.values(), key=lambda pair: (_name_of(pair[0]), str(pair[1]), pair[0].value))
 
 
-def _distribution(entry: importlib.metadata.EntryPoint) -> tuple[str, str]:
-    if entry.dist is None:
-        return "?", "?"
-    # A half-removed distribution may have no metadata; both are None then.
-    return entry.dist.name or "?", entry.dist.version or "?"
+def _name_of(entry: EntryPoint) -> str:
+    return printable(short_name(entry.name))
 
 
 def _stale_names(policy: PluginPolicy, found: Iterable[str]) -> Iterator[str]:
@@ -92,119 +85,90 @@ def _strict_message(records: Sequence[PluginRecord]) -> str:
     return f"LMFLOW_STRICT_PLUGINS is set and not every plugin is healthy: {causes}"
 
 
-def _load_one(
-    manager: pluggy.PluginManager,
-    entry: importlib.metadata.EntryPoint,
-    policy: PluginPolicy,
-    owners: Sequence[str],
-) -> PluginRecord:
-    distribution, version = _distribution(entry)
-    record = PluginRecord(short_name(entry.name), distribution, version, location=entry.value)
-    if refusal := policy.refusal(record.name):
-        record.status, record.stage, record.error = "disabled", "disabled", refusal
+@dataclass(frozen=True)
+class _Loading:
+    """Loads plugins one after the other into a manager."""
+
+    manager: pluggy.PluginManager
+    policy: PluginPolicy
+    interrupts: Interrupts
+    trace: LoadingTrace
+
+    def record(self, entry: EntryPoint, owner: Owner, owners: Sequence[Owner]) -> PluginRecord:
+        """Load one plugin unless there is a reason not to; return what became of it."""
+        record = PluginRecord(_name_of(entry), owner.name, owner.version, location=owner.folder)
+        refusal = self._refusal(record.name, owner, owners)
+        if refusal is not None:
+            record.status, record.stage, record.error = refusal
+            return record
+        started = time.perf_counter()
+        self.trace.loading(record.name)
+        try:
+            self._load(record, entry)
+        except StageError as error:
+            record.status, record.stage, record.error = "broken", error.stage, str(error)
+            record.details = error.details
+            self._forget(record.name)
+        record.load_ms = round((time.perf_counter() - started) * 1000, 2)
         return record
-    if len(owners) > 1:
-        record.status, record.stage = "conflict", "conflict"
-        record.error = f"{' and '.join(owners)} declare a plugin {record.name!r}; uninstall all but one"
-        return record
-    if problem := _incompatibility(entry):
-        record.status, record.stage, record.error = "incompatible", "incompatible", problem
-        return record
-    started = time.perf_counter()
-    try:
-        _load_into(record, manager, entry)
-    except _StageError as error:
-        record.status, record.stage, record.error = "broken", error.stage, str(error)
-        record.details = error.details
-        if manager.has_plugin(record.name):
-            manager.unregister(name=record.name)
-    record.load_ms = round((time.perf_counter() - started) * 1000, 2)
-    return record
+
+    def _refusal(self, name: str, owner: Owner, owners: Sequence[Owner]) -> tuple[str, str, str] | None:
+        """Return status, stage and cause where a plugin is not even imported."""
+        if refusal := self.policy.refusal(name):
+            return "disabled", "disabled", refusal
+        if owner.problem is not None:
+            return "broken", "metadata", f"{owner.problem} ({owner.folder})"
+        if len(owners) > 1:
+            alike = len({str(each) for each in owners}) == 1
+            listed = " and ".join(f"{each} in {each.folder}" if alike else str(each) for each in owners)
+            return "conflict", "conflict", f"{listed} declare a plugin {name!r}; uninstall all but one"
+        if problem := _incompatibility(owner):
+            return "incompatible", "incompatible", problem
+        return None
+
+    def _load(self, record: PluginRecord, entry: EntryPoint) -> None:
+        problems: list[str] = []
+        before = set(sys.modules)
+        with watched_plugin(problems):
+            record.module = entry.module
+            module = self._guarded("import", entry.load)
+            record.location = self._guarded("import", lambda: _location(module, entry))
+            _refuse_heavy_imports(record, "import", before)
+            self._guarded("register", lambda: self.manager.register(module, name=record.name))
+            hooks = self._guarded("hooks", lambda: known_hooks(self.manager, module))
+            record.hooks = tuple(sorted({hook for hook, _ in hooks}))
+            specs = self._guarded("collect", lambda: tuple(collected(hooks)))
+            _refuse_heavy_imports(record, "collect", before)
+        if problems:
+            raise StageError("collect", f"{' and '.join(problems)}; do so in a target")
+        record.specs = specs
+
+    def _guarded(self, stage: str, action: Callable[[], Any]) -> Any:
+        return guarded(stage, self.interrupts, action)
+
+    def _forget(self, name: str) -> None:
+        with suppress(StageError):
+            if self.manager.has_plugin(name):
+                self._guarded("register", lambda: self.manager.unregister(name=name))
 
 
-def _incompatibility(entry: importlib.metadata.EntryPoint) -> str | None:
-    requirement = core_requirement(entry.dist.requires or [] if entry.dist else [])
+def _location(module: Any, entry: EntryPoint) -> str:
+    return printable(str(getattr(module, "__file__", None) or entry.value))
+
+
+def _incompatibility(owner: Owner) -> str | None:
+    requirement = core_requirement(owner.requires)
     if requirement is None or satisfies(lmflow_core.__version__, requirement):
         return None
     return f"needs lmflow-core{requirement}, have {lmflow_core.__version__}"
 
 
-def _load_into(record: PluginRecord, manager: pluggy.PluginManager, entry: importlib.metadata.EntryPoint) -> None:
-    before = set(sys.modules)
-    module = _guarded("import", entry.load)
-    record.location = getattr(module, "__file__", None) or entry.value
-    _refuse_heavy_imports(record, "import", before)
-    _guarded("register", lambda: manager.register(module, name=record.name))
-    implementations = _known_hooks(manager, module)
-    record.hooks = tuple(sorted({hook for hook, _ in implementations}))
-    specs = tuple(_collect(implementations))
-    _refuse_heavy_imports(record, "collect", before)
-    record.specs = specs
-
-
 def _refuse_heavy_imports(record: PluginRecord, stage: str, before: set[str]) -> None:
     record.heavy_imports = tuple(name for name in HEAVY_MODULES if name in sys.modules and name not in before)
+    for name in record.heavy_imports:
+        if getattr(sys.modules[name], "__spec__", None) is None:
+            del sys.modules[name]  # made up by the plugin; the real one would never be imported
     if record.heavy_imports:
-        raise _StageError(
+        raise StageError(
             stage, f"imports {', '.join(record.heavy_imports)} when it loads; import it in the module of a target"
         )
-
-
-def _guarded(stage: str, action: Callable[[], Any]) -> Any:
-    """Run a plugin's code; turn whatever it raises, short of an interrupt, into a stage error."""
-    try:
-        return action()
-    except (Exception, SystemExit) as error:
-        text = textwrap.shorten(str(error), _LONGEST_ERROR, placeholder=" …")
-        line = f"{type(error).__name__}: {text}" if text else type(error).__name__
-        raise _StageError(stage, line, traceback.format_exc()) from error
-
-
-def _known_hooks(manager: pluggy.PluginManager, module: ModuleType) -> list[tuple[str, pluggy.HookImpl]]:
-    """Return the hooks a plugin implements; those it marks optional may belong to a newer core."""
-    found = [
-        (caller, implementation)
-        for caller in manager.get_hookcallers(module) or []
-        for implementation in caller.get_hookimpls()
-        if implementation.plugin is module
-    ]
-    if not found:
-        raise _StageError("hooks", f"not a plugin: it implements no {HOOK_PREFIX}… hook (is @hookimpl missing?)")
-    for caller, implementation in found:
-        if not caller.has_spec() and not implementation.optionalhook:
-            raise _StageError("hooks", f"unknown hook {caller.name!r}.{suggestion(caller.name, HOOKS)}")
-        if _ordered(implementation):
-            raise _StageError("hooks", f"{caller.name} asks for an order or wraps others; hooks only declare")
-    for name in dir(module):
-        if name.startswith(HOOK_PREFIX) and manager.parse_hookimpl_opts(module, name) is None:
-            raise _StageError("hooks", f"{name} is not marked with @hookimpl")
-    return [(caller.name, implementation) for caller, implementation in found if caller.has_spec()]
-
-
-def _ordered(implementation: pluggy.HookImpl) -> bool:
-    marks = (
-        implementation.tryfirst,
-        implementation.trylast,
-        implementation.hookwrapper,
-        implementation.wrapper,
-    )
-    return any(marks)
-
-
-def _collect(implementations: Sequence[tuple[str, pluggy.HookImpl]]) -> Iterator[Spec]:
-    names: dict[str, set[str]] = {hook: set() for hook, _ in implementations}
-    for hook, implementation in sorted(implementations, key=lambda pair: pair[0]):
-        specs = _guarded("collect", lambda call=implementation.function: list(call() or ()))  # type: ignore[misc]
-        for spec in specs:
-            _check_spec(hook, spec, names[hook])
-            yield spec
-
-
-def _check_spec(hook: str, spec: object, names: set[str]) -> None:
-    expected = HOOKS[hook]
-    if not isinstance(spec, expected):
-        raise _StageError("collect", f"{hook} gave a {type(spec).__name__}, not a {expected.__name__}")
-    for name in (spec.name, *spec.aliases):
-        if name in names:
-            raise _StageError("collect", f"{hook} gives the name {name!r} twice")
-        names.add(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,7 +15,8 @@ class PluginRecord:
     """What became of one plugin.
 
     ``status`` is ``ok``, ``disabled``, ``conflict``, ``incompatible`` or ``broken``; ``stage`` is where it
-    ended; ``error`` is one line; ``specs`` is empty unless the status is ``ok``.
+    ended; ``error`` is one line; ``specs`` is empty unless the status is ``ok``; ``module`` is what the entry point
+    names.
     """
 
     name: str
@@ -25,6 +27,7 @@ class PluginRecord:
     error: str | None = None
     details: str | None = None
     location: str | None = None
+    module: str = ""
     hooks: tuple[str, ...] = ()
     specs: tuple[Spec, ...] = ()
     load_ms: float = 0.0
@@ -39,6 +42,11 @@ class PluginRecord:
     def condition(self) -> str:
         """The status, as it stands after "is"."""
         return "in conflict" if self.status == "conflict" else self.status
+
+    def packages(self) -> set[str]:
+        """Return the names of the top-level packages that hold its code."""
+        modules = [self.module, *(spec.target for spec in self.specs)]
+        return {re.split("[.:]", module)[0] for module in modules if module}
 
     def provides(self) -> dict[str, list[str]]:
         """Return the names it offers by kind, in the order declared."""

@@ -38,7 +38,8 @@ def find_model(
     if len(fitting) == 1:
         return fitting[0]
     names = " or ".join(f"{p.qualified}" for p in fitting)
-    raise ModelError(f"{reference!r} can be opened by {names}; disable one with --no-plugin")
+    others = " ".join(f"--no-plugin {p.plugin.name}" for p in fitting[1:])
+    raise ModelError(f"{reference!r} can be opened by {names}; leave all but one out ({others})")
 
 
 def _of_runtime(

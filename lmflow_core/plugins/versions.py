@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 _REQUIREMENT = re.compile(r"^lmflow[-_.]+core(?![\w.-])\s*(?:\[[^\]]*\])?\s*\(?([^;)]*)\)?\s*(;.*)?$", re.IGNORECASE)
-_CLAUSE = re.compile(r"^(>=|<=|==|!=|~=|>|<)\s*(\d+(?:\.\d+)*)(\.\*)?$")
+_CLAUSE = re.compile(r"^(>=|<=|==|!=|~=|>|<)\s*(\d{1,9}(?:\.\d{1,9})*)(\.\*)?$")
 _PRE_RELEASE_BOUND = re.compile(r"^((?:>=|<)\s*\d+(?:\.\d+)*)\.?(?:dev|a|b|rc)\d+$")
 _EXTRA = re.compile(r"\bextra\s*==")
 

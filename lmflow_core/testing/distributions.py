@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lmflow_core.plugins.discovery import GROUP
+from lmflow_core.plugins.installed import GROUP
 
 
 @dataclass(frozen=True)

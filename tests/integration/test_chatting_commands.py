@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from lmflow_core.contracts.command import CommandSpec
 from lmflow_core.contracts.settings import EvaluationSettings
 from lmflow_core.errors import SpecError
+from lmflow_core.plugins import discovery
 from lmflow_core.testing.fixtures import CliResult
 
 Install = Callable[..., EntryPoint]
@@ -66,9 +66,9 @@ def poll(open_model, options):
 
 @pytest.fixture
 def polling(monkeypatch: pytest.MonkeyPatch, install_plugin: Install) -> None:
-    entries = list(importlib.metadata.entry_points(group="lmflow"))
+    entries = list(discovery.installed_entry_points())
     entries.append(install_plugin("poll", POLL))
-    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: entries)
+    monkeypatch.setattr(discovery, "installed_entry_points", lambda: entries)
 
 
 @pytest.mark.usefixtures("polling")

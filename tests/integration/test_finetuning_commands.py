@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
+from lmflow_core.plugins import discovery
 from lmflow_core.testing.fixtures import CliResult
 
 Cli = Callable[..., CliResult]
@@ -86,8 +86,8 @@ class Planless(Picky):
 @pytest.fixture
 def plugin(monkeypatch: pytest.MonkeyPatch, install_plugin: Callable[..., EntryPoint]) -> None:
     """A plugin with such a command is installed beside the official ones."""
-    entries = [*importlib.metadata.entry_points(group="lmflow"), install_plugin("so", PLUGIN)]
-    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: entries)
+    entries = [*discovery.installed_entry_points(), install_plugin("so", PLUGIN)]
+    monkeypatch.setattr(discovery, "installed_entry_points", lambda: entries)
 
 
 @pytest.mark.usefixtures("plugin")

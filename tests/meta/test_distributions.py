@@ -16,7 +16,8 @@ import pytest
 
 import lmflow_core
 from lmflow_core.options import fields_of
-from lmflow_core.plugins.discovery import GROUP, load_plugins
+from lmflow_core.plugins.discovery import load_plugins
+from lmflow_core.plugins.installed import GROUP
 from lmflow_core.plugins.policy import PluginPolicy
 from lmflow_core.plugins.record import PluginRecord
 from lmflow_core.plugins.versions import satisfies

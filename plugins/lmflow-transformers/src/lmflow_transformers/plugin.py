@@ -26,6 +26,7 @@ def lmflow_register_models() -> Iterable[ModelSpec]:
         target="lmflow_transformers.models:CausalModelLoader",
         summary="Causal language models of transformers.",
         references=("folder", "hub", "gguf"),
+        native=("folder", "hub"),
     )
 
 

@@ -1,0 +1,28 @@
+"""Whose code an unexpected error came from."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from lmflow_core.plugins.record import PluginRecord, PluginSet
+from lmflow_core.plugins.wording import one_line
+
+
+def failed_plugin(error: BaseException, plugins: PluginSet) -> PluginRecord | None:
+    """Return the plugin whose code is nearest to where an error was raised, or None where only others ran."""
+    owners = {package: record for record in plugins.healthy() for package in record.packages()}
+    found = None
+    trace: TracebackType | None = error.__traceback__
+    while trace is not None:
+        module = trace.tb_frame.f_globals.get("__name__", "")
+        found = owners.get(str(module).partition(".")[0], found)
+        trace = trace.tb_next
+    return found
+
+
+def failure_of(record: PluginRecord, error: BaseException) -> str:
+    """Return the message that a plugin failed in a way it should not."""
+    return (
+        f"plugin {record.name!r} ({record.distribution} {record.version}) failed: {one_line(error)}. --debug shows "
+        f"where; --no-plugin {record.name} leaves it out"
+    )
