@@ -8,7 +8,7 @@ from collections import Counter
 
 from lmflow_core.report.console import table
 
-_SHOWN = 20
+_SHOWN = 40
 
 
 class Tally:

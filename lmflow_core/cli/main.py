@@ -139,6 +139,7 @@ def _take_global_options(arguments: Sequence[str]) -> tuple[list[str], list[str]
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit status: 0 done, 1 the work failed, 2 the request was wrong."""
     debug = False
+    rest: list[str] = []
     catalogue = Catalogue(PluginSet(()))
     try:
         rest, disabled, debug = _take_global_options(arguments)
@@ -163,15 +164,16 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except BaseException as error:
-        if not _is_told(error, catalogue, debug):
+        own_exit = isinstance(error, SystemExit) and rest[0] not in CORE_COMMANDS
+        if own_exit or not _is_told(error, catalogue, debug):
             raise
         return 1
 
 
 def _is_told(error: BaseException, catalogue: Catalogue, debug: bool) -> bool:
-    """Tell of a plugin that failed as none should; whether it is one's failure. A command of its own may exit."""
+    """Tell of a plugin that failed as none should; whether it is one's failure."""
     record = failed_plugin(error, catalogue.plugins)
-    if record is None or (isinstance(error, SystemExit) and record.provides().get("command")):
+    if record is None:
         return False
     if debug:
         print(full_traceback(error), file=sys.stderr)

@@ -25,6 +25,7 @@ from lmflow_core.data.sources import Source, sources
 from lmflow_core.errors import DataError, PluginLoadError
 from lmflow_core.plugins.blame import failure_of
 from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.plugins.targets import returned
 from lmflow_core.report import console
 
 
@@ -136,7 +137,7 @@ class ExampleReader:
 
 
 def _example(chosen: ChosenFormat, row: Row) -> Example:
-    example = chosen.reader.read(row.value)
+    example: Example = returned(chosen.reader.read(row.value), Example, chosen.reader, "read")
     for text in _texts(example):
         _check_characters(text)
     for part in parts(example):

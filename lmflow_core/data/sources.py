@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from lmflow_core.data.rows import OnError, Row, read_rows
 from lmflow_core.errors import DataError
 from lmflow_core.plugins.provided import Provided
 from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.plugins.targets import returned
 
 _CHUNK = 1 << 20
 
@@ -33,7 +34,9 @@ class Source:
         if self.reader is None:
             yield from read_rows(self.path, on_error)
             return
-        for number, value in enumerate(self.reader.rows(self.path.as_posix()), start=1):
+        rows = returned(self.reader.rows(self.path.as_posix()), Iterator, self.reader, "rows")
+        for number, value in enumerate(rows, start=1):
+            value = returned(value, Mapping, self.reader, "rows")
             yield Row(self.path, number, {name: cell for name, cell in value.items() if cell is not None})
 
     def fingerprint(self) -> str:

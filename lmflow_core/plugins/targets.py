@@ -6,11 +6,12 @@ import importlib
 import importlib.metadata
 import importlib.resources
 import inspect
-from typing import Any
+from typing import Any, get_args
 
 from lmflow_core.contracts.spec import Spec
-from lmflow_core.errors import PluginLoadError
+from lmflow_core.errors import PluginError, PluginLoadError
 from lmflow_core.plugins.provided import Provided
+from lmflow_core.plugins.wording import one_line
 
 
 def load_target(provided: Provided[Any]) -> Any:
@@ -54,8 +55,10 @@ def _import_target(provided: Provided[Any]) -> Any:
     module, _, attribute = provided.spec.target.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (Exception, SystemExit) as error:
-        raise PluginLoadError(f"{_described(provided)} cannot be imported: {type(error).__name__}: {error}") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise PluginLoadError(f"{_described(provided)} cannot be imported: {one_line(error)}") from error
 
 
 def contract_problem(target: Any, contract: type) -> str | None:
@@ -76,3 +79,16 @@ def _missing_parameters(function: Any, wanted: list[str]) -> list[str]:
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
         return []
     return [name for name in wanted if name not in parameters]
+
+
+def returned(value: object, expected: Any, part: object, method: str) -> Any:
+    """Return what a method of a plugin's component returned: a value of a class, or of one of a union of classes.
+
+    Raises:
+        PluginError: it is something else than it must be.
+    """
+    if not isinstance(value, expected):
+        component = f"{type(part).__module__}.{type(part).__name__}"
+        names = " or ".join(kind.__name__ for kind in get_args(expected) or (expected,))
+        raise PluginError(f"{component}.{method}() returned a {type(value).__name__}, where a {names} is needed")
+    return value

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from lmflow_core.config.request import Request
 from lmflow_core.contracts.attention import Attention
@@ -19,16 +20,15 @@ from lmflow_core.contracts.tuner import Destination
 from lmflow_core.data.dataset import Dataset, DatasetMaker
 from lmflow_core.data.encoding import Encoder
 from lmflow_core.data.store import EncodedRows
-from lmflow_core.errors import OptionError, PluginError, RequestError
+from lmflow_core.errors import OptionError, RequestError
 from lmflow_core.files.output import CHECKPOINTS, RUN_FILE, atomic_folder, check_output, remove_if_empty, write_json
 from lmflow_core.models.opening import OpenModel, open_model
 from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.plugins.targets import returned
 from lmflow_core.report import console
 from lmflow_core.report.plots import draw_training
 from lmflow_core.workflows.record import run_record
 from lmflow_core.workflows.services import TrainingServices
-
-Returned = TypeVar("Returned")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ def finetune(request: Request, catalogue: Catalogue) -> Finetuned | None:
     _check_validation(request)
     check_output(output.output, overwrite=output.overwrite, resume=resume)
     engine: Engine = request.components["engine"].make(catalogue)
-    with engine.start() as world:
+    with returned(engine.start(), AbstractContextManager, engine, "start") as world:
+        returned(world, World, engine, "start")
         _check_alike(engine, "plugins", catalogue.plugins.digest())
         scaling = request.components.get("position_scaling")
         opened = open_model(request.get(ModelSettings), catalogue, scaling=scaling, runtime=TORCH)
@@ -115,23 +116,10 @@ def _plan(request: Request, catalogue: Catalogue, setup: TrainingSetup[LanguageM
     plan = setup.model.plan
     plan = dataclasses.replace(plan, attention=attention.implementation(plan.device))
     for part in (setup.tuner, objective, setup.engine):
-        plan = _returned(part.plan(plan), LoadPlan, part, "plan")
+        plan = returned(part.plan(plan), LoadPlan, part, "plan")
     setup.model.accept(plan)
     assert plan.attention is not None
     return plan.attention
-
-
-def _returned(value: Returned, expected: type[Returned], part: object, method: str) -> Returned:
-    """Return what a method of a plugin returned.
-
-    Raises:
-        PluginError: it is something else than it must be.
-    """
-    if not isinstance(value, expected):
-        raise PluginError(
-            f"{type(part).__name__}.{method}() returned a {type(value).__name__}, where a {expected.__name__} is needed"
-        )
-    return value
 
 
 def _prepare(request: Request, opened: OpenModel, catalogue: Catalogue, world: World) -> _Prepared:
@@ -207,7 +195,8 @@ def _job(
 
 def _train(job: TrainingJob[LanguageModel], objective: Objective) -> TrainingReport:
     try:
-        return _returned(objective.train(job), TrainingReport, objective, "train")
+        report: TrainingReport = returned(objective.train(job), TrainingReport, objective, "train")
+        return report
     finally:
         # The folder is the main process's alone: it may be writing the result while others end their training.
         if job.world.is_main:

@@ -128,8 +128,8 @@ def test_an_objective_that_returns_nothing_is_told(
 ) -> None:
     asked = ("finetune", "--model", tiny_model, "--dataset", write_rows([{"text": "hello"}]), "--device", "cpu")
     for name, told in (
-        ("planless", "Planless.plan() returned a NoneType, where a LoadPlan is needed"),
-        ("silent", "Silent.train() returned a NoneType, where a TrainingReport is needed"),
+        ("planless", "fake_lmflow_so.Planless.plan() returned a NoneType, where a LoadPlan is needed"),
+        ("silent", "fake_lmflow_so.Silent.train() returned a NoneType, where a TrainingReport is needed"),
     ):
         refused = lmflow_cli(*asked, "--objective", name, "--output", tmp_path / "out")
         assert (refused.status, refused.stderr.splitlines()[-1]) == (2, f"lmflow: error: {told}")
