@@ -6,23 +6,20 @@ output="${OUTPUT:-runs/quickstart}"
 validation=examples/lmflow_guide/validation.jsonl
 question="What is LMFlow?"
 
-measure() { lmflow evaluate --model "$1" --dataset "$validation" --output-file "$2" >/dev/null; }
-answer() { lmflow generate --model "$1" --prompt "$question" --max-new-tokens 80; }
+show() {
+    lmflow evaluate --model "$1" --dataset "$validation" --output-file "$2"
+    lmflow generate --model "$1" --prompt "$question" --max-new-tokens 80
+}
 
-echo "== before =="
+echo "== before: $validation, and an answer to: $question =="
 mkdir -p runs
-measure smollm2-135m-instruct runs/before.json
-answer smollm2-135m-instruct
+show smollm2-135m-instruct runs/before.json
 
 echo "== training =="
 lmflow finetune examples/quickstart.yaml --output "$output" --overwrite
 
-echo "== after =="
-measure "$output" runs/after.json
-answer "$output"
+echo "== after: the same =="
+show "$output" runs/after.json
 
-echo "== validation questions: negative log-likelihood per token =="
-printf 'before  '; grep nll_per_token runs/before.json
-printf 'after   '; grep nll_per_token runs/after.json
 echo "The loss, drawn: $output/loss.png"
 echo "Go on with:      .venv/bin/lmflow chat --model $output"

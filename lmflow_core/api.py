@@ -64,6 +64,7 @@ from lmflow_core.contracts.objective import (
 )
 from lmflow_core.contracts.optimizer import Optimizer, OptimizerSpec, ParameterGroup
 from lmflow_core.contracts.position_scaling import PositionScaling, PositionScalingSpec, Rope, ScaledPositions
+from lmflow_core.contracts.recipe import Recipe
 from lmflow_core.contracts.settings import DecodingSettings, ModelSettings, TrainingSettings
 from lmflow_core.contracts.source import RowSource, SourceSpec
 from lmflow_core.contracts.template import Template, TemplateSpec
@@ -170,6 +171,7 @@ __all__ = [
     "PromptTooLongError",
     "Prompted",
     "Reasoning",
+    "Recipe",
     "RequestError",
     "Rope",
     "RowSource",

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lmflow_core.errors import OptionError, suggestion
+from lmflow_core.errors import OptionError, shown, suggestion
 
 T = TypeVar("T")
 
@@ -97,7 +97,7 @@ class OptionField:
         if self.many:
             parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
             if not isinstance(parts, list | tuple):
-                raise OptionError(f"{where}: expected a list, got {value!r}")
+                raise OptionError(f"{where}: expected a list, got {shown(value)}")
             return tuple(self._one(part, where) for part in parts)
         return self._one(value, where)
 
@@ -105,7 +105,7 @@ class OptionField:
         parsed = _convert(self.type, value, where)
         if self.choices and parsed not in self.choices:
             hint = suggestion(str(parsed), self.choices)
-            raise OptionError(f"{where}: {parsed!r} is not one of {', '.join(self.choices)}.{hint}")
+            raise OptionError(f"{where}: {shown(parsed)} is not one of {', '.join(self.choices)}.{hint}")
         if isinstance(parsed, int | float) and not isinstance(parsed, bool):
             self._check_range(parsed, where)
         return parsed
@@ -125,7 +125,7 @@ def _convert(kind: type, value: object, where: str) -> Any:
     converted = _CONVERTERS[kind](value)
     if converted is None:
         names = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
-        raise OptionError(f"{where}: expected {names[kind]}, got {value!r}")
+        raise OptionError(f"{where}: expected {names[kind]}, got {shown(value)}")
     return converted
 
 
@@ -159,7 +159,13 @@ def _to_str(value: object) -> str | None:
 
 
 def _to_path(value: object) -> Path | None:
-    return Path(os.path.expanduser(value)) if isinstance(value, str | Path) and str(value) else None
+    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
+        return None
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:
+        return None
+    return Path(os.path.expanduser(value))
 
 
 _CONVERTERS: dict[type, Callable[[object], Any]] = {

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from lmflow_core.cli.flags import Arguments, FlagParser, help_rows, with_run_file
-from lmflow_core.cli.lmflow_names import IGNORED, SWITCHES, TRANSLATED
-from lmflow_core.config.schema import CHAT, FINETUNE, GENERATE, Schema
+from lmflow_core.cli.lmflow_flags import notes
+from lmflow_core.cli.lmflow_names import SHORT, SWITCHES, TRANSLATED
+from lmflow_core.config.schema import CHAT, EVALUATE, FINETUNE, GENERATE, Schema
 from lmflow_core.contracts.attention import AttentionSpec
 from lmflow_core.contracts.decoder import DecoderSpec
 from lmflow_core.contracts.engine import EngineSpec
@@ -221,6 +222,12 @@ def test_lmflows_names_are_understood(arguments: tuple[str, ...], expected: dict
     assert _values(*arguments) == expected
 
 
+IGNORED: dict[str, str] = notes()["ignored"]["*"]
+NOT_HERE: list[tuple[str, str, str]] = [
+    (command, name, replacement) for command, flags in notes()["refused"].items() for name, replacement in flags.items()
+]
+
+
 @pytest.mark.parametrize("name", IGNORED)
 def test_lmflows_flags_without_effect_say_so(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert _values(f"--{name}", "1", "--seed", "3") == {"seed": "3"}
@@ -228,13 +235,57 @@ def test_lmflows_flags_without_effect_say_so(name: str, capsys: pytest.CaptureFi
     assert _values(f"--{name}=x", f"--{name}") == {}
 
 
-def test_lmflows_names_hide_no_option_and_lead_to_real_ones() -> None:
+@pytest.mark.parametrize(("command", "name", "replacement"), NOT_HERE)
+def test_lmflows_flags_without_a_place_name_what_takes_it(command: str, name: str, replacement: str) -> None:
+    schema = {"*": FINETUNE, "chat": CHAT, "generate": GENERATE, "evaluate": EVALUATE}[command]
+    assert _refused(f"--{name}", "1", schema=schema) == f"--{name} {replacement}"
+
+
+VALUES_OF_LMFLOW: list[tuple[Schema, tuple[str, ...], dict[str, object] | str]] = [
+    (FINETUNE, ("--arch_type", "decoder_only"), {}),
+    (FINETUNE, ("--arch_type", "text_regression"), "--arch_type text_regression is not available yet; models that"),
+    (FINETUNE, ("--optim", "paged_adamw_32bit"), {"optimizer": "adamw"}),
+    (FINETUNE, ("--use_customized_optim", "1", "--customized_optim", "lamb"), {"optimizer": "lamb"}),
+    (FINETUNE, ("--train_on_prompt", "true"), {"train_on": "all"}),
+    (
+        FINETUNE,
+        ("-m", "m", "-d", "d", "-o", "o", "-r", "r"),
+        {"model": "m", "dataset": "d", "output": "o", "run_name": "r"},
+    ),
+    (GENERATE, ("--do_sample", "false"), "--do_sample, here --temperature, is no option of 'lmflow generate'"),
+    (GENERATE, ("--do_sample", "perhaps"), "--do_sample perhaps is neither true nor false"),
+    (GENERATE, ("--apply_chat_template", "False"), {"raw": True}),
+    (GENERATE, ("--use_beam_search", "True"), "--use_beam_search True is not available: answers are sampled"),
+    (GENERATE, ("--inference_results_path", "a.jsonl", "--random_seed", "3"), {"output": "a.jsonl", "seed": "3"}),
+    (CHAT, ("--use_lora", "1"), "--use_lora, here --tuner, is no option of 'lmflow chat'"),
+    (CHAT, ("--gpu", "1"), {"device": "cuda:1"}),
+    (EVALUATE, ("--metric", "ppl", "--random_seed", "1"), {}),
+    (
+        EVALUATE,
+        ("--metric", "accuracy"),
+        "--metric accuracy is not available yet; the likelihood of the data is measured",
+    ),
+]
+
+
+@pytest.mark.parametrize(("schema", "arguments", "expected"), VALUES_OF_LMFLOW)
+def test_a_value_of_lmflows_flags_decides(
+    schema: Schema, arguments: tuple[str, ...], expected: dict[str, object] | str
+) -> None:
+    if isinstance(expected, str):
+        assert _refused(*arguments, schema=schema).startswith(expected)
+    else:
+        assert _values(*arguments, schema=schema) == expected
+
+
+def test_lmflows_names_hide_no_option_and_stand_in_one_table() -> None:
     real = {f.name for settings in FINETUNE.settings for f in fields(settings)} | {"lora_dora"}
-    names = {*SWITCHES, *TRANSLATED, *IGNORED}
-    assert len(names) == len(SWITCHES) + len(TRANSLATED) + len(IGNORED)
+    tables = [set(SWITCHES), set(TRANSLATED), *(set(notes()[kind]["*"]) for kind in ("ignored", "refused"))]
+    names = set().union(*tables)
+    assert len(names) == sum(map(len, tables))
     assert names & real == set()
     assert {key for values in SWITCHES.values() for key in values} <= real
-    assert {key for translate in TRANSLATED.values() for key in translate("x")} <= real
+    assert all(long.removeprefix("--") in {*TRANSLATED, "output_dir", "run_name"} for long in SHORT.values())
 
 
 def test_no_component_can_change_what_a_commands_own_flag_means() -> None:

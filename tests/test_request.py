@@ -213,5 +213,5 @@ def test_a_run_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"run\.yaml: broken YAML: .*line 1, column 10"):
         read_run_file(path)
     path.write_bytes(b"model: \xff")
-    with pytest.raises(RequestError, match=r"run\.yaml: broken YAML: 'utf-8' codec can't decode byte 0xff"):
+    with pytest.raises(RequestError, match=r"run\.yaml: not UTF-8 \(byte 7\)"):
         read_run_file(path)

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lmflow_core.cli.lmflow_names import FALSE, IGNORED, SWITCHES, TRANSLATED
+from lmflow_core.cli.lmflow_flags import is_known, known_names, meaning
+from lmflow_core.cli.lmflow_names import SHORT, SWITCHES
 from lmflow_core.config.request import all_fields, chosen, option_classes, unknown_option
 from lmflow_core.config.run_file import read_run_file
 from lmflow_core.config.schema import Schema
@@ -64,6 +65,8 @@ class FlagParser:
                 parsed.switches.add("help")
             elif token.startswith("--") and len(token) > 2:
                 self._flag(parsed, token[2:], rest)
+            elif token in SHORT:
+                self._flag(parsed, SHORT[token][2:], rest)
             elif token.startswith("-") and len(token) > 1:
                 raise OptionError(f"unknown option {token} of 'lmflow {self._schema.name}'")
             else:
@@ -83,10 +86,10 @@ class FlagParser:
             parsed.values[denied] = False
         elif (field_name := self._field_name(name)) in self._fields:
             parsed.values[field_name] = self._value(self._fields[field_name], given, rest)
-        elif name in SWITCHES or name in TRANSLATED or name in IGNORED:
+        elif is_known(self._schema.name, name):
             self._from_lmflow(parsed, name, given, rest)
         else:
-            known = {*self._fields, *self._aliases, *SWITCHES, *TRANSLATED}
+            known = {*self._fields, *self._aliases, *known_names()}
             raise OptionError(unknown_option(name, known, self._schema, self._catalogue))
 
     def _field_name(self, name: str) -> str:
@@ -121,23 +124,22 @@ class FlagParser:
 
     def _from_lmflow(self, parsed: Arguments, name: str, given: str | None, rest: list[str]) -> None:
         """Take a flag of the original LMFlow that has no option of the same name here."""
-        if name in SWITCHES:
-            truth = _take_truth(rest) if given is None else given
-            if not _TRUTH.match(truth):
-                raise OptionError(f"--{name}: expected true or false, got {truth!r}")
-            self._set_unless_given(parsed, name, {} if truth.lower() in FALSE else SWITCHES[name])
-            return
-        if given is None and rest and not rest[0].startswith("--"):
+        if given is None and name in SWITCHES:
+            given = _take_truth(rest)
+        elif given is None and rest and not rest[0].startswith("--"):
             given = rest.pop(0)
-        if name in IGNORED:
-            console.note(f"--{name} has no effect here: {IGNORED[name]}")
-            return
-        if given is None:
-            raise OptionError(f"--{name} needs a value")
-        self._set_unless_given(parsed, name, TRANSLATED[name](given))
+        told = meaning(self._schema.name, name, given)
+        if told.note is not None:
+            console.note(f"--{name} has no effect here: {told.note}")
+        self._set_unless_given(parsed, name, told.values)
 
     def _set_unless_given(self, parsed: Arguments, flag: str, values: Mapping[str, object]) -> None:
         for key, value in values.items():
+            if key not in self._fields:
+                option = "--" + key.replace("_", "-")
+                raise OptionError(
+                    f"--{flag}, here {option}, is no option of 'lmflow {self._schema.name}': leave it out"
+                )
             if key in parsed.translated and parsed.values[key] != value:
                 raise OptionError(f"--{parsed.translated[key]} and --{flag} exclude each other")
             if key not in parsed.values:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections import Counter
 from typing import Any
 
@@ -18,6 +19,7 @@ from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.report import console
 
 SCHEMA = 1
+_WIDTH, _LEAST = 100, 30
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -27,7 +29,7 @@ SCHEMA = 1
 @click.option("--timings", is_flag=True, help="Show how long each plugin took to load.")
 @click.pass_context
 def plugins(ctx: click.Context, as_json: bool, kind: str | None, check: bool, timings: bool) -> None:
-    """List the plugins and what each provides."""
+    """List the plugins and how much each provides; ``show NAME`` tells the names."""
     if ctx.invoked_subcommand is not None:
         return
     catalogue: Catalogue = ctx.obj
@@ -87,24 +89,36 @@ def _as_entry(record: PluginRecord) -> dict[str, Any]:
 
 def _listing(catalogue: Catalogue, timings: bool) -> str:
     header = ["PLUGIN", "VERSION", "STATUS", *(["LOAD MS"] if timings else []), "PROVIDES"]
-    rows = [_row(record, timings) for record in catalogue.plugins.records]
-    lines = [console.table(header, rows)]
+    records = catalogue.plugins.records
+    rows = [_row(record, timings) for record in records]
+    lines = [_fitted(header, rows)]
     for conflict in catalogue.conflicts():
         lines.append(f"contested: {conflict['kind']} {conflict['name']!r}: use {' or '.join(conflict['providers'])}")  # type: ignore[arg-type]
-    counts = Counter(record.status for record in catalogue.plugins.records)
+    counts = Counter(record.status for record in records)
     summary = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
     lines.append(f"{len(rows)} plugins: {summary or 'none'}.  Details: lmflow plugins show NAME")
     return "\n".join(lines)
 
 
-def _row(record: PluginRecord, timings: bool) -> list[object]:
+def _fitted(header: list[str], rows: list[list[str]]) -> str:
+    """Return a table that fits a terminal: what the last column has no room for goes on below."""
+    before = sum(max(len(row[column]) for row in (header, *rows)) + 2 for column in range(len(header) - 1))
+    fitted: list[list[str]] = []
+    for *cells, last in rows:
+        first, *others = textwrap.wrap(last, max(_WIDTH - before, _LEAST), break_long_words=False) or [""]
+        fitted += [[*cells, first], *([*("" for _ in cells), other] for other in others)]
+    return console.table(header, fitted)
+
+
+def _row(record: PluginRecord, timings: bool) -> list[str]:
     provides = _provides(record) if record.status == "ok" else f"{record.stage}: {record.error}"
-    timing: list[object] = [f"{record.load_ms:.1f}"] if timings else []
+    timing = [f"{record.load_ms:.1f}"] if timings else []
     return [record.name, record.version, record.status, *timing, provides]
 
 
 def _provides(record: PluginRecord) -> str:
-    return "; ".join(f"{kind}s: {', '.join(names)}" for kind, names in record.provides().items())
+    counts = {kind.replace("_", " "): len(names) for kind, names in record.provides().items()}
+    return ", ".join(f"{count} {kind}" if count == 1 else f"{count} {kind}s" for kind, count in counts.items())
 
 
 def _names_of_kind(catalogue: Catalogue, kind: str) -> str:

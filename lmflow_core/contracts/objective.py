@@ -12,6 +12,7 @@ from lmflow_core.contracts.examples import Example
 from lmflow_core.contracts.generation import GeneratedAnswer
 from lmflow_core.contracts.model import LanguageModel, LoadPlan, ModelServices
 from lmflow_core.contracts.optimizer import Optimizer
+from lmflow_core.contracts.recipe import Recipe
 from lmflow_core.contracts.settings import TrainingSettings
 from lmflow_core.contracts.spec import Selector, Spec
 from lmflow_core.contracts.template import Template
@@ -98,7 +99,9 @@ class TrainingJob(TrainingSetup[Model]):
         validation: what the loss is measured on besides, if anything.
         attention: the attention implementation for packed sequences, as the runtime knows it.
         checkpoints: a folder the trainer may write into.
-        resume: go on from the last checkpoint there.
+        resume: go on from the newest whole checkpoint there.
+        resume_anyway: go on even where the checkpoint's recipe differs.
+        recipe: what the result depends on; the trainer keeps it with each checkpoint.
     """
 
     world: World
@@ -107,6 +110,8 @@ class TrainingJob(TrainingSetup[Model]):
     attention: str
     checkpoints: Path
     resume: bool = False
+    resume_anyway: bool = False
+    recipe: Recipe = field(default_factory=Recipe)
 
 
 @dataclass(frozen=True)

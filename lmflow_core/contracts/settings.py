@@ -155,7 +155,15 @@ class OutputSettings:
 class ResumeSettings:
     """Going on with a run."""
 
-    resume: bool = option(False, help="Go on from the last checkpoint in the output folder.")
+    resume: bool = option(False, help="Go on from the newest whole checkpoint in the output folder.")
+    resume_anyway: bool = option(
+        False, help="Go on even where data, options, plugins or libraries differ from the checkpoint's; they are told."
+    )
+
+    @property
+    def resumes(self) -> bool:
+        """Whether the run goes on from a checkpoint."""
+        return self.resume or self.resume_anyway
 
 
 @dataclass(frozen=True, kw_only=True)

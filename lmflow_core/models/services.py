@@ -22,6 +22,11 @@ class Models:
         self._runtime = runtime
         self._last: tuple[ModelSettings, LanguageModel] | None = None
 
+    @property
+    def opened(self) -> tuple[LanguageModel, ...]:
+        """The model that is kept, if any was opened."""
+        return () if self._last is None else (self._last[1],)
+
     def open_model(self, reference: str, beside: LanguageModel) -> LanguageModel:
         """Open, without its weights, what ``--model`` could name.
 

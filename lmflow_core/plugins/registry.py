@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Generic
 
 from lmflow_core.contracts.hooks import KINDS, SPEC_CLASSES
-from lmflow_core.errors import NameConflictError, UnknownNameError, suggestion
+from lmflow_core.errors import NameConflictError, UnknownNameError, shown, suggestion
 from lmflow_core.plugins.discovery import load_plugins
 from lmflow_core.plugins.official import official_distributions, official_names
 from lmflow_core.plugins.policy import short_name
@@ -92,7 +92,7 @@ class Registry(Generic[S]):
         )
 
     def _unknown_message(self, plugin: str, name: str) -> str:
-        opening = f"unknown {self.kind} {name!r}" + (f" of plugin {plugin!r}" if plugin else "") + "."
+        opening = f"unknown {self.kind} {shown(name)}" + (f" of plugin {shown(plugin)}" if plugin else "") + "."
         absence = self._absence_of_plugin(plugin) if plugin else self._absence_of_name(name)
         if absence:
             return f"{opening} {absence}"
@@ -112,7 +112,9 @@ class Registry(Generic[S]):
             distribution = f"lmflow-{short_name(plugin)}"
             if distribution in official_distributions():
                 return f"It is provided by {distribution}, not installed: pip install {distribution}"
-            return f"No plugin {plugin!r} is installed.{suggestion(plugin, [r.name for r in self._plugins.records])}"
+            return (
+                f"No plugin {shown(plugin)} is installed.{suggestion(plugin, [r.name for r in self._plugins.records])}"
+            )
         if record.status == "ok":
             return None
         if record.status == "disabled":

@@ -14,6 +14,7 @@ from lmflow_core.contracts.attention import Attention
 from lmflow_core.contracts.engine import Engine, World
 from lmflow_core.contracts.model import LanguageModel, LoadPlan
 from lmflow_core.contracts.objective import Objective, TrainingJob, TrainingReport, TrainingSetup
+from lmflow_core.contracts.recipe import Recipe
 from lmflow_core.contracts.settings import DataSettings, ModelSettings, OutputSettings, ResumeSettings, TrainingSettings
 from lmflow_core.contracts.spec import TORCH
 from lmflow_core.contracts.tuner import Destination
@@ -27,6 +28,7 @@ from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.plugins.targets import returned
 from lmflow_core.report import console
 from lmflow_core.report.plots import draw_training
+from lmflow_core.workflows.recipe import recipe
 from lmflow_core.workflows.record import run_record
 from lmflow_core.workflows.services import TrainingServices
 
@@ -55,9 +57,9 @@ def finetune(request: Request, catalogue: Catalogue) -> Finetuned | None:
     Raises:
         LmflowError: the request, the data, the model or the training failed; nothing half-written is left.
     """
-    output, resume = request.get(OutputSettings), request.get(ResumeSettings).resume
+    output, resume = request.get(OutputSettings), request.get(ResumeSettings)
     _check_validation(request)
-    check_output(output.output, overwrite=output.overwrite, resume=resume)
+    check_output(output.output, overwrite=output.overwrite, resume=resume.resumes)
     engine: Engine = request.components["engine"].make(catalogue)
     with returned(engine.start(), AbstractContextManager, engine, "start") as world:
         returned(world, World, engine, "start")
@@ -75,7 +77,16 @@ def finetune(request: Request, catalogue: Catalogue) -> Finetuned | None:
         services.use_template(prepared.data.template, prepared.encoder)
         opened.load()
         setup.tuner.prepare(setup.model, setup.settings.seed)
-        job = _job(request, setup, prepared, world, attention)
+        kept = recipe(
+            request,
+            setup.settings,
+            catalogue.plugins,
+            (setup.model, *services.opened),
+            prepared.data.rows,
+            prepared.validation,
+            world,
+        )
+        job = _job(request, setup, prepared, world, attention, kept)
         report = _train(job, objective)
         return _keep(request, catalogue, job, prepared, report)
 
@@ -172,10 +183,15 @@ def _summary(made: Dataset) -> str:
 
 
 def _job(
-    request: Request, setup: TrainingSetup[LanguageModel], prepared: _Prepared, world: World, attention: str
+    request: Request,
+    setup: TrainingSetup[LanguageModel],
+    prepared: _Prepared,
+    world: World,
+    attention: str,
+    kept: Recipe,
 ) -> TrainingJob[LanguageModel]:
-    checkpoints, resume = request.get(OutputSettings).output / CHECKPOINTS, request.get(ResumeSettings).resume
-    if world.is_main and not resume:
+    checkpoints, resume = request.get(OutputSettings).output / CHECKPOINTS, request.get(ResumeSettings)
+    if world.is_main and not resume.resumes:
         shutil.rmtree(checkpoints, ignore_errors=True)
     return TrainingJob(
         model=setup.model,
@@ -189,7 +205,9 @@ def _job(
         validation=prepared.validation,
         attention=attention,
         checkpoints=checkpoints,
-        resume=resume,
+        resume=resume.resumes,
+        resume_anyway=resume.resume_anyway,
+        recipe=kept,
     )
 
 

@@ -207,6 +207,36 @@ def test_plain_text_holds_a_prompt_a_line(
     assert [tokenizer.decode(ids) for ids in decoded] == ["hello", "why?"]
 
 
+_USER = {"role": "user", "content": "hello"}
+_TURNS = [_USER, {"role": "assistant", "content": "world"}, {"role": "user", "content": "why?"}]
+FORMS: list[tuple[str, str, tuple[str, ...], list[dict[str, str]]]] = [
+    ("p.txt", "hello", (), [_USER]),
+    ("p.txt", "hello", ("--raw",), [_USER]),
+    ("p.jsonl", '{"prompt": "hello"}', (), [_USER]),
+    ("p.json", '[{"prompt": "hello"}]', (), [_USER]),
+    ("p.jsonl", json.dumps({"messages": _TURNS}), (), _TURNS),
+    ("p.jsonl", '{"prompt": "hello"}', ("--system", "be brief"), [{"role": "system", "content": "be brief"}, _USER]),
+    ("p.txt", "long " * 300, (), [{"role": "user", "content": "long " * 300}]),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "flags", "messages"), FORMS)
+def test_a_row_carries_what_was_asked_whatever_its_form(
+    lmflow_cli: Cli,
+    tiny_model: Path,
+    tmp_path: Path,
+    name: str,
+    text: str,
+    flags: tuple[str, ...],
+    messages: list[dict[str, str]],
+) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    _generate(lmflow_cli, tiny_model, tmp_path / name, tmp_path / "out.jsonl", *flags)
+    (row,) = map(json.loads, (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines())
+    assert row["messages"] == messages
+    assert ("answer" in row) != ("error" in row)
+
+
 def _trained_prompt(model: Path, messages: list[Message]) -> list[int]:
     """Return what training makes of a conversation, up to where the last answer begins."""
     catalogue = Catalogue.discover()

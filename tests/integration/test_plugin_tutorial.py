@@ -52,7 +52,7 @@ def test_the_tutorials_plugin_works(tmp_path: Path) -> None:
     lmflow = (sys.executable, "-m", "lmflow_core")
     listed = _run(*lmflow, "plugins", path=site)
     assert listed.returncode == 0, listed.stderr
-    assert re.search(r"^pirate +0\.1\.0 +ok +templates: pirate$", listed.stdout, re.MULTILINE)
+    assert re.search(r"^pirate +0\.1\.0 +ok +1 template$", listed.stdout, re.MULTILINE)
     shown = _run(*lmflow, "templates", "show", "pirate", path=site).stdout
     assert shown == "Landlubber: What is 2 + 3?\nCaptain: 5</s>Landlubber: And 2 * 3?\nCaptain: \n"
 

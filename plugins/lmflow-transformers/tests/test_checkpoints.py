@@ -21,6 +21,7 @@ from lmflow_core.api import (
     IGNORE,
     EncodedExample,
     LmflowError,
+    Recipe,
     RequestError,
     TrainingJob,
     TrainingReport,
@@ -75,7 +76,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_taken(
     file = folder / "checkpoint-8" / name
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     assert last_whole_checkpoint(folder) == folder / "checkpoint-6"
-    assert f"{folder / 'checkpoint-8'} is damaged ({name} is " in capsys.readouterr().err
+    assert f"skipping {folder / 'checkpoint-8'}, which is damaged: {name} is " in capsys.readouterr().err
     (folder / "checkpoint-6" / name).unlink()
     with pytest.raises(RequestError, match="holds 2 damaged checkpoints and no whole one"):
         last_whole_checkpoint(folder)
@@ -287,6 +288,80 @@ def test_the_best_weights_are_kept_and_patience_ends_the_run(tiny_model: Path, t
     assert sum(s.nll for s in scores) / sum(s.tokens for s in scores) == pytest.approx(best, abs=1e-4)
 
 
+_BEST: dict[str, Any] = {
+    "lr": 0.3,
+    "eval_dataset": (Path("validation"),),
+    "eval_steps": 3,
+    "load_best_model": True,
+    "lr_scheduler_type": "constant",
+}
+
+
+def _best_step(report: TrainingReport) -> int:
+    return min(report.validation["loss"], key=lambda point: point.value).step
+
+
+def test_the_best_is_saved_besides_the_checkpoints_that_were_asked_for(tiny_model: Path, tmp_path: Path) -> None:
+    report, _ = _train(tiny_model, tmp_path / "c", **_BEST, save_steps=2, save_total_limit=9)
+    saved = {int(name.removeprefix("checkpoint-")) for name in _names(tmp_path / "c")}
+    lowest = float("inf")
+    best = set()
+    for point in report.validation["loss"]:
+        if point.value < lowest:
+            best.add(point.step)
+            lowest = point.value
+    assert {step % 3 for step in best} != {step % 2 for step in best}
+    assert saved == {2, 4, 6, 8} | best
+    assert 3 in saved
+
+
+def test_without_save_steps_the_best_alone_is_saved(tiny_model: Path, tmp_path: Path) -> None:
+    report, _ = _train(tiny_model, tmp_path / "c", **_BEST, save_steps=None, save_total_limit=1)
+    assert _names(tmp_path / "c") == [f"checkpoint-{_best_step(report)}"]
+
+
+def test_the_limit_spares_the_best_and_the_newest(tiny_model: Path, tmp_path: Path) -> None:
+    report, _ = _train(tiny_model, tmp_path / "c", **_BEST, epochs=5, save_steps=2, save_total_limit=2)
+    best = _best_step(report)
+    assert best < 18
+    assert _names(tmp_path / "c") == sorted({f"checkpoint-{best}", "checkpoint-20"})
+
+
+def test_best_weights_that_are_lost_are_told_and_not_replaced_by_others(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "c"
+
+    class Interrupt(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == 18:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(LmflowError, match="stopped at step 19"):
+        _train(tiny_model, folder, Interrupt(), **_BEST, epochs=5)
+    best = folder / _names(folder)[0]
+    (best / "model.safetensors").unlink()
+    with pytest.raises(LmflowError, match=f"the best weights are lost: {best} is damaged .*--resume-anyway"):
+        _train(tiny_model, folder, **_BEST, epochs=5)
+    assert f"the best weights so far are lost: {best} is damaged" in capsys.readouterr().err
+
+
+def test_only_whole_checkpoints_count(tmp_path: Path) -> None:
+    for step in range(1, 7):
+        checkpoint = tmp_path / f"checkpoint-{step}"
+        checkpoint.mkdir()
+        (checkpoint / "trainer_state.json").write_text("{}")
+        checkpointing.mark_whole(checkpoint, Recipe())
+    for step in (5, 6):
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("")
+    checkpointing.rotate(tmp_path, 2, str(tmp_path / "checkpoint-1"))
+    assert _names(tmp_path) == ["checkpoint-1", "checkpoint-4"]
+    for step in (1, 4):
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("")
+    checkpointing.rotate(tmp_path, 2, None)
+    assert _names(tmp_path) == ["checkpoint-1", "checkpoint-4"]
+
+
 def test_a_process_whose_weights_are_numbers_ends_with_the_one_whose_are_not() -> None:
     network = torch.nn.Linear(2, 2)
     check_finite(network, 3, lambda mine: [mine, True])
@@ -298,7 +373,7 @@ def test_a_file_of_another_process_belongs_to_a_whole_checkpoint(tmp_path: Path)
     (tmp_path / "trainer_state.json").write_text("{}")
     (tmp_path / "shards").mkdir()
     (tmp_path / "shards" / "rank1.bin").write_bytes(b"12345")
-    checkpointing.mark_whole(tmp_path)
+    checkpointing.mark_whole(tmp_path, Recipe())
     assert damage(tmp_path) is None
     (tmp_path / "shards" / "rank1.bin").write_bytes(b"123")
     assert damage(tmp_path) == "shards/rank1.bin is missing or broken"

@@ -45,6 +45,8 @@ def training_arguments(job: TorchJob) -> TrainingArguments:
     arguments = TrainingArguments(**{**values, **_of_engine(job)})
     # One process trains on one GPU: the trainer would else split batches over all, in the middle of examples.
     arguments._n_gpu = min(arguments.n_gpu, 1)
+    # Set behind the check that saves and measurements coincide: our trainer saves at the best measurements besides.
+    arguments.load_best_model_at_end = keeps_best(job)
     return arguments
 
 
@@ -63,12 +65,14 @@ def _of_engine(job: TorchJob) -> dict[str, Any]:
 
 
 def _saving(job: TorchJob) -> dict[str, Any]:
-    """Return when checkpoints are saved; where the best is wanted, they are saved when it is measured."""
-    settings = job.settings
-    if settings.load_best_model or settings.early_stopping_patience is not None:
-        steps = settings.eval_steps or 500
-        return {"save_strategy": _eval_strategy(job), "save_steps": steps, "load_best_model_at_end": True}
-    return {"save_strategy": "steps" if settings.save_steps else "no", "save_steps": settings.save_steps or 500}
+    """Return when checkpoints are saved besides those that are the best so far."""
+    steps = job.settings.save_steps
+    return {"save_strategy": "steps" if steps else "best", "save_steps": steps or 500}
+
+
+def keeps_best(job: TorchJob) -> bool:
+    """Whether the result is the weights with the lowest validation loss."""
+    return job.settings.load_best_model or job.settings.early_stopping_patience is not None
 
 
 def _eval_strategy(job: TorchJob) -> str:

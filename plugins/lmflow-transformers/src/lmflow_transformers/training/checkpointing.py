@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 from transformers import Trainer
-from transformers.trainer_utils import rotate_checkpoints
 
-from lmflow_core.api import LmflowError
-from lmflow_transformers.training.checkpoints import FIGURES, PARTIAL, STATE, mark_whole, put_in_place
+from lmflow_core.api import LmflowError, Recipe
+from lmflow_transformers.training.checkpoints import FIGURES, PARTIAL, STATE, damage, mark_whole, put_in_place, rotate
 from lmflow_transformers.training.failures import check_finite
 from lmflow_transformers.training.job import TorchJob
 from lmflow_transformers.writing import refusals_as_os_errors
@@ -28,9 +27,16 @@ class CheckpointingTrainer(Trainer):
         savers: what puts state of its own into a checkpoint.
     """
 
-    def __init__(self, job: TorchJob, **arguments: Any) -> None:
-        """Prepare a job; ``arguments`` are those of the trainer."""
+    def __init__(self, job: TorchJob, recipe: Recipe, **arguments: Any) -> None:
+        """Prepare a job.
+
+        Args:
+            job: what is trained on what.
+            recipe: what the result depends on; it is kept with each checkpoint.
+            arguments: those of the trainer.
+        """
         self._job = job
+        self._recipe = recipe
         self._folder: str | None = None
         self.savers: list[Callable[[Path], None]] = []
         super().__init__(**arguments)
@@ -46,6 +52,17 @@ class CheckpointingTrainer(Trainer):
             super()._load_from_checkpoint(resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
+        """Go back to the best weights.
+
+        Raises:
+            LmflowError: their checkpoint was damaged meanwhile.
+        """
+        best = Path(self.state.best_model_checkpoint or "")
+        if problem := damage(best):
+            raise LmflowError(
+                f"the best weights are lost: {best} is damaged ({problem}); to keep the last ones, leave out "
+                "--load-best-model and --early-stopping-patience and add --resume-anyway"
+            )
         with self._network_as_model():
             super()._load_best_model()
 
@@ -57,6 +74,12 @@ class CheckpointingTrainer(Trainer):
             yield
         finally:
             self.model = module
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Return whether to save: at a measurement that is the best so far, and where a save is due anyway."""
+        best = super()._determine_best_metric(metrics, trial) and self.args.load_best_model_at_end
+        self.control.should_save = self.control.should_save or best
+        return self.control.should_save
 
     def _get_output_dir(self, trial: Any) -> str:
         return self._folder or super()._get_output_dir(trial)
@@ -84,7 +107,7 @@ class CheckpointingTrainer(Trainer):
             self._folder = None
         if self.args.should_save:
             os.rmdir(folder / PARTIAL)
-            rotate_checkpoints(str(folder), self.args.save_total_limit, self.state.best_model_checkpoint)
+            rotate(folder, self._job.settings.save_total_limit, self.state.best_model_checkpoint)
         self._barrier()
 
     def _write_checkpoint(self, model: Any, trial: Any, folder: Path, name: str) -> None:
@@ -100,7 +123,7 @@ class CheckpointingTrainer(Trainer):
             (folder / PARTIAL / name / FIGURES).write_text(figures, encoding="utf-8")
             for save in self.savers:
                 save(folder / PARTIAL / name)
-            mark_whole(folder / PARTIAL / name)
+            mark_whole(folder / PARTIAL / name, self._recipe)
             shutil.rmtree(folder / name, ignore_errors=True)
             put_in_place(folder / PARTIAL / name, folder / name)
 

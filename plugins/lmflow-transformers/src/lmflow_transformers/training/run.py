@@ -15,7 +15,6 @@ from lmflow_transformers.devices import peak_memory_bytes
 from lmflow_transformers.isolation import isolates_sequences, masked_attention
 from lmflow_transformers.lean import lean_layers
 from lmflow_transformers.memory import keep_freed_memory, take_into_memory
-from lmflow_transformers.training.checkpoints import last_whole_checkpoint
 from lmflow_transformers.training.early_stopping import early_stopping
 from lmflow_transformers.training.failures import StopAtNan, check_finite, explained_failures
 from lmflow_transformers.training.interruption import StopOnSignal
@@ -24,6 +23,7 @@ from lmflow_transformers.training.loss import Loss
 from lmflow_transformers.training.metrics import curves
 from lmflow_transformers.training.offloading import offloaded_activations
 from lmflow_transformers.training.progress import Progress
+from lmflow_transformers.training.resuming import checkpoint_to_resume, recipe_of
 from lmflow_transformers.training.trackers import explain_failed_start, prepare_trackers
 from lmflow_transformers.training.trainer import LossTrainer
 
@@ -38,7 +38,7 @@ def train(job: TorchJob, loss: Loss, rollout: Rollout | None = None) -> Training
             network is in evaluation mode meanwhile.
 
     Raises:
-        RequestError: a tracker is not there.
+        RequestError: a tracker is not there, or the checkpoint to go on from was trained otherwise.
         LmflowError: the loss is no number any more, memory ran out, a checkpoint cannot be written, or the run was
             stopped by a signal, having left a checkpoint.
     """
@@ -53,11 +53,12 @@ def train(job: TorchJob, loss: Loss, rollout: Rollout | None = None) -> Training
         print("lmflow: packed sequences would reach each other in this model: each goes alone", file=sys.stderr)
     try:
         with explained_failures(job.checkpoints), _set_for_training(job, isolated):
-            trainer = LossTrainer(job, loss, progress, isolated, rollout)
+            recipe = recipe_of(job)
+            checkpoint = checkpoint_to_resume(job, recipe)
+            trainer = LossTrainer(job, recipe, loss, progress, isolated, rollout)
             trainer.remove_callback(PrinterCallback)
             for callback in trainer.callback_handler.callbacks:
                 explain_failed_start(callback, job.checkpoints.parent)
-            checkpoint = last_whole_checkpoint(job.checkpoints) if job.resume else None
             trainer.add_own_callbacks(checkpoint)
             for callback in (StopAtNan(), stop, *early_stopping(job.settings.early_stopping_patience, checkpoint)):
                 trainer.add_callback(callback)

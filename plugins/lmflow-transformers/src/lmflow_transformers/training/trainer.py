@@ -14,7 +14,7 @@ import torch
 from accelerate.utils import DistributedType
 from transformers.trainer_callback import ExportableState
 
-from lmflow_core.api import EncodedExample, LmflowError
+from lmflow_core.api import EncodedExample, LmflowError, Recipe
 from lmflow_transformers.attention import using_attention
 from lmflow_transformers.batches import Batch, collate
 from lmflow_transformers.isolation import masked_attention
@@ -29,6 +29,7 @@ from lmflow_transformers.training.micro_batches import micro_batches, tokens_per
 from lmflow_transformers.training.optimizers import allocate_state, check_optimizer
 from lmflow_transformers.training.packs import EvenShares, MicroBatches, Pack, Packs
 from lmflow_transformers.training.progress import Progress
+from lmflow_transformers.training.resuming import go_on
 
 
 class LossTrainer(CheckpointingTrainer):
@@ -39,12 +40,19 @@ class LossTrainer(CheckpointingTrainer):
     """
 
     def __init__(
-        self, job: TorchJob, loss: Loss, progress: Progress, isolated: bool, rollout: Rollout | None = None
+        self,
+        job: TorchJob,
+        recipe: Recipe,
+        loss: Loss,
+        progress: Progress,
+        isolated: bool,
+        rollout: Rollout | None = None,
     ) -> None:
         """Prepare a job.
 
         Args:
             job: what is trained on what.
+            recipe: what the result depends on; it is kept with each checkpoint.
             loss: what is learned.
             progress: counts and shows.
             isolated: whether the model keeps packed sequences isolated.
@@ -59,6 +67,7 @@ class LossTrainer(CheckpointingTrainer):
         self._raw_optimizer: Any = None
         super().__init__(
             job,
+            recipe,
             model=LossModule(job.model.network, job.model.base, loss),
             args=training_arguments(job),
             train_dataset=Packs(job.data, job.settings.pack_length, job.settings.seed),
@@ -99,6 +108,7 @@ class LossTrainer(CheckpointingTrainer):
         self._tr_loss += figures["loss"]
         if self._job.world.is_main:
             self._means.add_sums(figures["metrics"])
+        go_on(self.state, self.args, checkpoint)
         # A callback that the run before did not have is to be saved as well.
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, ExportableState):

@@ -1,0 +1,88 @@
+"""What the result of a run depends on: the options that matter, models and data by content, plugins and libraries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lmflow_core.config.request import Request
+from lmflow_core.contracts.engine import World
+from lmflow_core.contracts.model import LanguageModel
+from lmflow_core.contracts.recipe import Recipe
+from lmflow_core.contracts.settings import DataSettings, OutputSettings, ResumeSettings, TrainingSettings
+from lmflow_core.data.store import EncodedRows
+from lmflow_core.files.fingerprint import model_fingerprint
+from lmflow_core.options import fields_of
+from lmflow_core.plugins.record import PluginSet
+from lmflow_core.workflows.record import versions
+
+# Where a result goes, what is told of it on the way, and when it is saved.
+_FREE = {
+    *(option.name for settings in (OutputSettings, ResumeSettings) for option in fields_of(settings)),
+    *("logging_steps", "save_steps", "save_total_limit", "report_to", "run_name", "cache"),
+}
+_LENGTH = ("epochs", "max_steps", "early_stopping_patience")
+# What a content stands for, which counts in their place: another path to the same data changes nothing.
+_EXPLAINED = {
+    "the model": ("model", "adapter", "revision"),
+    "the data": tuple(option.name for option in fields_of(DataSettings) if option.name not in ("template", "cache")),
+    "the validation data": ("eval_dataset",),
+    "the device": ("device",),
+}
+_ELSEWHERE = {*_FREE, *_LENGTH, "eval_steps", *(name for names in _EXPLAINED.values() for name in names)}
+# A plugin that offers nothing else takes no part in training.
+_AFTER_TRAINING = {"command", "exporter", "benchmark"}
+
+
+def recipe(
+    request: Request,
+    settings: TrainingSettings,
+    plugins: PluginSet,
+    models: Iterable[LanguageModel],
+    data: EncodedRows,
+    validation: EncodedRows | None,
+    world: World,
+) -> Recipe:
+    """Return what the result of a run depends on.
+
+    Args:
+        request: what was asked.
+        settings: those of the run, in which the learning rate is known.
+        plugins: all there are.
+        models: the one that is trained, then those it learns from.
+        data: what is trained on.
+        validation: what the best weights are chosen by, if anything.
+        world: the processes of the job.
+    """
+    options = {**request.values(), "lr": settings.lr}
+    trained, *others = models
+    explained = {name: _flags(options, decisive) for name, decisive in _EXPLAINED.items()}
+    fixed: dict[str, Any] = {"the model": _content(trained), "the data": data.fingerprint()}
+    fixed |= {f"the model {model.reference}": _content(model) for model in others}
+    if settings.load_best_model or settings.early_stopping_patience is not None:
+        fixed["the validation data"] = None if validation is None else validation.fingerprint()
+        fixed["--eval-steps"] = settings.eval_steps
+    fixed |= _flags(options, [name for name in options if name not in _ELSEWHERE])
+    fixed |= {"the number of processes": world.size, **_software(plugins)}
+    return Recipe(fixed, explained, _flags(options, _LENGTH))
+
+
+def _flags(options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {"--" + name.replace("_", "-"): options[name] for name in names if name in options}
+
+
+def _content(model: LanguageModel) -> str:
+    places = (model.folder or Path(model.reference), model.adapter)
+    return "-".join(model_fingerprint(place) for place in places if place is not None)
+
+
+def _software(plugins: PluginSet) -> dict[str, str]:
+    """Return the versions of what computes; a plugin that takes no part in training does not count."""
+    known = versions(plugins)
+    taking_part = {
+        f"plugin {record.name}": record.version
+        for record in plugins.healthy()
+        if not {spec.kind for spec in record.specs} <= _AFTER_TRAINING
+    }
+    return {"lmflow_core": known["lmflow_core"], **taking_part, **known["libraries"]}
