@@ -92,6 +92,7 @@ from lmflow_core.generation.session import ChatSession
 from lmflow_core.options import OptionField, option
 from lmflow_core.templates import ChatTemplate, Reasoning, Tools
 from lmflow_core.templates.control_tokens import ControlTokenBreaker
+from lmflow_core.templates.sandbox import TemplateLimitError, render_jinja
 
 API_LEVEL = 1
 
@@ -180,6 +181,7 @@ __all__ = [
     "Segment",
     "SourceSpec",
     "Template",
+    "TemplateLimitError",
     "TemplateSpec",
     "Text",
     "TokenLogprob",
@@ -205,4 +207,5 @@ __all__ = [
     "is_trained",
     "messages_row",
     "option",
+    "render_jinja",
 ]

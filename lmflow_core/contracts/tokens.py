@@ -146,4 +146,7 @@ class Tokenizer(Protocol):
 
         None when there is no template or it refuses the conversation. Templates that ask for the date are given a
         fixed one, so that a text is the same on every day.
+
+        Raises:
+            TemplateLimitError: the template takes too long or too much memory, or writes too much.
         """

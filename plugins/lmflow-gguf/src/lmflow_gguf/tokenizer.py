@@ -7,8 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lmflow_core.api import ControlTokenBreaker, Message, ModelError
-from lmflow_gguf.chat import render_chat
+from lmflow_core.api import ControlTokenBreaker, Message, ModelError, as_turns, render_jinja
 from lmflow_gguf.header import read_header
 from lmflow_gguf.runtime import Weights, library
 
@@ -126,15 +125,20 @@ class GgufTokenizer:
         tools: Sequence[Mapping[str, Any]] = (),
         jinja: str | None = None,
     ) -> str | None:
-        """Return the file's own rendering, or that of a given template, or None when it refuses the messages."""
+        """Return the file's own rendering, or that of a given template, or None when it refuses the messages.
+
+        Raises:
+            TemplateLimitError: the template takes too long or too much memory, or writes too much.
+        """
         template = jinja or self.chat_template
         if template is None:
             return None
-        return render_chat(
-            template,
-            messages,
-            add_generation_prompt=add_generation_prompt,
-            bos_token=self.bos_token or "",
-            eos_token=self.eos or "",
-            tools=[*tools] or None,
-        )
+        values = {
+            "bos_token": self.bos_token or "",
+            "eos_token": self.eos or "",
+            "messages": as_turns(messages),
+            "tools": [*tools] or None,
+            "add_generation_prompt": add_generation_prompt,
+        }
+        name = f"the chat template of {self.file}" if template == self.chat_template else "the chat template given"
+        return render_jinja(template, values, name)

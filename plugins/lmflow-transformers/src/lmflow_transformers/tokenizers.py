@@ -9,12 +9,7 @@ from functools import cached_property
 from itertools import chain, islice
 from typing import Any
 
-from lmflow_core.api import ControlTokenBreaker, Message, ModelError, as_turns
-
-# Chat templates that ask for today's date are given this one: a text trained on today is the same tomorrow.
-_DAY = {"%d": "26", "%m": "07", "%b": "Jul", "%B": "July", "%Y": "2024", "%y": "24"}
-_REPLACED = "".join(f"|replace('{code}', '{text}')" for code, text in _DAY.items())
-_FIXED_DATE = f"{{%- macro strftime_now(format) -%}}{{{{- format{_REPLACED} -}}}}{{%- endmacro -%}}"
+from lmflow_core.api import ControlTokenBreaker, Message, ModelError, as_turns, render_jinja
 
 
 class TransformersTokenizer:
@@ -141,21 +136,24 @@ class TransformersTokenizer:
         tools: Sequence[Mapping[str, Any]] = (),
         jinja: str | None = None,
     ) -> str | None:
-        """Return the tokenizer's own rendering, or that of a given template, or None when it refuses the messages."""
+        """Return the tokenizer's own rendering, or that of a given template, or None when it refuses the messages.
+
+        Raises:
+            TemplateLimitError: the template takes too long or too much memory, or writes too much.
+        """
         template = jinja or self.chat_template
         if not template:
             return None
-        try:
-            text: str = self.inner.apply_chat_template(
-                as_turns(messages),
-                tools=[*tools] or None,
-                chat_template=_FIXED_DATE + template if "strftime_now" in template else template,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-            )
-        except Exception:  # a template may refuse a conversation with any error of its own
-            return None
-        return text
+        values = {
+            **self.inner.special_tokens_map,
+            "messages": as_turns(messages),
+            "tools": [*tools] or None,
+            "documents": None,
+            "add_generation_prompt": add_generation_prompt,
+        }
+        own = template == self.chat_template
+        name = f"the chat template of {self.inner.name_or_path}" if own else "the chat template given"
+        return render_jinja(template, values, name)
 
 
 def _joined(encoded: Iterable[list[int]]) -> list[int]:
