@@ -91,7 +91,7 @@ from lmflow_core.generation.history import messages_row
 from lmflow_core.generation.session import ChatSession
 from lmflow_core.options import OptionField, option
 from lmflow_core.templates import ChatTemplate, Reasoning, Tools
-from lmflow_core.templates.control_tokens import ControlTokenBreaker
+from lmflow_core.templates.control_tokens import ControlTextError, PlainTextEncoder
 from lmflow_core.templates.sandbox import TemplateLimitError, render_jinja
 
 API_LEVEL = 1
@@ -116,7 +116,7 @@ __all__ = [
     "ChatSession",
     "ChatTemplate",
     "CommandSpec",
-    "ControlTokenBreaker",
+    "ControlTextError",
     "Conversation",
     "Curves",
     "DataError",
@@ -164,6 +164,7 @@ __all__ = [
     "OptionField",
     "OutputError",
     "ParameterGroup",
+    "PlainTextEncoder",
     "PositionScaling",
     "PositionScalingSpec",
     "Preference",

@@ -126,6 +126,9 @@ class Tokenizer(Protocol):
         """Encode texts as plain text: what looks like a control token becomes its characters.
 
         Where ``continues`` is set the text follows another without a gap, so no leading space is assumed.
+
+        Raises:
+            ControlTextError: a single character becomes a control token.
         """
 
     def decode(self, ids: Sequence[int]) -> str:
