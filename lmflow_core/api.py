@@ -92,7 +92,8 @@ from lmflow_core.generation.history import messages_row
 from lmflow_core.generation.session import ChatSession
 from lmflow_core.options import OptionField, option
 from lmflow_core.templates import ChatTemplate, Reasoning, Tools
-from lmflow_core.templates.control_tokens import ControlTokenBreaker
+from lmflow_core.templates.control_tokens import ControlTextError, PlainTextEncoder
+from lmflow_core.templates.sandbox import TemplateLimitError, render_jinja
 
 API_LEVEL = 1
 
@@ -116,7 +117,7 @@ __all__ = [
     "ChatSession",
     "ChatTemplate",
     "CommandSpec",
-    "ControlTokenBreaker",
+    "ControlTextError",
     "Conversation",
     "Curves",
     "DataError",
@@ -164,6 +165,7 @@ __all__ = [
     "OptionField",
     "OutputError",
     "ParameterGroup",
+    "PlainTextEncoder",
     "PositionScaling",
     "PositionScalingSpec",
     "Preference",
@@ -182,6 +184,7 @@ __all__ = [
     "Segment",
     "SourceSpec",
     "Template",
+    "TemplateLimitError",
     "TemplateSpec",
     "Text",
     "TokenLogprob",
@@ -207,4 +210,5 @@ __all__ = [
     "is_trained",
     "messages_row",
     "option",
+    "render_jinja",
 ]

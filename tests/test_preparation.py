@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from lmflow_core.data.preparation import Preparer
 from lmflow_core.data.store import EncodedRows
 from lmflow_core.errors import DataError
 from lmflow_core.templates import ChatTemplate
+from lmflow_core.templates.control_tokens import ControlTextError
 from lmflow_core.testing.letters import Letters
 
 FILE = Path("data.json")
@@ -174,3 +176,16 @@ def test_the_first_token_is_never_learned() -> None:
     assert trained_tokens(EncodedSequence([1, 2, 3], [1, IGNORE, IGNORE])) == 0
     assert trained_tokens(EncodedSequence([1, 2, 3], [IGNORE, 0, IGNORE])) == 1
     assert trained_tokens(EncodedSequence([], [])) == 0
+
+
+class _TakesParagraphs(Letters):
+    def encode(self, texts: Sequence[str], continues: Sequence[bool]) -> list[list[int]]:
+        if any("§" in text for text in texts):
+            raise ControlTextError("the text holds the character '§'")
+        return super().encode(texts, continues)
+
+
+def test_a_text_that_cannot_but_become_a_control_token_is_told_by_its_row() -> None:
+    preparer = Preparer(Encoder(_TakesParagraphs(), None), None, "error")
+    with pytest.raises(DataError, match=r"^data.json, row 3: the text holds the character '§'$"):
+        preparer.prepare(_located(Text("a"), Text("b"), Text("c § 1"), Text("§ 2")))

@@ -126,6 +126,9 @@ class Tokenizer(Protocol):
         """Encode texts as plain text: what looks like a control token becomes its characters.
 
         Where ``continues`` is set the text follows another without a gap, so no leading space is assumed.
+
+        Raises:
+            ControlTextError: a single character becomes a control token.
         """
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -146,4 +149,7 @@ class Tokenizer(Protocol):
 
         None when there is no template or it refuses the conversation. Templates that ask for the date are given a
         fixed one, so that a text is the same on every day.
+
+        Raises:
+            TemplateLimitError: the template takes too long or too much memory, or writes too much.
         """

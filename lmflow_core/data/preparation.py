@@ -18,6 +18,7 @@ from lmflow_core.data.examples import Located
 from lmflow_core.data.lengths import longest_sequence, split, truncated
 from lmflow_core.data.store import EncodedRows
 from lmflow_core.errors import DataError
+from lmflow_core.templates.control_tokens import ControlTextError
 
 _BATCH, _AHEAD = 1024, 2
 _OBJECTS = 500_000
@@ -94,7 +95,7 @@ class Preparer:
         with ThreadPoolExecutor(_AHEAD) as pool:
             while batch := list(itertools.islice(source, _BATCH)):
                 waiting = [self._split(located) for located in batch]
-                ahead.append((batch, pool.submit(self._encoder.encode_split, waiting)))
+                ahead.append((batch, pool.submit(self._encode_batch, batch, waiting)))
                 if len(ahead) > _AHEAD:
                     yield from _finished(ahead)
             while ahead:
@@ -104,6 +105,18 @@ class Preparer:
         try:
             return self._encoder.split(located.example)
         except ValueError as error:
+            raise DataError(str(error), file=located.file, row=located.row) from error
+
+    def _encode_batch(self, batch: list[Located], waiting: list[SplitExample]) -> list[EncodedExample]:
+        try:
+            return self._encoder.encode_split(waiting)
+        except ControlTextError:
+            return [self._encode_one(located, example) for located, example in zip(batch, waiting, strict=True)]
+
+    def _encode_one(self, located: Located, example: SplitExample) -> EncodedExample:
+        try:
+            return self._encoder.encode_split([example])[0]
+        except ControlTextError as error:
             raise DataError(str(error), file=located.file, row=located.row) from error
 
     def prepare(self, examples: Iterable[Located]) -> EncodedRows:

@@ -18,6 +18,7 @@ from typing import Any
 
 from lmflow_core.contracts.examples import ImagePart, Message, Segment, check_turns, is_trained
 from lmflow_core.contracts.tokens import Tokenizer
+from lmflow_core.templates.sandbox import TemplateLimitError
 
 _MARK = "LMFLOW{}X"
 _MARKS = re.compile(_MARK.format(r"(\d+)"))
@@ -86,7 +87,10 @@ class JinjaTemplate:
         return tuple(_segments(pieces, spans))
 
     def _text(self, messages: Sequence[Message], prompt: bool, tools: Sequence[Mapping[str, Any]]) -> str:
-        text = self._tokenizer.render_chat(messages, prompt, tools, self._jinja)
+        try:
+            text = self._tokenizer.render_chat(messages, prompt, tools, self._jinja)
+        except TemplateLimitError as error:
+            raise ValueError(str(error)) from error
         if text is None:
             raise ValueError(f"the chat template refuses this conversation: {_INSTEAD}")
         return text

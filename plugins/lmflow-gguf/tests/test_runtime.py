@@ -12,7 +12,16 @@ import pytest
 
 pytest.importorskip("llama_cpp", reason="llama.cpp's binding is optional")
 
-from lmflow_core.api import IGNORE, DecodingRequest, EncodedSequence, Message, ModelError, ModelSettings, RequestError
+from lmflow_core.api import (
+    IGNORE,
+    DecodingRequest,
+    EncodedSequence,
+    Message,
+    ModelError,
+    ModelSettings,
+    RequestError,
+    TemplateLimitError,
+)
 from lmflow_core.models.opening import open_model
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.testing.fixtures import CliResult
@@ -114,13 +123,14 @@ def test_a_tokenizer_is_the_source_in_everything_the_core_asks(exported: Exporte
 
 
 def test_a_template_that_refuses_or_misbehaves_gives_nothing(exported: Exported) -> None:
-    from lmflow_gguf.chat import render_chat
-
+    tokenizer = _opened(exported("llama")).tokenizer
     messages = (Message("user", "a"),)
-    assert render_chat("{{ raise_exception('no') }}", messages) is None
-    assert render_chat("{{ ''.__class__.__mro__ }}", messages) is None
-    assert render_chat("{{ bos_token }}{{ messages[0]['content'] | tojson }}", messages, bos_token="B") == 'B"a"'
-    assert render_chat("{{ strftime_now('%d %b %Y') }}", messages) == "26 Jul 2024"
+    assert tokenizer.render_chat(messages, True, jinja="{{ raise_exception('no') }}") is None
+    assert tokenizer.render_chat(messages, True, jinja="{{ ''.__class__.__mro__ }}") is None
+    greeting = "{{ bos_token }}{{ messages[0]['content'] | tojson }} {{ strftime_now('%d %b %Y') }}"
+    assert tokenizer.render_chat(messages, True, jinja=greeting) == '<s>"a" 26 Jul 2024'
+    with pytest.raises(TemplateLimitError, match=r"^the chat template given writes more than"):
+        tokenizer.render_chat(messages, True, jinja="{{ 'a' * 10**7 }}")
 
 
 def test_greedy_answers_are_those_of_the_source(exported: Exported, model_folder: Models) -> None:

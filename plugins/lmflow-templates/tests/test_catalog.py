@@ -470,3 +470,23 @@ def test_what_is_explained_does_differ() -> None:
         ours = rendered(TEMPLATES["deepseek_r1"], SHAPES[shape])
         own = _tokenizer().render_chat(messages, prompt, tools, file.read_text(encoding="utf-8"))
         assert ours is None or own is None or ours != own
+
+
+CLOSED = {
+    "<think>\nt\n</think>\n\na": ("t", "a"),
+    "t </think> a": ("t ", " a"),
+    "lost <think>t</think> lost </think>a": ("t", "a"),
+    "a <think> b": ("", "a <think> b"),
+}
+
+
+@pytest.mark.parametrize("name", ["qwen3", "smollm3"])
+@pytest.mark.parametrize("content", CLOSED)
+def test_an_assistants_content_that_closes_reasoning_is_split_there_and_no_other(name: str, content: str) -> None:
+    """As the models' own templates do: an answer that the model wrote comes back as it was."""
+    reasoning, answer = CLOSED[content]
+    template = TEMPLATES[name]
+    messages = (Message("user", content), Message("assistant", content))
+    texts = [segment.text for segment in template.render(messages, False) if not segment.control]
+    assert texts[-2:] == ([reasoning, answer] if reasoning else [content, answer])
+    assert content in texts  # the user's is whole

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from lmflow_core.api import ChatTemplate, Conversation, Message, ModelError, Text, ToolCall
+from lmflow_core.api import ChatTemplate, ControlTextError, Conversation, Message, ModelError, Text, ToolCall
 from lmflow_core.data.encoding import Encoder
 from lmflow_core.testing.tiny import make_tokenizer
 from lmflow_transformers.tokenizers import TransformersTokenizer
@@ -191,6 +191,60 @@ def test_a_control_token_that_is_a_piece_of_the_vocabulary_is_broken_up() -> Non
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer = _wrap_backend(backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
     assert _tokens(tokenizer, "a</s>b <s>") == ["▁", "a", *"</s>", "b", "▁", *"<s>"]
+
+
+_BARE = normalizers.Sequence([normalizers.NFKD(), normalizers.StripAccents()])
+READ_AS = {
+    "full width": (normalizers.NFKC(), "＜｜ｅｎｄ｜＞"),
+    "capitals": (normalizers.Lowercase(), "<|END|>"),
+    "a long s": (normalizers.NFKC(), "<|endſ|>"),
+    "an accent": (_BARE, "<|énd|>"),
+    "nothing between": (normalizers.Replace("\u200b", ""), "<|en\u200bd|>"),
+}
+
+
+@pytest.mark.parametrize("special", [False, True])
+@pytest.mark.parametrize("case", READ_AS)
+def test_what_a_normalizer_makes_a_control_token_of_stays_text(case: str, special: bool) -> None:
+    normalizer, written = READ_AS[case]
+    backend = Tokenizer(
+        models.Unigram([("<unk>", 0.0), ("</s>", 0.0), *((letter, -9.0) for letter in "▁<|ends>/hi")], 0, False)
+    )
+    backend.normalizer = normalizer
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    token = "<|ends|>" if "ſ" in written else "<|end|>"
+    backend.add_tokens([AddedToken(token, special=special, normalized=True)])
+    tokenizer = _wrap_backend(backend, unk_token="<unk>", eos_token="</s>")
+    control = tokenizer.control_tokens[token]
+    for continues in (False, True):
+        found = _tokens(tokenizer, f"hi {written} ＜/S＞ hi?", continues)
+        assert not {token, "</s>"} & set(found)
+        assert found[-3:] == ["h", "i", "<unk>"]  # what is unknown is no control token here
+        assert "".join(found).count(token) == 1
+    encoder = Encoder(tokenizer, ChatTemplate(user="{content}", assistant="{content}" + token, stop=(token,)))
+    chat = Conversation((Message("user", written), Message("assistant", written)))
+    ids = list(encoder.encode([chat])[0].sequences[0].input_ids)
+    assert [number for number in ids if number in (1, control)] == [control]
+
+
+def test_a_character_that_a_normalizer_makes_a_control_token_of_is_refused() -> None:
+    inner = byte_level().inner
+    inner.backend_tokenizer.normalizer = normalizers.Replace("§", "<tool>")
+    inner.add_tokens([AddedToken("<tool>", special=False, normalized=True)])
+    tokenizer = TransformersTokenizer(inner)
+    assert tokenizer.decode(tokenizer.encode(["tool"], [True])[0]) == "tool"
+    with pytest.raises(
+        ControlTextError, match=r"the character '§' \(U\+00A7\), .* the control token '<tool>': leave it out$"
+    ):
+        tokenizer.encode(["see § 3"], [True])
+
+
+def test_a_token_that_ends_texts_is_never_what_is_unknown() -> None:
+    backend = Tokenizer(models.WordLevel({"</s>": 0, "a": 1}, unk_token="</s>"))
+    tokenizer = _wrap_backend(backend, unk_token="</s>", eos_token="</s>")
+    assert tokenizer.encode(["a"], [True]) == [[1]]
+    with pytest.raises(ControlTextError, match="the character 'b'"):
+        tokenizer.encode(["b"], [True])
 
 
 def test_the_tokenizer_itself_is_left_as_it_was() -> None:

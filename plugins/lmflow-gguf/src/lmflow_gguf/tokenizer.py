@@ -7,8 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lmflow_core.api import ControlTokenBreaker, Message, ModelError
-from lmflow_gguf.chat import render_chat
+from lmflow_core.api import Message, ModelError, PlainTextEncoder, as_turns, render_jinja
 from lmflow_gguf.header import read_header
 from lmflow_gguf.runtime import Weights, library
 
@@ -94,20 +93,20 @@ class GgufTokenizer:
 
     def encode(self, texts: Sequence[str], continues: Sequence[bool]) -> list[list[int]]:
         """Encode plain texts; what looks like a control token becomes its characters."""
-        return [self._encode(text, follows) for text, follows in zip(texts, continues, strict=True)]
-
-    def _encode(self, text: str, follows: bool) -> list[int]:
-        ids: list[int] = []
-        for part in self._breaker.pieces(text):
-            ids += (self._unspaced if follows else self._spaced).tokenize(part)
-            follows = True
-        return ids
+        return self._encoder.encode(texts, continues)
 
     @cached_property
-    def _breaker(self) -> ControlTokenBreaker:
-        """Breaks the control tokens that llama.cpp would find in plain text."""
-        control = self.control_tokens.items()
-        return ControlTokenBreaker([text for text, token in control if token in self._unspaced.tokenize(text)])
+    def _encoder(self) -> PlainTextEncoder:
+        unknown = self.header.keys.get("tokenizer.ggml.unknown_token_id")
+        ends = (self.bos_token, self.eos)
+        may_be = isinstance(unknown, int) and self._named(unknown) not in ends
+        return PlainTextEncoder(self._encode_pieces, self.control_tokens, unknown if may_be else None)
+
+    def _encode_pieces(self, pieces: Sequence[str], continues: Sequence[bool]) -> list[list[int]]:
+        return [
+            (self._unspaced if follows else self._spaced).tokenize(piece)
+            for piece, follows in zip(pieces, continues, strict=True)
+        ]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids, control tokens included."""
@@ -126,15 +125,20 @@ class GgufTokenizer:
         tools: Sequence[Mapping[str, Any]] = (),
         jinja: str | None = None,
     ) -> str | None:
-        """Return the file's own rendering, or that of a given template, or None when it refuses the messages."""
+        """Return the file's own rendering, or that of a given template, or None when it refuses the messages.
+
+        Raises:
+            TemplateLimitError: the template takes too long or too much memory, or writes too much.
+        """
         template = jinja or self.chat_template
         if template is None:
             return None
-        return render_chat(
-            template,
-            messages,
-            add_generation_prompt=add_generation_prompt,
-            bos_token=self.bos_token or "",
-            eos_token=self.eos or "",
-            tools=[*tools] or None,
-        )
+        values = {
+            "bos_token": self.bos_token or "",
+            "eos_token": self.eos or "",
+            "messages": as_turns(messages),
+            "tools": [*tools] or None,
+            "add_generation_prompt": add_generation_prompt,
+        }
+        name = f"the chat template of {self.file}" if template == self.chat_template else "the chat template given"
+        return render_jinja(template, values, name)

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
-from itertools import chain, islice
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property, partial
 from typing import Any
 
-from lmflow_core.api import ControlTokenBreaker, Message, ModelError, as_turns
-
-# Chat templates that ask for today's date are given this one: a text trained on today is the same tomorrow.
-_DAY = {"%d": "26", "%m": "07", "%b": "Jul", "%B": "July", "%Y": "2024", "%y": "24"}
-_REPLACED = "".join(f"|replace('{code}', '{text}')" for code, text in _DAY.items())
-_FIXED_DATE = f"{{%- macro strftime_now(format) -%}}{{{{- format{_REPLACED} -}}}}{{%- endmacro -%}}"
+from lmflow_core.api import Message, ModelError, PlainTextEncoder, as_turns, render_jinja
 
 
 class TransformersTokenizer:
@@ -84,44 +78,18 @@ class TransformersTokenizer:
 
     def encode(self, texts: Sequence[str], continues: Sequence[bool]) -> list[list[int]]:
         """Encode plain texts; what looks like a control token becomes its characters."""
-        # Two things keep a text what it is. It is cut inside control tokens (see ControlTokenBreaker), and so a piece
-        # that follows another one must make up no leading space. All pieces go to the backend in two calls, one for
-        # those that may have such a space and one for the others, as a call for each would be many times slower.
-        broken = [self._breaker.pieces(text) for text in texts]
-        pieces = [piece for parts in broken for piece in parts]
-        goes_on = [flag or at > 0 for parts, flag in zip(broken, continues, strict=True) for at in range(len(parts))]
-        encoded: list[list[int]] = [[] for _ in pieces]
-        for backend, wanted in ((self._plain, False), (self._unspaced, True)):
-            places = [place for place, flag in enumerate(goes_on) if flag == wanted]
-            for place, ids in zip(places, _encode_plain(backend, [pieces[place] for place in places]), strict=True):
-                encoded[place] = ids
-        found = iter(encoded)
-        return [next(found) if len(parts) == 1 else _joined(islice(found, len(parts))) for parts in broken]
+        return self._encoder.encode(texts, continues)
 
     @cached_property
-    def _plain(self) -> Any:
-        """The backend for plain text, which makes no special token of it.
-
-        It is a copy: were the switch turned on and off around each call, a text of another thread could slip between.
-        """
-        return _switched_off(type(self._backend), self._backend.to_str())
-
-    @cached_property
-    def _unspaced(self) -> Any:
-        """The backend for plain text that follows other text: it makes up no leading space."""
-        steps = json.loads(self._backend.to_str())
+    def _encoder(self) -> PlainTextEncoder:
+        # Copies of the backend: were its switch turned on and off around each call, a text of another thread could slip
+        # between. The second, for text that follows other text, makes up no leading space.
+        kind, written = type(self._backend), self._backend.to_str()
+        plain, steps = _switched_off(kind, written), json.loads(written)
         changed = steps | {name: _without_space(steps[name]) for name in ("normalizer", "pre_tokenizer")}
-        return self._plain if changed == steps else _switched_off(type(self._backend), json.dumps(changed))
-
-    @cached_property
-    def _breaker(self) -> ControlTokenBreaker:
-        """Breaks the control tokens that the switch of the backend does not keep from matching.
-
-        The switch knows special tokens only, and a vocabulary may hold a control token as a piece of its own.
-        """
-        names = list(self.control_tokens)
-        encoded = zip(names, _encode_plain(self._plain, names), strict=True)
-        return ControlTokenBreaker([name for name, ids in encoded if self.control_tokens[name] in ids])
+        unspaced = plain if changed == steps else _switched_off(kind, json.dumps(changed))
+        ends = {self.inner.bos_token_id, self.inner.eos_token_id}
+        return PlainTextEncoder(partial(_encode_plain, plain, unspaced), self.control_tokens, _unknown(steps, ends))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids, control tokens included."""
@@ -141,25 +109,31 @@ class TransformersTokenizer:
         tools: Sequence[Mapping[str, Any]] = (),
         jinja: str | None = None,
     ) -> str | None:
-        """Return the tokenizer's own rendering, or that of a given template, or None when it refuses the messages."""
+        """Return the tokenizer's own rendering, or that of a given template, or None when it refuses the messages.
+
+        Raises:
+            TemplateLimitError: the template takes too long or too much memory, or writes too much.
+        """
         template = jinja or self.chat_template
         if not template:
             return None
-        try:
-            text: str = self.inner.apply_chat_template(
-                as_turns(messages),
-                tools=[*tools] or None,
-                chat_template=_FIXED_DATE + template if "strftime_now" in template else template,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-            )
-        except Exception:  # a template may refuse a conversation with any error of its own
-            return None
-        return text
+        values = {
+            **self.inner.special_tokens_map,
+            "messages": as_turns(messages),
+            "tools": [*tools] or None,
+            "documents": None,
+            "add_generation_prompt": add_generation_prompt,
+        }
+        own = template == self.chat_template
+        name = f"the chat template of {self.inner.name_or_path}" if own else "the chat template given"
+        return render_jinja(template, values, name)
 
 
-def _joined(encoded: Iterable[list[int]]) -> list[int]:
-    return [*chain.from_iterable(encoded)]
+def _unknown(steps: Mapping[str, Any], ends: Collection[int | None]) -> int | None:
+    """Return the id of what a vocabulary does not hold; None where that token also opens or ends texts."""
+    model = steps["model"]
+    number: int | None = model.get("unk_id", model["vocab"].get(model["unk_token"]) if model.get("unk_token") else None)
+    return None if number in ends else number
 
 
 def _is_mark(text: str) -> bool:
@@ -173,8 +147,15 @@ def _switched_off(kind: Any, steps: str) -> Any:
     return backend
 
 
-def _encode_plain(backend: Any, texts: Sequence[str]) -> list[list[int]]:
-    return [encoding.ids for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+def _encode_plain(plain: Any, unspaced: Any, texts: Sequence[str], continues: Sequence[bool]) -> list[list[int]]:
+    """Encode in two calls, one for texts that may begin with a space made up and one for those that go on."""
+    encoded: list[list[int]] = [[] for _ in texts]
+    for backend, wanted in ((plain, False), (unspaced, True)):
+        places = [place for place, flag in enumerate(continues) if flag == wanted]
+        found = backend.encode_batch_fast([texts[place] for place in places], add_special_tokens=False)
+        for place, encoding in zip(places, found, strict=True):
+            encoded[place] = encoding.ids
+    return encoded
 
 
 def _without_space(step: dict[str, Any] | None) -> dict[str, Any] | None:
