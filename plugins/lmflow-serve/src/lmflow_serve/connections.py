@@ -49,8 +49,9 @@ class Connection(H11Protocol):
         """Answer what is no HTTP, in the form of other errors; in the midst of an answer there is no place for one."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             body = json.dumps(invalid(_NONSENSE).body).encode()
-            headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), ("Connection", "close")]
-            for event in (h11.Response(status_code=400, headers=headers), h11.Data(body), h11.EndOfMessage()):
+            kind, length = ("Content-Type", "application/json"), ("Content-Length", str(len(body)))
+            head = h11.Response(status_code=400, headers=[kind, length, ("Connection", "close")])
+            for event in (head, h11.Data(body), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
 
