@@ -117,6 +117,11 @@ def test_a_stop_text_across_tokens_is_held_back_and_cut(tokenizer: TransformersT
     assert script.taken == 10
 
 
+def test_a_stop_text_may_be_longer_than_any_answer(tokenizer: TransformersTokenizer) -> None:
+    steps = [[token] for token in tokenizer.inner.encode("aaa")]
+    assert "".join(_written(tokenizer, steps, "a" * 1_000_000)[0]) == "aaa"
+
+
 def test_a_stop_text_within_one_token(tokenizer: TransformersTokenizer) -> None:
     [france] = tokenizer.inner.convert_tokens_to_ids(["ĠFrance"])
     steps = [*_letters(tokenizer, "in"), [france], *_letters(tokenizer, "!")]

@@ -9,8 +9,6 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import click
-
 from lmflow_core.cli.markdown import print_markdown
 from lmflow_core.contracts.generation import AnswerStream, ChatModel
 from lmflow_core.errors import LmflowError, RequestError, suggestion
@@ -78,7 +76,7 @@ class ChatTerminal:
                 _show(answer)
         except KeyboardInterrupt:
             answer.finish_reason = "cancelled"
-            click.echo()
+            console.show()
         finally:
             self._session.keep(answer)
         note_dropped(answer)
@@ -133,10 +131,10 @@ class ChatTerminal:
                 raise RequestError(f"there is no parameter {name!r}.{suggestion(name, known)} /params shows all")
         self._session.model = self._session.model.changed(**values)
         told = ((field.name, _shown(value)) for field, value in self._session.model.parameters())
-        print(console.pairs(told), file=sys.stderr)
+        console.tell(console.pairs(told))
 
     def _help(self, _: str) -> None:
-        print(f"{console.pairs(_HELP.items())}\n{_MORE_LINES}\nCtrl-C stops an answer.", file=sys.stderr)
+        console.tell(f"{console.pairs(_HELP.items())}\n{_MORE_LINES}\nCtrl-C stops an answer.")
 
 
 def _shown(value: object) -> object:
@@ -232,6 +230,6 @@ def note_dropped(answer: AnswerStream) -> None:
 def stream(answer: AnswerStream) -> None:
     """Print an answer as it is written."""
     for piece in answer:
-        click.echo(piece, nl=False)
+        console.show(piece, end="")
         sys.stdout.flush()
-    click.echo()
+    console.show()

@@ -12,6 +12,7 @@ from lmflow_core.config.request import Request, resolve
 from lmflow_core.config.schema import Schema
 from lmflow_core.errors import OptionError
 from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.report import console
 
 Run = Callable[[Request, Catalogue, Arguments], None]
 
@@ -54,7 +55,7 @@ class SchemaCommand(click.Command):
             values = parsed.values
         values = {**self._preset, **values}
         if "help" in parsed.switches:
-            click.echo(self._help_text(values, catalogue))
+            console.show(self._help_text(values, catalogue))
             return
         self._run(resolve(self._schema, values, catalogue), catalogue, parsed)
 

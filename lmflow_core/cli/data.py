@@ -54,11 +54,11 @@ def check(catalogue: Catalogue, paths: tuple[Path, ...], dataset_format: str | N
         print_json(dataclasses.asdict(report))
     else:
         rows = [(file, chosen["format"], chosen["reason"]) for file, chosen in report.files.items()]
-        click.echo(console.table(("FILE", "FORMAT", "REASON"), rows))
+        console.show(console.table(("FILE", "FORMAT", "REASON"), rows))
         for bad in report.bad_rows:
             where = f"{bad.file}, row {bad.row}" if bad.row is not None else bad.file
-            click.echo(f"{where}: {bad.problem}")
-        click.echo(f"{report.examples} examples, {len(report.bad_rows)} bad")
+            console.show(f"{where}: {bad.problem}")
+        console.show(f"{report.examples} examples, {len(report.bad_rows)} bad")
     if report.bad_rows:
         raise DataError(f"{len(report.bad_rows)} bad rows or files")
 
@@ -89,14 +89,14 @@ def _as_json(shown: Preview) -> dict[str, Any]:
 
 def _print_preview(shown: Preview) -> None:
     numbers = [f"{name} {', '.join(f'{value:g}' for value in values)}" for name, values in shown.numbers.items()]
-    click.secho(f"{shown.file}, row {shown.row}: {'; '.join([f'{shown.tokens} tokens', *numbers])}", bold=True)
+    console.show(f"{shown.file}, row {shown.row}: {'; '.join([f'{shown.tokens} tokens', *numbers])}", bold=True)
     for number, sequence in enumerate(shown.sequences, start=1):
         if len(shown.sequences) > 1:
             which = f"sequence {number} of {len(shown.sequences)}"
-            click.secho(f"{which}: {len(sequence.input_ids)} tokens", underline=True)
+            console.show(f"{which}: {len(sequence.input_ids)} tokens", bold=True)
         for piece in sequence.pieces:
-            click.secho(piece.text, nl=False, fg="green" if piece.trained else None, dim=not piece.trained)
-        click.echo()
+            console.show(piece.text, end="", color="green" if piece.trained else "", dim=not piece.trained)
+        console.show()
 
 
 @data.command()
@@ -118,10 +118,10 @@ def stats(
         return
     lengths = ", ".join(f"{name} {value}" for name, value in result["length"].items())
     plain = [(name, value) for name, value in result.items() if name not in ("length", "histogram")]
-    click.echo(console.pairs([*plain, ("length", lengths)]))
+    console.show(console.pairs([*plain, ("length", lengths)]))
     most = max(count for _, count in result["histogram"])
     bars = [(f"<= {bound}", count, "#" * round(40 * count / most)) for bound, count in result["histogram"]]
-    click.echo("\n" + console.table(("TOKENS", "EXAMPLES", ""), bars))
+    console.show("\n" + console.table(("TOKENS", "EXAMPLES", ""), bars))
 
 
 def _model(given: dict[str, str | None]) -> ModelSettings:

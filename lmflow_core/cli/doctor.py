@@ -29,9 +29,9 @@ def doctor(catalogue: Catalogue, as_json: bool) -> None:
         print_json(found)
         return
     rows = [(name, _flat(value)) for name, value in found.items() if name != "missing"]
-    click.echo(console.pairs(rows))
+    console.show(console.pairs(rows))
     for line in found["missing"]:
-        click.echo(f"missing: {line}")
+        console.show(f"missing: {line}")
 
 
 def _machine() -> dict[str, Any]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import click
-
 from lmflow_core.cli.command import SchemaCommand
 from lmflow_core.cli.flags import Arguments
 from lmflow_core.cli.results import print_json
@@ -32,7 +30,7 @@ def _run(request: Request, catalogue: Catalogue, arguments: Arguments) -> None:
     if "json" in arguments.switches:
         print_json(result)
     else:
-        click.echo(console.pairs(result.items()))
+        console.show(console.pairs(result.items()))
 
 
 def _benchmark(request: Request, catalogue: Catalogue, arguments: Arguments) -> None:
@@ -55,8 +53,8 @@ def _benchmark(request: Request, catalogue: Catalogue, arguments: Arguments) -> 
         rows = (
             (name, *(f"{value:.0%}" for value in values)) for name, values in zip(grid.rows, grid.values, strict=True)
         )
-        click.echo(console.table((f"{grid.row_label} / {grid.column_label}", *grid.columns), rows))
-    click.echo(console.pairs((name, f"{value:.4f}") for name, value in report.metrics.items()))
+        console.show(console.table((f"{grid.row_label} / {grid.column_label}", *grid.columns), rows))
+    console.show(console.pairs((name, f"{value:.4f}") for name, value in report.metrics.items()))
 
 
 evaluate = SchemaCommand(EVALUATE, _run, summary="Measure the likelihood of data under a model, or run a benchmark.")

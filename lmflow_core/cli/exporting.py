@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import click
-
 from lmflow_core.cli.command import SchemaCommand
 from lmflow_core.cli.flags import Arguments
 from lmflow_core.cli.results import print_json
@@ -31,9 +29,9 @@ def _write(request: Request, catalogue: Catalogue, arguments: Arguments, *, need
         print_json({"output": str(exported.output), **_as_json(exported.report)})
         return
     rows = [(name, f"{size:,}") for name, size in exported.report.files.items()]
-    click.echo(console.table(("FILE", "BYTES"), rows))
+    console.show(console.table(("FILE", "BYTES"), rows))
     if measured := exported.report.measured:
-        click.echo(
+        console.show(
             "\n" + console.table([name.upper() for name in measured[0]], [list(row.values()) for row in measured])
         )
     console.note(f"written to {exported.output}")

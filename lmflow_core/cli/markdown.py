@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
-# Control characters that a terminal obeys; an answer is text and must not move the cursor or set the title.
-_OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+from lmflow_core.report.console import visible
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions
+    from rich.segment import Segment
+
 _FENCE = re.compile(r"^ {0,3}(```|~~~)", re.MULTILINE)
 
 
@@ -14,20 +19,33 @@ def print_markdown(pieces: Iterable[str]) -> None:
     """Print Markdown as it comes: whole blocks for good, the one that is being written again and again."""
     from rich.console import Console
     from rich.live import Live
-    from rich.markdown import Markdown
 
     console = Console()
     pending = ""
     try:
         with Live(console=console, transient=True, refresh_per_second=8) as live:
             for piece in pieces:
-                whole, pending = split_blocks(pending + _OBEYED.sub("", piece))
+                whole, pending = split_blocks(pending + visible(piece))
                 if whole:
-                    console.print(Markdown(whole))
-                live.update(Markdown(pending))
+                    console.print(_Shown(whole))
+                live.update(_Shown(pending))
             live.update("")
     finally:
-        console.print(Markdown(pending))
+        console.print(_Shown(pending))
+
+
+class _Shown:
+    """Markdown whose links show where they lead, and whose entities and addresses spell nothing that is obeyed."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        from rich.markdown import Markdown
+        from rich.segment import Segment
+
+        for segment in console.render(Markdown(self._text, hyperlinks=False), options):
+            yield Segment(visible(segment.text), segment.style, segment.control)
 
 
 def split_blocks(text: str) -> tuple[str, str]:

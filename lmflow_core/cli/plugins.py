@@ -36,9 +36,9 @@ def plugins(ctx: click.Context, as_json: bool, kind: str | None, check: bool, ti
     if as_json:
         print_json(as_document(catalogue))
     elif kind:
-        click.echo(_names_of_kind(catalogue, kind))
+        console.show(_names_of_kind(catalogue, kind))
     else:
-        click.echo(_listing(catalogue, timings))
+        console.show(_listing(catalogue, timings))
     for warning in catalogue.plugins.warnings:
         console.note(warning)
     if check and (catalogue.plugins.unhealthy() or catalogue.conflicts()):
@@ -57,7 +57,7 @@ def show(catalogue: Catalogue, name: str) -> None:
             f"no plugin {name!r} is installed.{suggestion(name, known)} Installed: {', '.join(known)}"
         )
     for record in records:
-        click.echo(_described(record))
+        console.show(_described(record))
 
 
 def as_document(catalogue: Catalogue) -> dict[str, Any]:

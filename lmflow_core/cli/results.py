@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import click
+from lmflow_core.report import console
 
 
 def print_json(value: Any) -> None:
     """Print one JSON document on stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    console.show(json.dumps(value, indent=2, ensure_ascii=False))

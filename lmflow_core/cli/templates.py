@@ -37,7 +37,7 @@ def templates(ctx: click.Context, as_json: bool) -> None:
         print_json([{**_described(provided.spec), "plugin": provided.plugin.name} for provided in listed])
         return
     rows = [(p.spec.name, p.plugin.name, p.spec.models or "-", p.spec.summary) for p in listed]
-    click.echo(console.table(("TEMPLATE", "PLUGIN", "MODELS", "SUMMARY"), sorted(rows)))
+    console.show(console.table(("TEMPLATE", "PLUGIN", "MODELS", "SUMMARY"), sorted(rows)))
 
 
 def _described(spec: object) -> dict[str, object]:
@@ -59,7 +59,7 @@ def show(catalogue: Catalogue, name: str, jinja: bool, tools: bool, reasoning: b
     )
     template = template.bind(bos, eos)
     if jinja:
-        click.echo(template.to_jinja())
+        console.show(template.to_jinja())
         return
     messages: tuple[Message, ...] = (_ASK, _ANSWER, _ASK_MORE)
     if tools:
@@ -71,5 +71,5 @@ def show(catalogue: Catalogue, name: str, jinja: bool, tools: bool, reasoning: b
     except ValueError as error:
         raise RequestError(f"{name}: {error}") from error
     for segment in segments:
-        click.secho(segment.text, nl=False, fg="green" if segment.trainable else None)
-    click.echo()
+        console.show(segment.text, end="", color="green" if segment.trainable else "")
+    console.show()

@@ -110,7 +110,7 @@ class _StopCutter:
             self.met, self._held = True, ""
             return held[:cut]
         # The longest end of the text that begins a stop stays back.
-        kept = max((n for stop in self._stops for n in range(1, len(stop)) if held.endswith(stop[:n])), default=0)
+        kept = max((_begun(stop, held) for stop in self._stops), default=0)
         self._held = held[len(held) - kept :]
         return held[: len(held) - kept]
 
@@ -118,3 +118,9 @@ class _StopCutter:
         """Return what was held back: no stop came of it."""
         held, self._held = self._held, ""
         return held
+
+
+def _begun(stop: str, text: str) -> int:
+    """Return how many characters of a stop text, fewer than all, a text ends with."""
+    longest = min(len(stop) - 1, len(text))
+    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

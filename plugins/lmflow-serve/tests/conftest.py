@@ -14,11 +14,20 @@ import openai
 import pytest
 import uvicorn
 
-from lmflow_core.api import ChatTemplate, DecodeStep, DecodingRequest, DecodingSettings, TokenLogprob, Tools, option
+from lmflow_core.api import (
+    ChatTemplate,
+    DecodeStep,
+    DecodingRequest,
+    DecodingSettings,
+    RequestError,
+    TokenLogprob,
+    Tools,
+    option,
+)
 from lmflow_core.config.request import Component
 from lmflow_core.generation.chat_model import LoadedChatModel
 from lmflow_serve.app import Service
-from lmflow_serve.command import _bound
+from lmflow_serve.command import _bound, server_config
 from lmflow_serve.options import ServeOptions
 
 _CONTROL = {"<|user|>": 0xE000, "<|bot|>": 0xE001, "<|end|>": 0xE002, "<|system|>": 0xE003}
@@ -84,7 +93,8 @@ class ParrotOptions:
 class ParrotDecoder:
     """Repeats the last turn.
 
-    ``slow`` turns wait at the gate, ``forever`` ones never end, ``broken`` ones fail, ``flood`` ones give megabytes.
+    ``slow`` turns wait at the gate, ``forever`` ones never end, ``broken`` ones fail, ``wrong`` ones turn out not to be
+    possible, ``flood`` ones give megabytes.
     """
 
     def __init__(self, options: ParrotOptions) -> None:
@@ -103,6 +113,8 @@ class ParrotDecoder:
             model.gate.wait(60)
         if turn.startswith("broken"):
             raise RuntimeError("the parrot is dead")
+        if turn.startswith("wrong"):
+            raise RequestError("no parrot can say this")
         said = f"{turn} ({request.seed})" if self.options.temperature else turn
         letters = [_FLOOD] * 100 if turn == "flood" else [*map(ord, said), *sorted(request.stop_ids)[:1]]
         while turn.startswith("forever"):
@@ -162,15 +174,8 @@ def _running(settings: DecodingSettings | None = None, key: str | None = None, *
     options = ServeOptions(port=0, **changes)
     listener = _bound(options.host, options.port)
     model = Parrot()
-    app = Service(_chat_model(model, settings or DecodingSettings()), "parrot", options, key).app()
-    config = uvicorn.Config(
-        app,
-        http="h11",
-        lifespan="on",
-        log_config=None,
-        timeout_graceful_shutdown=options.grace_time,  # type: ignore[arg-type]
-    )
-    server = uvicorn.Server(config)
+    service = Service(_chat_model(model, settings or DecodingSettings()), "parrot", options, key)
+    server = uvicorn.Server(server_config(service, options))
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     while not server.started:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import re
 import socket
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -18,6 +19,9 @@ from typing import Any
 import openai
 import pytest
 
+from lmflow_core.api import RequestError
+from lmflow_core.generation.many import GrowingBatch
+from lmflow_serve.answering import Answering
 from lmflow_serve.writing import Job, QueueFullError, Writers
 
 Serving = Callable[..., Any]
@@ -157,6 +161,37 @@ def test_a_reader_that_does_not_read_holds_up_nobody_and_is_let_go(serving: Serv
         _eventually(lambda: _value(server, ended) == 4)
 
 
+def test_a_connection_that_nobody_reads_is_closed(serving: Serving) -> None:
+    server = serving(client_timeout=0.3)
+    with _raw_request(server, "flood", stream=True) as connection:
+        _eventually(lambda: _is_cut_off(connection, b"x"))
+
+
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [
+        (b"", b"G"),
+        (b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n", b"X: y\r\n"),
+        (b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET ", b"x"),
+        (b"POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n", b"x"),
+    ],
+)
+def test_a_request_that_comes_a_little_at_a_time_is_cut_off(serving: Serving, begin: bytes, more: bytes) -> None:
+    server = serving(client_timeout=0.3)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(begin)
+        _eventually(lambda: _is_cut_off(connection, more))
+    assert server.ask("next").choices[0].message.content == "next"
+
+
+def _is_cut_off(connection: socket.socket, more: bytes) -> bool:
+    try:
+        connection.sendall(more)
+    except ConnectionError:
+        return True
+    return False
+
+
 def test_half_a_body_and_nonsense_harm_nobody(serving: Serving) -> None:
     server = serving()
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -181,6 +216,54 @@ def test_a_model_that_fails_costs_one_request(serving: Serving, caplog: pytest.L
     assert "the parrot is dead" in caplog.text
     assert server.ask("next").choices[0].message.content == "next"
     assert _value(server, 'lmflow_answers_total{reason="error"}') == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_turns_out_not_to_be_possible_is_the_clients_error(
+    serving: Serving, caplog: pytest.LogCaptureFixture, stream: bool
+) -> None:
+    server = serving()
+    with pytest.raises(openai.APIError, match="no parrot can say this") as caught:
+        list(server.ask("wrong", stream=stream))
+    assert isinstance(caught.value, openai.BadRequestError) is not stream
+    assert caplog.text == ""
+    assert server.ask("next").choices[0].message.content == "next"
+
+
+def test_an_answer_that_cannot_begin_costs_one_request(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = serving()
+    with monkeypatch.context() as patched:
+
+        def refuse(*_: object) -> None:
+            raise RequestError("there is no room")
+
+        patched.setattr(GrowingBatch, "add", refuse)
+        with pytest.raises(openai.BadRequestError, match="there is no room"):
+            server.ask("first")
+    assert server.ask("next").choices[0].message.content == "next"
+    assert _value(server, "lmflow_running") == 0
+
+
+def test_prompts_that_are_being_read_take_places_in_the_queue(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serving(max_queue=0)
+    reading, go_on = threading.Event(), threading.Event()
+    begin = Answering.begin
+
+    def slowly(answering: Answering, asked: Any) -> Any:
+        reading.set()
+        go_on.wait(20)
+        return begin(answering, asked)
+
+    monkeypatch.setattr(Answering, "begin", slowly)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(server.ask, "first")
+        assert reading.wait(20)
+        with pytest.raises(openai.RateLimitError):
+            server.ask("second")
+        go_on.set()
+        assert first.result().choices[0].message.content == "first"
 
 
 def test_every_client_gets_its_own_answer(serving: Serving) -> None:

@@ -40,6 +40,8 @@ def test_fields_that_are_empty_are_taken() -> None:
         {"function": {"name": 7, "arguments": "{}"}},
         {"function": {"name": "add", "arguments": '{"a": "\\ud800"}'}},
         {"function": {"name": "add", "arguments": "[" * 100_000}},
+        {"function": {"name": "add", "arguments": '{"a": NaN}'}},
+        {"function": {"name": "add", "arguments": '{"a": 1, "a": 2}'}},
     ],
 )
 def test_a_call_that_is_none_is_refused(call: Any) -> None:

@@ -40,6 +40,8 @@ def _refused(server: Any, **fields: Any) -> tuple[int, dict[str, Any]]:
             b'{"model": "\xe9"}',
             '{"model": "\\ud800"}',
             '{"\\udfff": 1}',
+            '{"model": "parrot", "model": "parrot"}',
+            '{"metadata": ' + "[" * 64 + "]" * 64 + "}",
         ),
     ],
 )
@@ -94,7 +96,14 @@ def test_a_body_that_is_no_json_object(parrot: Any, body: bytes | str) -> None:
         ({"stream": "yes"}, "stream", "invalid_type", "'stream' must be true or false"),
         ({"stream_options": {}}, "stream_options", None, "'stream_options' needs 'stream' to be true"),
         ({"stream": True, "stream_options": {"x": 1}}, "stream_options", None, "may hold 'include_usage'"),
-        ({"stop": ["a", ""]}, "stop", None, "'stop' must be up to 16 strings that are not empty"),
+        ({"stop": ["a", ""]}, "stop", None, "'stop' must be up to 16 strings of 1 to 1000"),
+        ({"stop": "x" * 1001}, "stop", None, "'stop' must be up to 16 strings of 1 to 1000 characters"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {"enum": ["x" * 50_000]}}}},
+            "response_format",
+            None,
+            "the schema in 'response_format' is longer than 50000 bytes",
+        ),
         ({"stop": 7}, "stop", "invalid_type", "'stop' must be a string or an array"),
         ({"stop": ["x"] * 17}, "stop", None, "'stop' must be up to 16 strings"),
         ({"seed": 1.5}, "seed", "invalid_type", "'seed' must be a whole number"),
@@ -185,8 +194,37 @@ def test_web_pages_of_others_are_kept_out(parrot: Any) -> None:
     status, error = _post(parrot, json.dumps({"model": "parrot", "messages": HI}), Host="evil.example")
     assert (status, error["message"]) == (403, "without an API key, this server answers to localhost only")
     body = json.dumps({"model": "parrot", "messages": HI})
+    for origin in ("http://evil.example", "null", "http://localhost.evil.example", "http://127.0.0.1@evil.example"):
+        assert _post(parrot, body, Origin=origin)[0] == 403
+    assert _post(parrot, "no JSON", Origin="http://localhost:3000")[0] == 400
     assert _post(parrot, body, **{"Content-Type": "text/plain"})[0] == 415
     assert parrot.model.prompts == []
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "nonsense\r\n\r\n",
+        f"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: {'a' * 20_000}",
+        "GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n",
+        f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        "Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+)
+def test_what_is_no_http(parrot: Any, head: str) -> None:
+    with socket.create_connection(("127.0.0.1", parrot.port), timeout=20) as connection:
+        connection.sendall(head.encode())
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    start, _, body = answer.partition(b"\r\n\r\n")
+    assert start.startswith(b"HTTP/1.1 400 ")
+    error = json.loads(body)["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["message"].startswith("this is no HTTP/1.1 request")
+
+
+def test_nobody_is_sent_elsewhere(parrot: Any) -> None:
+    assert _post(parrot, "{}", f"{CHAT}/", Host="localhost:1")[0] == 404
 
 
 @pytest.mark.parametrize("chunked", [False, True])

@@ -57,6 +57,22 @@ def _check(value: Any) -> None:
     assert all(isinstance(tag, bool) for tag in value["tags"])
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#"},
+        {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"},
+        {"type": "object", "properties": {f"p{n}": {"type": "string"} for n in range(10_000)}},
+    ],
+)
+def test_a_schema_that_asks_too_much_is_refused_before_an_answer(
+    model: CausalModel, schema: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(RequestError, match="--json-schema: it cannot be followed: "):
+        SamplingDecoder(SamplingOptions(json_schema=json.dumps(schema))).prepare(model, _SERVICES)
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("in_a_file", [False, True])
 def test_a_random_model_writes_what_the_schema_wants(model: CausalModel, tmp_path: Path, in_a_file: bool) -> None:
     schema = json.dumps(_SCHEMA)

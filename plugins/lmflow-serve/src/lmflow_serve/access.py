@@ -23,7 +23,8 @@ class Access:
     """Checks requests for the key, or, where there is none, that no web page of another site sends them.
 
     A page in the browser of this machine can send requests to a server on it. It cannot read the answers, unless its
-    own name is made to lead here (DNS rebinding): then the name in ``Host`` tells.
+    own name is made to lead here (DNS rebinding): then the name in ``Host`` tells. The browser names the page in
+    ``Origin``.
     """
 
     def __init__(self, key: str | None, host: str) -> None:
@@ -34,11 +35,11 @@ class Access:
         """Let a request pass.
 
         Raises:
-            ApiError: the key is missing or wrong, or the request is meant for another host.
+            ApiError: the key is missing or wrong, or the request is meant for another host or comes from its page.
         """
         if self._key is not None:
             self._check_key(request.headers.get("authorization", ""))
-        elif self._this_machine_only and not is_loopback(_hostname(request)):
+        elif self._this_machine_only and not _is_of_this_machine(request):
             raise ApiError(403, "without an API key, this server answers to localhost only")
 
     def _check_key(self, authorization: str) -> None:
@@ -51,8 +52,13 @@ class Access:
             raise ApiError(401, "the API key is wrong", code="invalid_api_key")
 
 
-def _hostname(request: Request) -> str:
+def _is_of_this_machine(request: Request) -> bool:
+    named = [f"//{request.headers.get('host', '')}", *request.headers.getlist("origin")]
+    return all(is_loopback(_hostname(address)) for address in named)
+
+
+def _hostname(address: str) -> str:
     try:
-        return urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+        return urlsplit(address).hostname or ""
     except ValueError:
         return ""

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from lmflow_core.api import ChatModel, SampledToken, ToolCall
 from lmflow_serve.access import Access
 from lmflow_serve.answering import Answering
-from lmflow_serve.clients import EventStream, Impatient, read_body, until_left
+from lmflow_serve.clients import EventStream, read_body, until_left
 from lmflow_serve.errors import ApiError, failed, overloaded
 from lmflow_serve.metrics import Measured, Metrics
 from lmflow_serve.options import ServeOptions
@@ -48,6 +48,7 @@ class Service:
         )
         self._metrics.watch(self._writers)
         self._reader = ThreadPoolExecutor(1, "prompts")
+        self._being_read = 0
         self._answering = Answering(model, options.max_request_tokens, self._writers.check)
         self._created = int(time.time())
 
@@ -62,15 +63,14 @@ class Service:
             Route("/healthz", self._healthz),
         ]
         paths = frozenset(route.path for route in routes if "{" not in route.path)
-        return Starlette(
+        app = Starlette(
             routes=routes,
-            middleware=[
-                Middleware(Measured, metrics=self._metrics, paths=paths),
-                Middleware(Impatient, seconds=self._options.client_timeout),
-            ],
+            middleware=[Middleware(Measured, metrics=self._metrics, paths=paths)],
             exception_handlers={ApiError: _api_error, HTTPException: _http_error, Exception: _server_error},
             lifespan=self._lifespan,
         )
+        app.router.redirect_slashes = False  # it would lead to whatever host a request names
+        return app
 
     @property
     def described(self) -> str:
@@ -150,9 +150,13 @@ class Service:
 
     async def _queued(self, asked: Asked) -> list[Job]:
         """Put the answers to a request into the queue, once its prompt is known to fit."""
-        if self._writers.full(asked.n):
+        if self._writers.full(self._being_read + asked.n):
             raise overloaded()
-        answers = await asyncio.get_running_loop().run_in_executor(self._reader, self._answering.begin, asked)
+        self._being_read += asked.n
+        try:
+            answers = await asyncio.get_running_loop().run_in_executor(self._reader, self._answering.begin, asked)
+        finally:
+            self._being_read -= asked.n
         jobs = jobs_of(answers)
         try:
             self._writers.submit(jobs)
@@ -166,8 +170,8 @@ async def _whole(jobs: Sequence[Job], replies: Sequence[Reply], head: Mapping[st
     try:
         async for index, piece in pieces_of(jobs):
             tokens[index] += piece.tokens if piece is not None else ()
-    except WritingFailedError:
-        raise failed() from None
+    except WritingFailedError as error:
+        raise failed(error.__cause__) from None
     choices = [reply.whole(job.answer, told) for job, reply, told in zip(jobs, replies, tokens, strict=True)]
     return JSONResponse({**head, "choices": choices, "usage": usage([job.answer for job in jobs])})
 
@@ -184,8 +188,8 @@ async def _documents(
             documents = reply.ending(jobs[index].answer) if piece is None else reply.piece(piece.text, piece.tokens)
             for document in documents:
                 yield document
-    except WritingFailedError:
-        yield failed().body
+    except WritingFailedError as error:
+        yield failed(error.__cause__).body
         return
     if usage_head is not None:
         yield {**usage_head, "usage": usage([job.answer for job in jobs])}

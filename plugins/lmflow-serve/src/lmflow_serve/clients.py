@@ -1,4 +1,4 @@
-"""What clients may do to a connection: send slowly or too much, read slowly or not at all, and leave."""
+"""What clients may do in a request: send slowly or too much, and leave while its answer is written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from lmflow_serve.errors import ApiError
 
@@ -88,29 +88,3 @@ def _line(document: Mapping[str, Any]) -> bytes:
 
 def _event(data: bytes) -> bytes:
     return b"data: " + data + b"\n\n"
-
-
-class Impatient:
-    """Ends the responses of an application that a client does not read: no piece may take longer than ``seconds``."""
-
-    def __init__(self, app: ASGIApp, seconds: float) -> None:
-        self._app = app
-        self._seconds = seconds
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
-
-        async def timed(message: Message) -> None:
-            try:
-                async with asyncio.timeout(self._seconds):
-                    await send(message)
-            except TimeoutError:
-                raise _NotReadError from None
-
-        # The server closes the connection of a response that has no end.
-        with contextlib.suppress(_NotReadError):
-            await self._app(scope, receive, timed)
-
-
-class _NotReadError(Exception):
-    """The client does not read."""

@@ -17,6 +17,7 @@ import uvicorn
 from lmflow_core.api import ChatModel, RequestError
 from lmflow_serve.access import is_loopback
 from lmflow_serve.app import Service
+from lmflow_serve.connections import Connection
 from lmflow_serve.options import ServeOptions
 
 _KEY_VARIABLE = "LMFLOW_API_KEY"
@@ -37,21 +38,29 @@ def serve(open_model: Callable[[], ChatModel], options: ServeOptions) -> None:
     # The port is taken before the model loads, which may take minutes, so that a clash shows at once.
     with _bound(options.host, options.port) as listener:
         service = _in_a_thread(lambda: _service(open_model(), options, key))
-        config = uvicorn.Config(
-            service.app(),
-            http="h11",
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=options.grace_time,  # type: ignore[arg-type]  # fractions work
-        )
-        server = uvicorn.Server(config)
+        server = uvicorn.Server(server_config(service, options))
         with _signals_end(server):
+            listener.listen()  # who reads the line below may connect at once
             told = f"serving {service.name} at {_url(listener)}/v1; {service.described}; Ctrl-C ends"
             print(f"lmflow: {told}", file=sys.stderr, flush=True)
             server.run([listener])
+
+
+def server_config(service: Service, options: ServeOptions) -> uvicorn.Config:
+    """Return how uvicorn serves a model."""
+    return uvicorn.Config(
+        service.app(),
+        http=Connection,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level="error",  # requests that are nonsense are no news
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=options.client_timeout,  # type: ignore[arg-type]  # fractions work
+        timeout_graceful_shutdown=options.grace_time,  # type: ignore[arg-type]
+    )
 
 
 def _service(model: ChatModel, options: ServeOptions, key: str | None) -> Service:

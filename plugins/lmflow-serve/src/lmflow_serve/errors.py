@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lmflow_core.api import RequestError
+
 INVALID = "invalid_request_error"
 
 
@@ -43,6 +45,12 @@ def overloaded() -> ApiError:
     )
 
 
-def failed() -> ApiError:
-    """Return the error of a request whose answer could not be written; the reason is in the server's log."""
+def failed(cause: BaseException | None = None) -> ApiError:
+    """Return the error of a request whose answer could not be written.
+
+    Args:
+        cause: told when it lies in what was asked for; any other is in the server's log.
+    """
+    if isinstance(cause, RequestError):
+        return invalid(str(cause))
     return ApiError(500, "the answer could not be written; the server's log tells why", kind="server_error")

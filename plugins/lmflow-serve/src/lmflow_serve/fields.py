@@ -7,6 +7,10 @@ from typing import Any
 
 from lmflow_serve.errors import invalid
 
+# Templates and schemas are worked through by recursion.
+_DEEPEST = 64
+_TOO_DEEP = f"lists and objects are within each other to more than {_DEEPEST} levels"
+
 
 class Fields:
     """The fields of a body, taken one by one; what is left at the end is refused.
@@ -57,16 +61,31 @@ def _is_one_of(value: object, kinds: tuple[type, ...]) -> bool:
 
 def _parse(body: bytes) -> dict[str, Any]:
     try:
-        values = json.loads(body, parse_constant=_refuse_constant)
-        check_text(values)
-    except (ValueError, RecursionError) as error:
+        values = parse_json(body)
+    except ValueError as error:
         raise invalid(f"the body of the request is not valid JSON: {error}") from error
     if not isinstance(values, dict):
         raise invalid("the body of the request must be a JSON object")
     return values
 
 
-def check_text(value: object) -> None:
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text that can be worked with whatever becomes of it.
+
+    Raises:
+        ValueError: it is not valid, is too deep, or says something that JSON of other programs cannot.
+    """
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_object)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    if _is_deeper(value, _DEEPEST):
+        raise ValueError(_TOO_DEEP)
+    _check_text(value)
+    return value
+
+
+def _check_text(value: object) -> None:
     """Refuse half a surrogate pair: JSON can hold it, no text can."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
@@ -76,3 +95,18 @@ def check_text(value: object) -> None:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a number of JSON")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("an object has two fields of one name")
+    return values
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    """Whether lists and objects of a value are within each other to more than so many levels."""
+    if not isinstance(value, list | dict):
+        return False
+    parts = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_deeper(part, levels - 1) for part in parts)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from lmflow_core.api import Message, ToolCall
 from lmflow_serve.errors import invalid
-from lmflow_serve.fields import check_text
+from lmflow_serve.fields import parse_json
 
 _ROLES = {"developer": "system", "system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 
@@ -56,11 +55,10 @@ def _part(part: object, where: str) -> str:
 def _tool_call(value: object, where: str) -> ToolCall:
     try:
         function = value["function"]  # type: ignore[index]
-        arguments = json.loads(function["arguments"])
-        check_text(arguments)
+        arguments = parse_json(function["arguments"])
         if isinstance(arguments, dict) and isinstance(function["name"], str):
             return ToolCall(function["name"], arguments)
-    except (TypeError, KeyError, ValueError, RecursionError):
+    except (TypeError, KeyError, ValueError):
         pass
     raise invalid(f'{where} must hold {{"function": {{"name": "…", "arguments": "{{…}}"}}}}', "messages")
 

@@ -51,7 +51,7 @@ class Metrics:
         """Count a job that was written."""
         self._prompt_tokens.inc(job.answer.prompt_tokens)
         self._tokens.inc(job.answer.tokens)
-        self._answers.labels("error" if job.failed else job.answer.finish_reason).inc()
+        self._answers.labels(job.answer.finish_reason if job.error is None else "error").inc()
         if job.first_seconds is not None:
             self._first_piece.observe(job.first_seconds)
 

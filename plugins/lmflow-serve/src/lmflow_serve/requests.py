@@ -34,6 +34,9 @@ _WITHOUT_EFFECT = ("user", "metadata", "store", "service_tier", "safety_identifi
 FIELDS: Mapping[str, str] = {"json_schema": "response_format"}
 _MOST_ANSWERS = 128
 _MOST_STOPS = 16
+_LONGEST_STOP = 1000
+# What a schema takes to prepare grows with the square of its fields: about half a second for one of this length.
+_LONGEST_SCHEMA = 50_000
 _MOST_LOGPROBS = {"chat": 20, "completion": 5}
 _SEEDS = 2**32
 
@@ -178,7 +181,10 @@ def _schema(fields: Fields) -> dict[str, object]:
             '{"type": "json_schema", "json_schema": {"name": "…", "schema": {…}}}',
             "response_format",
         )
-    return {"json_schema": json.dumps(schema)}
+    text = json.dumps(schema)
+    if len(text) > _LONGEST_SCHEMA:
+        raise invalid(f"the schema in 'response_format' is longer than {_LONGEST_SCHEMA} bytes", "response_format")
+    return {"json_schema": text}
 
 
 def _include_usage(stream_options: Mapping[str, object] | None, stream: bool) -> bool:
@@ -193,8 +199,8 @@ def _include_usage(stream_options: Mapping[str, object] | None, stream: bool) ->
 
 def _stops(value: str | list[object] | None) -> tuple[str, ...]:
     stops = [value] if isinstance(value, str) else (value or [])
-    if len(stops) > _MOST_STOPS or not all(isinstance(stop, str) and stop for stop in stops):
-        raise invalid(f"'stop' must be up to {_MOST_STOPS} strings that are not empty", "stop")
+    if len(stops) > _MOST_STOPS or not all(isinstance(stop, str) and 0 < len(stop) <= _LONGEST_STOP for stop in stops):
+        raise invalid(f"'stop' must be up to {_MOST_STOPS} strings of 1 to {_LONGEST_STOP} characters", "stop")
     return tuple(str(stop) for stop in stops)
 
 

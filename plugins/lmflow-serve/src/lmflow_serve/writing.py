@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
-from lmflow_core.api import AnswerBatch, AnswerStream, BatchLimits, ChatModel, SampledToken, Written
+from lmflow_core.api import AnswerBatch, AnswerStream, BatchLimits, ChatModel, RequestError, SampledToken, Written
 
 _LAST_TOKEN_SECONDS = 5.0
 # Answers that are written together: more gain little on a processor, and each waits longer for its tokens.
@@ -24,7 +24,7 @@ class QueueFullError(Exception):
 
 
 class WritingFailedError(Exception):
-    """The model failed while it wrote an answer."""
+    """An answer could not be written: the cause is what the request asks for (``RequestError``), or the model."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Job:
 
     Attributes:
         index: number of the answer among those to one request, which share the queue ``pieces``.
-        failed: whether the model failed while it wrote.
+        error: what the answer failed with; None while it did not.
         first_seconds: time from the request to the first piece; None before that.
     """
 
@@ -51,7 +51,7 @@ class Job:
     ) -> None:
         self.answer = answer
         self.index = index
-        self.failed = False
+        self.error: Exception | None = None
         self.first_seconds: float | None = None
         self._told = 0
         self._begun = time.perf_counter()
@@ -70,9 +70,10 @@ class Job:
         self._tell(Piece(text, tuple(sampled[begun : self._told])))
 
     def fail(self, error: Exception) -> None:
-        """Note that the model failed; :meth:`end` follows."""
-        self.failed = True
-        _LOG.error("an answer could not be written", exc_info=error)
+        """Note that the answer failed; :meth:`end` follows."""
+        self.error = error
+        if not isinstance(error, RequestError):
+            _LOG.error("an answer could not be written", exc_info=error)
 
     def end(self) -> None:
         """Tell the reader that nothing follows."""
@@ -93,15 +94,15 @@ async def pieces_of(jobs: Sequence[Job]) -> AsyncIterator[tuple[int, Piece | Non
     """Yield the pieces of the jobs of a request with the numbers of their answers, as they come; None ends an answer.
 
     Raises:
-        WritingFailedError: the model failed.
+        WritingFailedError: an answer could not be written.
     """
     left = len(jobs)
     while left:
         index, piece = await jobs[0].pieces.get()
         if piece is None:
             left -= 1
-            if jobs[index].failed:
-                raise WritingFailedError
+            if jobs[index].error is not None:
+                raise WritingFailedError from jobs[index].error
         yield index, piece
 
 
@@ -220,16 +221,21 @@ class Writers:
                 self._take(one, jobs)
 
     def _join(self, batch: AnswerBatch, jobs: dict[AnswerStream, Job]) -> bool:
-        """Let jobs that wait join a batch; wait for one where it is empty. False when there is nothing left to do."""
+        """Let jobs that wait join a batch; wait for one where it is empty. False when nothing will ever be left."""
         with self._changed:
             if not jobs:
                 self._changed.wait_for(lambda: self._waiting or self._closed)
-            while self._waiting and not self._closed and len(jobs) < self._limits.answers:
-                job = self._waiting.popleft()
-                self._running.add(job)
-                jobs[job.answer] = job
+            joining: list[Job] = []
+            while self._waiting and not self._closed and len(jobs) + len(joining) < self._limits.answers:
+                joining.append(self._waiting.popleft())
+            self._running.update(joining)
+        for job in joining:
+            jobs[job.answer] = job
+            try:
                 batch.add(job.answer)
-            return bool(jobs)
+            except Exception as error:
+                self._take(Written(job.answer, "", ended=True, error=error), jobs)
+        return bool(jobs) or not self._closed
 
     def _take(self, news: Written, jobs: dict[AnswerStream, Job]) -> None:
         job = jobs[news.answer]

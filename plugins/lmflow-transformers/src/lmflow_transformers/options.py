@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from lmflow_core.api import option
 
+# Below it, quotients of logits may be no numbers.
+_LOWEST_TEMPERATURE = 1e-4
+
 
 @dataclass(frozen=True, kw_only=True)
 class SftOptions:
@@ -34,7 +37,9 @@ class SamplingOptions:
     top_k: int = option(0, help="Sample among this many likeliest tokens; 0 is all.", minimum=0)
     top_p: float = option(1.0, help="Sample among the likeliest tokens that hold this mass.", above=0, maximum=1)
     min_p: float = option(0.0, help="Leave out tokens below this share of the likeliest one.", minimum=0, maximum=1)
-    repetition_penalty: float = option(1.0, help="Divides the logits of tokens that occurred; 1 is off.", above=0)
+    repetition_penalty: float = option(
+        1.0, help="Divides the logits of tokens that occurred; 1 is off.", minimum=0.01, maximum=100
+    )
     logprobs: int | None = option(
         None, help="Give each token's log-probability and this many alternatives.", minimum=0, maximum=20
     )
@@ -47,6 +52,8 @@ class SamplingOptions:
 
     def __post_init__(self) -> None:
         biases(self.logit_bias)
+        if 0 < self.temperature < _LOWEST_TEMPERATURE:
+            raise ValueError(f"--temperature {self.temperature} is too low to divide by: take 0, the likeliest token")
 
 
 def biases(texts: tuple[str, ...]) -> dict[int, float]:

@@ -15,6 +15,8 @@ from lmflow_core.api import DecodingRequest, RequestError
 from lmflow_transformers.models import CausalModel
 from lmflow_transformers.options import SamplingOptions
 
+# A schema may come from a stranger: without these, some take half a minute and hundreds of megabytes.
+_LIMITS = {"max_grammar_size": 50_000, "max_lexer_states": 20_000, "verbose_errors": False}
 # Between tokens of JSON may be a line break and an indentation, and no more: small models would go on for ever.
 _FORM = {"whitespace_pattern": r"\n?[ ]{0,20}"}
 _vocabularies: weakref.WeakKeyDictionary[Any, dict[frozenset[int], Any]] = weakref.WeakKeyDictionary()
@@ -42,7 +44,7 @@ class SchemaProcessor(LogitsProcessor):
     """
 
     def __init__(self, model: CausalModel, schema: str, request: DecodingRequest) -> None:
-        from llguidance import LLMatcher
+        from llguidance import LLMatcher, LLParserLimits
 
         if not request.stop_ids:
             raise RequestError("--json-schema needs a token that ends an answer, and this model has none")
@@ -50,14 +52,16 @@ class SchemaProcessor(LogitsProcessor):
             grammar = LLMatcher.grammar_from_json_schema(_schema_text(schema), defaults=_FORM)
         except ValueError as error:
             raise RequestError(f"--json-schema: {error}") from error
-        self._matcher = LLMatcher(_vocabulary(model, request.stop_ids), grammar)
+        limits = LLParserLimits(**_LIMITS)
+        self._matcher = LLMatcher(_vocabulary(model, request.stop_ids), grammar, log_level=0, limits=limits)
         self._prompt = len(request.prompt)
         self._consumed: list[int] = []
+        self._matcher.compute_bitmask()  # some schemas show only here that they cannot be followed
         self._check()
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise RequestError(f"--json-schema: {self._matcher.get_error().splitlines()[0]}")
+            raise RequestError(f"--json-schema: it cannot be followed: {self._matcher.get_error().splitlines()[0]}")
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Return the scores (1, vocabulary) behind some ids (1, length), minus infinity for what may not follow."""
