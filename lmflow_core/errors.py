@@ -17,6 +17,12 @@ class LmflowError(Exception):
     exit_status = 1
 
 
+def printable(text: str, most: int = 2000) -> str:
+    """Return a text of a file or a library as a part of a message: no control codes, and not longer than ``most``."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: most + 1])
+    return shown if len(shown) <= most else f"{shown[:most]}…"
+
+
 class RequestError(LmflowError):
     """A request that cannot be carried out as it was made: a flag, a file or a name is wrong."""
 
@@ -31,7 +37,7 @@ class DataError(RequestError):
     """Data that cannot be used; tells the file and, where there is one, the row (counted from 1)."""
 
     def __init__(self, problem: str, *, file: Path | str | None = None, row: int | None = None) -> None:
-        self.problem = problem
+        self.problem = printable(problem)
         self.file = file
         self.row = row
         super().__init__(self._message())

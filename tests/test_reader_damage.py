@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,3 +95,34 @@ def test_mutated_files_give_examples_or_errors(tmp_path: Path, catalogue: Catalo
         file = tmp_path / f"{number}{suffix}"
         file.write_bytes(content)
         _errors(file, catalogue)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_a_key_that_stands_twice_is_one_error(tmp_path: Path, catalogue: Catalogue, suffix: str) -> None:
+    file = tmp_path / f"rows{suffix}"
+    row = '{"text": "a", "meta": {"x": 1, "x": 2}}'
+    file.write_text(row if suffix == ".jsonl" else f"[{row}]")
+    (error,) = _errors(file, catalogue)
+    assert (error.row, error.problem) == (1, "broken JSON: the key 'x' stands twice in an object")
+
+
+def test_a_number_that_is_none_is_one_error(tmp_path: Path, catalogue: Catalogue) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"value": NaN}\n{"value": 1}\n')
+    assert [error.row for error in _errors(file, catalogue)] == [1]
+
+
+def test_a_message_holds_no_control_codes_of_the_file(tmp_path: Path, catalogue: Catalogue) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"\x1b[2J\ud800\n": 1, "x" * 5000: 2}))
+    (error,) = _errors(file, catalogue)
+    assert "\\x1b[2J\\ud800\\n, xxx" in error.problem
+    assert error.problem.isprintable()
+    assert len(error.problem) < 2100
+
+
+def test_a_short_campaign_of_damaged_files_loses_nothing() -> None:
+    program = Path(__file__).parents[1] / "dev" / "campaigns" / "damaged_files.py"
+    told = subprocess.run([sys.executable, program, "--cases", "500"], capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert told.stdout.splitlines()[-1].split() == ["all", "500", "500", "0"]

@@ -22,11 +22,13 @@ from lmflow_core.contracts.examples import (
 from lmflow_core.data.image_paths import with_found_images
 from lmflow_core.data.rows import OnError, Row, raise_error
 from lmflow_core.data.sources import Source, sources
-from lmflow_core.errors import DataError, PluginLoadError
+from lmflow_core.errors import DataError, PluginLoadError, printable
 from lmflow_core.plugins.blame import failure_of
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.plugins.targets import returned
 from lmflow_core.report import console
+
+_LONGEST_LIST = 300
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class ExampleReader:
             return self._declared(row, row.declared)
         fitting = self._fitting(row)
         if len(fitting) == 1:
-            return self._named(fitting[0], f"recognised from the fields {', '.join(row.value)}")
+            return self._named(fitting[0], f"recognised from the fields {_fields(row)}")
         raise DataError(self._unrecognised(row, fitting), file=row.file, row=row.number)
 
     def _fitting(self, row: Row) -> list[str]:
@@ -129,11 +131,15 @@ class ExampleReader:
         return reader
 
     def _unrecognised(self, row: Row, fitting: Sequence[str]) -> str:
-        fields = ", ".join(row.value) or "none"
+        fields = _fields(row) or "none"
         if fitting:
             return f"fields {fields} fit several forms: choose one with --dataset-format {'|'.join(fitting)}"
         forms = "; ".join(f"{p.spec.name} ({p.spec.fields})" for p in self._catalogue.of(DatasetSpec))
         return f"no known form has the fields {fields}. Known forms: {forms}"
+
+
+def _fields(row: Row) -> str:
+    return printable(", ".join(row.value), _LONGEST_LIST)
 
 
 def _example(chosen: ChosenFormat, row: Row) -> Example:

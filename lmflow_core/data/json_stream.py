@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from lmflow_core.errors import DataError
 
@@ -15,10 +16,27 @@ _SPACE = " \t\n\r"
 _LONGEST_CUT = 16
 
 
+class _DoubleKeyError(ValueError):
+    """An object that gives a key twice: which of the values is meant, nobody can know."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        ((twice, _),) = Counter(key for key, _ in pairs).most_common(1)
+        raise _DoubleKeyError(f"the key {twice!r} stands twice in an object")
+    return found
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_unique)
+
+
 def json_problem(error: Exception) -> str:
     """Return what is wrong with a JSON text, in a few words."""
     if isinstance(error, json.JSONDecodeError):
         return error.msg.removesuffix(" at").removesuffix(" starting")
+    if isinstance(error, _DoubleKeyError):
+        return str(error)
     return "nested too deeply" if isinstance(error, RecursionError) else "a number has too many digits"
 
 
@@ -29,7 +47,6 @@ class JsonStream:
         """Read a stream; ``file`` is named in errors."""
         self._file = file
         self._stream = stream
-        self._decoder = json.JSONDecoder()
         self._buffer = ""
         self._position = 0
         self._row = 0
@@ -49,7 +66,7 @@ class JsonStream:
         self.peek()
         while True:
             try:
-                value, end = self._decoder.raw_decode(self._buffer, self._position)
+                value, end = DECODER.raw_decode(self._buffer, self._position)
             except (ValueError, RecursionError) as error:
                 if self._final(error) or not self._fill():
                     raise self._broken(json_problem(error)) from error

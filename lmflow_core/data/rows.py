@@ -5,7 +5,6 @@ A row is a mapping with the file and the number it has there (from 1). Memory is
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lmflow_core.data.files import opened_text, suffix
-from lmflow_core.data.json_stream import JsonStream, json_problem
+from lmflow_core.data.json_stream import DECODER, JsonStream, json_problem
 from lmflow_core.data.tables import read_paragraphs, read_table
 from lmflow_core.errors import DataError
 
@@ -68,7 +67,7 @@ def _read_lines(file: Path, stream: IO[str], on_error: OnError) -> Iterator[_Num
             continue
         number += 1
         try:
-            value = json.loads(line)
+            value = DECODER.decode(line)
         except (ValueError, RecursionError) as error:
             on_error(DataError(f"broken JSON: {json_problem(error)}", file=file, row=number))
         else:

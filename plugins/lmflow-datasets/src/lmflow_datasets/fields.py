@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,9 +48,12 @@ def number(row: Mapping[str, Any], name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"the field {name!r} must be a number, not {type_name(value)}")
     try:
-        return float(value)
+        found = float(value)
     except OverflowError as error:
         raise ValueError(f"the field {name!r} is a number too large") from error
+    if not math.isfinite(found):
+        raise ValueError(f"the field {name!r} is {found}, which is no number to learn from")
+    return found
 
 
 def truth(row: Mapping[str, Any], name: str) -> bool:
@@ -124,4 +128,4 @@ def type_name(value: object) -> str:
         float: "a number",
         str: "text",
     }
-    return names.get(type(value), "null")
+    return "null" if value is None else names.get(type(value), f"a {type(value).__name__}")

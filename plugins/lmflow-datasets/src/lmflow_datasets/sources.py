@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lmflow_core.api import DataError
+from lmflow_datasets.table_worker import read_table
 
 _CHUNK = 1 << 20
 
@@ -21,15 +22,7 @@ class ParquetFile:
         Raises:
             DataError: it is no Parquet file.
         """
-        import pyarrow
-        from pyarrow import parquet
-
-        try:
-            with parquet.ParquetFile(reference) as file:
-                for batch in file.iter_batches():
-                    yield from batch.to_pylist()
-        except (pyarrow.ArrowException, OSError) as error:
-            raise DataError(f"cannot be read as Parquet: {_reason(error)}", file=reference) from error
+        return read_table("parquet", reference)
 
     def fingerprint(self, reference: str) -> str:
         """Return a digest of the file's bytes."""
@@ -45,31 +38,11 @@ class ArrowFile:
         Raises:
             DataError: it is no Arrow file.
         """
-        import pyarrow
-
-        try:
-            with pyarrow.memory_map(reference) as mapped:
-                for batch in _batches(mapped):
-                    yield from batch.to_pylist()
-        except (pyarrow.ArrowException, OSError) as error:
-            raise DataError(f"cannot be read as Arrow: {_reason(error)}", file=reference) from error
+        return read_table("arrow", reference)
 
     def fingerprint(self, reference: str) -> str:
         """Return a digest of the file's bytes."""
         return _digest(reference)
-
-
-def _batches(mapped: Any) -> Iterator[Any]:
-    """Yield the record batches of a file that is in either of Arrow's two layouts."""
-    import pyarrow
-
-    try:
-        file = pyarrow.ipc.open_file(mapped)
-    except pyarrow.ArrowInvalid:
-        yield from pyarrow.ipc.open_stream(mapped)
-        return
-    for number in range(file.num_record_batches):
-        yield file.get_batch(number)
 
 
 class HubDataset:
