@@ -83,10 +83,13 @@ STOPS = _tokenizer(*sorted({stop for template in KNOWN.values() for stop in temp
 # These end an answer by what follows it, or with what is no mark here, or write it otherwise than they ask for it.
 REFUSED = {
     "empty_no_special_tokens": "ends an answer with no control token",
-    "qwen_qwq": "does not repeat the prompt of turn 3",
-    "deepseek_r1": "does not repeat the prompt of turn 3",
     "gpt_oss": "does not write the answer of turn 3 and '<|return|>' behind it",
     "hymba": "does not write the answer of turn 3 and '</s>' behind it",
+    **{
+        name: "does not repeat the prompt of turn 3"
+        for name, template in KNOWN.items()
+        if (form := template.reasoning) and form.asked not in ("", form.without) and not form.keep
+    },
 }
 
 

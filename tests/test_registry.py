@@ -331,7 +331,7 @@ class _Template:
     def render(self, messages: Any, add_generation_prompt: bool, tools: Any = ()) -> tuple[Any, ...]:
         return ()
 
-    def read_calls(self, text: str) -> None:
+    def read_calls(self, text: str, tools: Any = ()) -> None:
         return None
 
     def to_jinja(self) -> str:

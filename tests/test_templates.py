@@ -34,6 +34,7 @@ def _jinja(
     messages: Sequence[Message],
     add_generation_prompt: bool,
     tools: Sequence[Mapping[str, Any]] = (),
+    **given: bool,
 ) -> str:
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     environment.globals["raise_exception"] = _raise_exception
@@ -48,7 +49,7 @@ def _jinja(
         for message in messages
     ]
     compiled = environment.from_string(template.to_jinja())
-    return compiled.render(messages=turns, add_generation_prompt=add_generation_prompt, tools=tools)
+    return compiled.render(messages=turns, add_generation_prompt=add_generation_prompt, tools=tools, **given)
 
 
 @pytest.mark.parametrize("turn", ["no slot", "{content}{content}", "{ content }", ""])
@@ -127,6 +128,13 @@ def test_binding_fills_in_the_tokens_of_a_tokenizer_and_nothing_else() -> None:
 ASK, CALL = Message("user", "u"), Message("assistant", "", tool_calls=(ToolCall("f", {"x": "é"}), ToolCall("g", {})))
 RESULTS = (Message("tool", "1"), Message("tool", '"2"'))
 TOOLS = ({"type": "function", "function": {"name": "f"}}, {"type": "function", "function": {"name": "g"}})
+DECLARED = (
+    {"type": "function", "function": {"name": "f", "description": " é\n", "strict": True, "parameters": {
+        "type": "object", "required": ["x"],
+        "properties": {"x": {"type": "string", "enum": ["a"], "description": "d "}, "y": {"default": 1.5}}}}},
+    {"name": "g", "parameters": None},
+    {"function": {"description": 1, "parameters": {"properties": {"x": True}, "required": None}}},
+)  # fmt: skip
 CALLING = Tools(
     system="S:{content}[{tools}]|", system_alone="[{tools}]|", tool="<{tool}>", call="!{name}({arguments})#{id}",
     between_calls=",", calls="({calls})", before_calls=" ", result="{id}={json};", results="R{results}/",
@@ -186,6 +194,90 @@ def test_reasoning_and_what_is_trained_without_it(case: str) -> None:
     assert _marked(single) == f"U:u;{several.split('U:u;')[2]}"
     # A content that holds both, as a model writes it, is split.
     assert template.render((ASK, Message("assistant", "(t)\na")), False) == single
+
+
+SINGLY = replace(
+    WITH_TOOLS,
+    tools=Tools(
+        system="{content}{tools}", tool="{elements}", call="{name}:{index}({arguments})", argument="{key}={value}",
+        text_argument="{key}='{value}'", between_arguments=", ", python_values=True, escaped_texts=True,
+        result="{name}:{index}={content};",
+    ),
+)  # fmt: skip
+
+
+def test_arguments_one_by_one_and_results_that_name_their_call() -> None:
+    calls = (ToolCall("f", {"a": "it's\n", "b": None, "c": [True], "d": 2}), ToolCall("g", {}))
+    messages = (ASK, Message("assistant", "", tool_calls=calls), *RESULTS, Message("tool", "3"), ASSISTANT)
+    assert _marked(SINGLY.render(messages, False)) == (
+        "U:u;A:⟦f:0(a='it\\'s\\n', b=None, c=[true], d=2)g:1().⟧f:0=1;g:1=\"2\";:2=3;A:⟦a.⟧"
+    )
+    assert SINGLY.read_calls("f:0(a='it\\'s\\n', b=None, c=[true], d=2)g:1()") == ("", calls)
+
+
+def test_tools_as_elements() -> None:
+    [function, bare, odd, _] = _marked(SINGLY.render((ASK,), True, DECLARED)).split("</function>")
+    assert function == (
+        "<function>\n<name>f</name>\n<description>é</description>\n<parameters>"
+        "\n<parameter>\n<name>x</name>\n<type>string</type>\n<description>d</description>"
+        '\n<enum>["a"]</enum>\n</parameter>'
+        "\n<parameter>\n<name>y</name>\n<default>1.5</default>\n</parameter>"
+        '\n<required>["x"]</required>\n</parameters>\n<strict>True</strict>\n'
+    )
+    assert bare == "<function>\n<name>g</name>\n<parameters>\n</parameters>\n"
+    assert odd == (
+        "<function>\n<name></name>\n<description>1</description>\n<parameters>\n<parameter>\n<name>x</name>"
+        "\n</parameter>\n<required>None</required>\n</parameters>\n"
+    )
+    calls = "f:0(x='a', y=1)"
+    assert SINGLY.read_calls(calls, DECLARED) == ("", (ToolCall("f", {"x": "a", "y": 1}),))
+
+
+def test_a_system_turn_of_its_own_where_none_is_given_and_an_empty_one_that_counts_as_none() -> None:
+    template = replace(WITH_TOOLS, system_alone="none|", empty_system=False)
+    empty = Message("system", "")
+    for messages in ((ASK,), (empty, ASK)):
+        assert _marked(template.render(messages, True)) == "none|U:u;A:"
+    assert _marked(template.render((SYSTEM, ASK), True)) == "S:s|U:u;A:"
+    assert _marked(template.render((empty, ASK), True, TOOLS)).startswith("S:[")
+
+
+def test_an_answer_behind_a_call_whose_reasoning_is_left_out_is_not_trained_on() -> None:
+    """When it was written, the reasoning before the call stood in its prompt."""
+    template = replace(WITH_TOOLS, reasoning=Reasoning(text="({content}) "))
+    call = replace(CALL, reasoning="t")
+    turn = (ASK, call, RESULTS[0], ASSISTANT)
+    assert _marked(template.render(turn, False)).endswith("A:⟦a.⟧")
+    assert "⟦" not in _marked(template.render((*turn, ASK), True))
+    assert _marked(template.render((*turn, ASK, ASSISTANT), False)).count("⟦") == 1
+
+
+@pytest.mark.parametrize(("asked", "given", "prompt"), [
+    ({"opening": "("}, {}, "("), ({"opening": "("}, {"enable_thinking": False}, "off"),
+    ({"closed": "()"}, {}, "()"), ({"closed": "()"}, {"enable_thinking": True}, "on"),
+    ({}, {"enable_thinking": False}, "off"),
+])  # fmt: skip
+def test_thinking_is_switched_in_jinja(asked: dict[str, str], given: dict[str, bool], prompt: str) -> None:
+    template = replace(PLAIN, reasoning=Reasoning(text="({content})", off="off", on="on", **asked))
+    assert _jinja(template, (ASK,), True, **given) == f"U:u;A:{prompt}"
+
+
+def test_a_prompt_that_closes_reasoning() -> None:
+    template = replace(PLAIN, reasoning=Reasoning(text="({content})", closed="()"))
+    assert _marked(template.render((ASK,), True)) == "U:u;A:()"
+    assert _marked(template.render((ASK, ASSISTANT, ASK, ASSISTANT), False)) == "U:u;A:a.U:u;A:()⟦a.⟧"
+    assert _marked(template.render((ASK, REASONED), False)) == "U:u;A:(t)a."
+
+
+def test_reasoning_and_arguments_that_contradict_themselves() -> None:
+    with pytest.raises(ValueError, match=r"^a prompt cannot open reasoning and close it: '\(', '\(\)'$"):
+        Reasoning(text="({content})", opening="(", closed="()")
+    with pytest.raises(ValueError, match=r"^'text_argument' of a template needs an 'argument'"):
+        Tools(call="{name}{arguments}", result="{content}", text_argument="{key}{value}")
+    with pytest.raises(ValueError, match=r"^'argument' of a template must hold {key} and {value}, once: "):
+        Tools(call="{name}{arguments}", result="{content}", argument="{key}")
+    with pytest.raises(ValueError, match=r"^'system_alone' of a template must hold no slot, once: "):
+        replace(PLAIN, system_alone="{content}")
 
 
 PICTURE = ImagePart("a.png")
@@ -295,15 +387,27 @@ def _filled(*wanted: str) -> st.SearchStrategy[str]:
     )
 
 
+_argument = _filled("{key}", "{value}")
+_singly = st.fixed_dictionaries(
+    {
+        "argument": _argument,
+        "text_argument": st.none() | _argument,
+        "between_arguments": _texts,
+        "python_values": st.booleans(),
+        "escaped_texts": st.booleans(),
+    }
+)
 _tools = st.builds(
-    Tools,
-    call=_filled("{name}", "{arguments}") | _filled("{name}", "{id}", "{arguments}"),
-    result=_filled("{content}") | _filled("{id}", "{json}"),
+    lambda singly, **fields: Tools(**fields, **singly),
+    singly=st.just({}) | _singly,
+    call=_filled("{name}", "{arguments}") | _filled("{name}", "{id}", "{arguments}") | _filled("{arguments}", "{name}"),
+    result=_filled("{content}") | _filled("{id}", "{json}") | _filled("{name}", "{index}", "{content}"),
+    empty_system=st.booleans(),
     system=st.none() | _filled("{content}", "{tools}") | _filled("{content}"),
     system_alone=st.none() | _filled("{tools}"),
     default_system=st.none() | _texts,
     user=st.none() | _filled("{tools}", "{content}"),
-    tool=st.none() | _filled("{tool}") | _filled("{function}"),
+    tool=st.none() | _filled("{tool}") | _filled("{function}") | _filled("{elements}"),
     indent=st.none() | st.just(2),
     between_calls=_texts,
     calls=_filled("{calls}"),
@@ -312,9 +416,12 @@ _tools = st.builds(
     results=_filled("{results}"),
 )
 _reasoning = st.builds(
-    Reasoning,
+    lambda asked, **fields: Reasoning(**fields, **asked),
     text=_filled("{content}").map(lambda text: f"<think>{text}</think>"),
-    opening=st.sampled_from(["", "<think>"]),
+    asked=st.sampled_from([{}, {"opening": "<think>"}, {"closed": "<think></think>"}]),
+    strip=st.sampled_from(["\n", "", None]),
+    without=st.sampled_from(["", "</think>", "<think></think>"]),
+    off=st.none() | _texts,
     always=st.booleans(),
     keep=st.booleans(),
 )
@@ -332,12 +439,15 @@ _templates = st.builds(
     tools=st.none() | _tools,
     stop=st.just(("x",)),
     default_system=st.none() | _texts,
+    system_alone=st.none() | _texts,
+    empty_system=st.booleans(),
     system_in_user=st.booleans(),
     strip=st.sets(st.sampled_from(["system", "user", "assistant"])).map(tuple),
 )
 
 
-_calls = st.lists(st.builds(ToolCall, _texts, st.dictionaries(_texts, _texts, max_size=2)), min_size=1, max_size=2)
+_values = _texts | st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.lists(_texts, max_size=2)
+_calls = st.lists(st.builds(ToolCall, _texts, st.dictionaries(_texts, _values, max_size=2)), min_size=1, max_size=2)
 
 
 _images = st.builds(ImagePart, st.sampled_from(["a.png", "b.png"]))
@@ -352,7 +462,8 @@ def _conversations(draw: st.DrawFn, tools: bool) -> list[Message]:
         if tools and draw(st.booleans()):
             calls = draw(_calls)
             messages.append(Message("assistant", draw(_texts), draw(st.none() | _texts), tuple(calls)))
-            messages += [Message("tool", draw(_texts)) for _ in calls]
+            results = st.integers(1, len(calls) + 1)  # one may be missing, or there may be one more
+            messages += [Message("tool", draw(_texts)) for _ in range(draw(results))]
         answer = st.sampled_from(["", "<think>t</think>\n\na", "t</think>"]) | _texts
         messages.append(Message("assistant", draw(answer), draw(st.none() | _texts)))
     return messages[: len(messages) - draw(st.booleans())]
@@ -362,7 +473,7 @@ def _conversations(draw: st.DrawFn, tools: bool) -> list[Message]:
 @given(template=_templates, data=st.data())
 def test_any_template_renders_alike_in_jinja(template: ChatTemplate, data: Any) -> None:
     messages = data.draw(_conversations(template.tools is not None))
-    tools = TOOLS if template.tools is not None and data.draw(st.booleans()) else ()
+    tools = data.draw(st.sampled_from([(), TOOLS, DECLARED])) if template.tools is not None else ()
     prompt = data.draw(st.booleans())
     segments = template.render(messages, prompt, tools)
     assert _jinja(template, messages, prompt, tools) == "".join(segment.text for segment in segments)

@@ -182,7 +182,7 @@ class ChatModel(Protocol):
             PromptTooLongError: the prompt leaves no room in the context for a token.
         """
 
-    def read_calls(self, text: str) -> tuple[str, tuple[ToolCall, ...]] | None:
+    def read_calls(self, text: str, tools: Sequence[Mapping[str, Any]] = ()) -> tuple[str, tuple[ToolCall, ...]] | None:
         """Split an answer into its content and its calls of tools, as the template does."""
 
     def complete(self, prompt: str) -> AnswerStream:

@@ -35,8 +35,11 @@ class Template(Protocol):
             ValueError: the template has no place for one of the messages, or for tools.
         """
 
-    def read_calls(self, text: str) -> tuple[str, tuple[ToolCall, ...]] | None:
-        """Split an answer into its content and its calls of tools; None when the form of calls is not known."""
+    def read_calls(self, text: str, tools: Sequence[Mapping[str, Any]] = ()) -> tuple[str, tuple[ToolCall, ...]] | None:
+        """Split an answer into its content and its calls of tools; None when the form of calls is not known.
+
+        ``tools`` are those that were offered; their schemas tell a text from a number where the form does not.
+        """
 
     def to_jinja(self) -> str:
         """Return a Jinja chat template that renders the same text."""

@@ -68,9 +68,9 @@ class LoadedChatModel:
         """
         return self._answer(messages, self.template, tools)
 
-    def read_calls(self, text: str) -> tuple[str, tuple[ToolCall, ...]] | None:
+    def read_calls(self, text: str, tools: Sequence[Mapping[str, Any]] = ()) -> tuple[str, tuple[ToolCall, ...]] | None:
         """Split an answer into its content and its calls of tools; None when their form is not known."""
-        return None if self.template is None else self.template.read_calls(text)
+        return None if self.template is None else self.template.read_calls(text, tools)
 
     def complete(self, prompt: str) -> Answer:
         """Return what follows a plain text, without a template.

@@ -18,7 +18,7 @@ import pluggy
 
 import lmflow_core
 from lmflow_core.contracts.hooks import PROJECT, HookSpecs
-from lmflow_core.errors import PluginError, suggestion
+from lmflow_core.errors import PluginError, printable, suggestion
 from lmflow_core.plugins.collecting import StageError, collected, guarded, known_hooks
 from lmflow_core.plugins.containment import Interrupts, contained_process, watched_plugin
 from lmflow_core.plugins.installed import Owner, owner_of
@@ -27,7 +27,6 @@ from lmflow_core.plugins.policy import PluginPolicy, short_name
 from lmflow_core.plugins.record import PluginRecord, PluginSet
 from lmflow_core.plugins.trace import LoadingTrace
 from lmflow_core.plugins.versions import core_requirement, satisfies
-from lmflow_core.plugins.wording import printable
 
 HEAVY_MODULES = ("torch", "transformers", "peft", "datasets", "deepspeed", "tensorflow", "jax", "pandas")
 
@@ -130,7 +129,7 @@ class _Loading:
         problems: list[str] = []
         before = set(sys.modules)
         with watched_plugin(problems):
-            record.module = entry.module
+            record.module = self._guarded("import", lambda: entry.module)
             module = self._guarded("import", entry.load)
             record.location = self._guarded("import", lambda: _location(module, entry))
             _refuse_heavy_imports(record, "import", before)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from importlib.metadata import Distribution, EntryPoint
 from pathlib import Path
 
-from lmflow_core.plugins.wording import one_line, printable
+from lmflow_core.errors import printable
+from lmflow_core.plugins.wording import one_line
 
 GROUP = "lmflow"
 _LONGEST = 60

@@ -5,14 +5,10 @@ from __future__ import annotations
 import textwrap
 import traceback
 
+from lmflow_core.errors import printable
+
 _LONGEST = 300
 _LONGEST_READ = 10_000
-
-
-def printable(text: str) -> str:
-    """Return a text whose control characters and lone surrogates are escaped; line breaks and tabs stay."""
-    shown = (char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in str.__str__(text))
-    return "".join(shown)
 
 
 def one_line(error: BaseException) -> str:
@@ -21,7 +17,7 @@ def one_line(error: BaseException) -> str:
         message = str.__str__(str(error))[:_LONGEST_READ]
     except BaseException as failure:
         message = f"(no message: {_class_name(failure)} in its __str__)"
-    text = textwrap.shorten(printable(message), _LONGEST, placeholder=" …")
+    text = textwrap.shorten(printable(" ".join(message.split())), _LONGEST, placeholder=" …")
     name = printable(_class_name(error))
     return f"{name}: {text}" if text else name
 
@@ -29,7 +25,8 @@ def one_line(error: BaseException) -> str:
 def full_traceback(error: BaseException) -> str:
     """Return the traceback of an error, or why there is none."""
     try:
-        return printable("".join(traceback.format_exception(error)))
+        lines = "".join(traceback.format_exception(error)).splitlines()
+        return "\n".join(printable(line) for line in lines) + "\n"
     except BaseException as failure:
         return f"its traceback cannot be made: {_class_name(failure)}"
 

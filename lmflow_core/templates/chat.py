@@ -40,9 +40,12 @@ class ChatTemplate(Description):
         """
         return rendered(self, messages, add_generation_prompt, tools)
 
-    def read_calls(self, text: str) -> tuple[str, tuple[ToolCall, ...]] | None:
-        """Split an answer into its content and its calls of tools; None where the template has no place for any."""
-        return None if self.tools is None else read_calls(self.tools, text)
+    def read_calls(self, text: str, tools: Sequence[Mapping[str, Any]] = ()) -> tuple[str, tuple[ToolCall, ...]] | None:
+        """Split an answer into its content and its calls of tools; None where the template has no place for any.
+
+        ``tools`` are those offered, which tell a text from a number where the form of calls does not.
+        """
+        return None if self.tools is None else read_calls(self.tools, text, tools)
 
     def to_jinja(self) -> str:
         """Return a Jinja chat template that renders the same text for every conversation :meth:`render` takes."""

@@ -17,7 +17,7 @@ _TOOL = {
 _USER, _ANSWER, _MORE = Message("user", "a"), Message("assistant", "b"), Message("user", "c")
 _SYSTEM, _CALL, _RESULT = (
     Message("system", "s"),
-    Message("assistant", "", tool_calls=(ToolCall("f", {}),)),
+    Message("assistant", "", tool_calls=(ToolCall("f", {"a": True, "b": "c"}),)),
     Message("tool", "r"),
 )
 _REASONED = Message("assistant", "b", reasoning="t")
@@ -50,20 +50,22 @@ class Own:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._texts = [tokenizer.render_chat(probe.messages, probe.prompt, probe.tools) for probe in _PROBES]
 
-    def likeness(self, template: Template) -> int | None:
-        """Return how many probes a template renders alike, less those it renders otherwise; None if it does not fit.
+    def likeness(self, template: Template) -> tuple[int, int] | None:
+        """Return how many probes a template renders alike, at first less those it renders otherwise.
 
-        Both may refuse a probe, and are alike in that; where only one does, the probe does not count.
+        None if it does not fit. Both may refuse a probe, and are alike in that; where only one does, the probe does not
+        count.
         """
-        alike = compared = 0
+        alike = otherwise = compared = 0
         for probe, own in zip(_PROBES, self._texts, strict=True):
             ours = _rendered(template, probe)
             both = own is not None and ours is not None
             if probe.needed and both and ours != own:
                 return None
             compared += probe.needed and both
-            alike += 1 if ours == own else -1 if both else 0
-        return alike if compared else None
+            alike += ours == own
+            otherwise += both and ours != own
+        return (alike - otherwise, alike) if compared else None
 
 
 def _rendered(template: Template, probe: _Probe) -> str | None:

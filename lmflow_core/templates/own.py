@@ -55,7 +55,7 @@ class JinjaTemplate:
         """Return the template itself: it has its tokenizer."""
         return self
 
-    def read_calls(self, text: str) -> None:
+    def read_calls(self, text: str, tools: Sequence[Mapping[str, Any]] = ()) -> None:
         """Return None: Jinja does not say how calls are written."""
 
     def to_jinja(self) -> str:

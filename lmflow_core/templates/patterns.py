@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-_SLOT = re.compile(r"\{(content|json|tools|tool|function|calls|name|arguments|id|results)\}")
+_SLOT = re.compile(r"\{(content|json|tools|tool|function|elements|calls|name|arguments|key|value|id|index|results)\}")
 
 
 @lru_cache(maxsize=1024)

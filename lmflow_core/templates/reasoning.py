@@ -42,3 +42,17 @@ def shows_reasoning(template: Description, reasoning: str, *, answers_last: bool
     if form is None or not (answers_last or form.keep):
         return False
     return bool(reasoning or form.opening or (form.always and is_last))
+
+
+def follows_from_prompt(template: Description, reasoning: str, shown: bool, answers_last: bool) -> bool:
+    """Whether a turn is what the model would have to write behind its prompt.
+
+    It is not where reasoning is left out, which the model would have to write, or written behind a prompt that has
+    closed it.
+    """
+    form = template.reasoning
+    if form is None:
+        return True
+    if form.closed:
+        return not shown and not reasoning and (answers_last or form.without == form.closed)
+    return shown or not (reasoning or form.opening)

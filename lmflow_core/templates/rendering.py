@@ -8,10 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lmflow_core.contracts.examples import ImagePart, Message, Segment, ToolCall, call_id, check_turns, is_trained
+from lmflow_core.templates.arguments import escaped, written_value
 from lmflow_core.templates.contents import stripped_parts
+from lmflow_core.templates.declarations import as_elements
 from lmflow_core.templates.description import Description, Reasoning, Tools
 from lmflow_core.templates.patterns import around, split_pattern
-from lmflow_core.templates.reasoning import shows_reasoning, split_reasoning
+from lmflow_core.templates.reasoning import follows_from_prompt, shows_reasoning, split_reasoning
 
 
 def rendered(
@@ -60,6 +62,9 @@ class _Rendering:
         self.system, self.turns = _system_of(template, messages, bool(tools))
         self.last_user = max(at for at, message in enumerate(self.turns) if message.role == "user")
         self.calls = self.results = 0
+        self.called: Sequence[ToolCall] = ()
+        # Set behind a call whose reasoning is left out, up to the next question.
+        self.dropped_reasoning = False
         # Set behind a trained answer whose stop is the beginning of the next turn.
         self.awaits_stop = False
 
@@ -82,13 +87,15 @@ class _Rendering:
         if not self.prompt:
             yield from self._opened([Segment(template.end, control=True)])
             return
-        opening = template.reasoning.opening if template.reasoning else ""
-        yield Segment(template.assistant_header + opening, control=True)
+        asked = template.reasoning.asked if template.reasoning else ""
+        yield Segment(template.assistant_header + asked, control=True)
 
     def _system(self) -> Iterator[Segment]:
         tools, system = self.template.tools, self.system
         if tools is None or tools.system is None or not self.tools:
-            if system is not None:
+            if system is None:
+                yield Segment(self.template.system_alone or "", control=True)
+            else:
                 yield from self._filled(self.template.system or "{content}", {"content": [Segment(system)]})
         elif system is None and tools.system_alone is not None:
             yield from self._filled(tools.system_alone, {"tools": self._offered(tools)})
@@ -101,13 +108,14 @@ class _Rendering:
             return [Segment(_json([*self.tools], tools.indent))]
         listed: list[Segment] = []
         for tool in self.tools:
-            values = {"tool": tool, "function": tool.get("function", tool)}
-            written = {name: [Segment(_json(value, tools.indent))] for name, value in values.items()}
-            listed += self._filled(tools.tool, written)
+            values = {"tool": _json(tool, tools.indent), "function": _json(tool.get("function", tool), tools.indent)}
+            values["elements"] = as_elements(tool)
+            listed += self._filled(tools.tool, {name: [Segment(text)] for name, text in values.items()})
         return listed
 
     def _user(self, at: int, message: Message, lead: Sequence[Segment]) -> Iterator[Segment]:
         tools = self.template.tools
+        self.dropped_reasoning = False
         trained = is_trained(message)
         values = {"content": [*lead, *self._user_content(message, trained)]}
         pattern = self.template.user
@@ -128,13 +136,21 @@ class _Rendering:
         template = self.template
         reasoning, content = split_reasoning(template, message.reasoning, self._content(message))
         is_last = at == len(self.turns) - 1
-        shown = shows_reasoning(template, reasoning, answers_last=at >= self.last_user, is_last=is_last)
-        trained = is_trained(message) and not self._differs_from_answer(shown, reasoning)
+        answers_last = at >= self.last_user
+        shown = shows_reasoning(template, reasoning, answers_last=answers_last, is_last=is_last)
+        trained = is_trained(message) and follows_from_prompt(template, reasoning, shown, answers_last)
+        # When this was written, the reasoning before the calls it follows still stood in its prompt.
+        trained = trained and not self.dropped_reasoning
+        self.dropped_reasoning |= bool(reasoning) and not shown and template.reasoning is not None
         # The header ends every prompt, so the model never has to write it.
         yield Segment(template.assistant_header, control=True)
         if shown and template.reasoning is not None:
             content = content.lstrip("\n")
-            yield from self._reasoning(template.reasoning, reasoning.strip("\n"), trained)
+            yield from self._reasoning(template.reasoning, reasoning.strip(template.reasoning.strip), trained)
+        elif template.reasoning is not None:
+            closed = template.reasoning.closed if answers_last else ""
+            # What a prompt holds is never trained on.
+            yield Segment(closed or template.reasoning.without, trained and not template.reasoning.closed, control=True)
         # A prompt makes even the last turn an earlier one: what it writes is followed by the answer that is due.
         earlier = template.assistant_earlier if self.prompt or not is_last else None
         pattern = earlier or template.assistant
@@ -150,11 +166,6 @@ class _Rendering:
         # Where no stop is part of the turn, the model stops by opening the next one, whose first text is then trained.
         self.awaits_stop = trained and not any(stop in template.assistant for stop in template.stop)
 
-    def _differs_from_answer(self, shown: bool, reasoning: str) -> bool:
-        """Whether a turn is not what the model would have to write behind the prompt: its reasoning is left out."""
-        form = self.template.reasoning
-        return form is not None and not shown and bool(reasoning or form.opening)
-
     def _reasoning(self, form: Reasoning, reasoning: str, trained: bool) -> Iterator[Segment]:
         before, after = around(form.text)
         # The prompt ends with the opening, as with the header, and what a prompt holds is never trained on.
@@ -167,7 +178,7 @@ class _Rendering:
         tools = self.template.tools
         if not calls or tools is None:
             return
-        self.results = self.calls
+        self.results, self.called = self.calls, calls
         if after_content:
             yield Segment(tools.before_calls, trained, control=True)
         written: list[Segment] = []
@@ -175,18 +186,37 @@ class _Rendering:
             self.calls += 1
             if written:
                 written.append(Segment(tools.between_calls, trained, control=True))
-            values = {"name": call.name, "arguments": _json(call.arguments), "id": call_id(self.calls)}
-            written += self._filled(tools.call, {k: [Segment(v, trained)] for k, v in values.items()}, trained)
+            values = {"name": call.name, "id": call_id(self.calls), "index": str(self.calls - 1)}
+            filled = {slot: [Segment(text, trained)] for slot, text in values.items()}
+            filled["arguments"] = [*self._arguments(tools, call.arguments, trained)]
+            written += self._filled(tools.call, filled, trained)
         yield from self._filled(tools.calls, {"calls": written}, trained)
+
+    def _arguments(self, tools: Tools, arguments: Mapping[str, Any], trained: bool) -> Iterator[Segment]:
+        if tools.argument is None:
+            yield Segment(_json(arguments), trained)
+            return
+        for at, (key, value) in enumerate(arguments.items()):
+            if at:
+                yield Segment(tools.between_arguments, trained, control=True)
+            is_text = isinstance(value, str)
+            pattern = (tools.text_argument if is_text else None) or tools.argument
+            text = escaped(value) if is_text and tools.escaped_texts else value
+            written = text if is_text else written_value(value, tools.python_values)
+            filled = {"key": [Segment(key, trained)], "value": [Segment(written, trained)]}
+            yield from self._filled(pattern, filled, trained)
 
     def _results(self, messages: Iterable[Message]) -> Iterator[Segment]:
         tools = self.template.tools
         assert tools is not None  # a result follows a call, for which there is a place
         written: list[Segment] = []
-        for message in messages:
+        for call, message in itertools.zip_longest(self.called, messages):
+            if message is None:
+                break
             self.results += 1
             content = self._content(message)
-            values = {"content": content, "json": _json(content), "id": call_id(self.results)}
+            values = {"content": content, "json": _json(content), "name": call.name if call else ""}
+            values |= {"id": call_id(self.results), "index": str(self.results - 1)}
             written += self._filled(tools.result, {k: [Segment(v)] for k, v in values.items()})
         yield from self._opened(self._filled(tools.results, {"results": written}))
 
@@ -223,8 +253,11 @@ def _system_of(template: Description, messages: Sequence[Message], tools: bool) 
         return _default_system(template, tools), messages
     if template.system is None:
         raise ValueError("the template has no place for a system message")
-    content = messages[0].text
-    return content.strip() if "system" in template.strip else content, messages[1:]
+    content = messages[0].text.strip() if "system" in template.strip else messages[0].text
+    written = template.tools.empty_system if tools and template.tools else template.empty_system
+    if not content and not written:
+        return _default_system(template, tools), messages[1:]
+    return content, messages[1:]
 
 
 def _default_system(template: Description, tools: bool) -> str | None:

@@ -124,6 +124,7 @@ class _Processes:
     """Those that wait for a request, started as they are needed."""
 
     def __init__(self) -> None:
+        self._ends_with_this = False
         self.forget()
 
     def forget(self) -> None:
@@ -139,6 +140,7 @@ class _Processes:
         try:
             if process is None or not process.runs:
                 process = _Process()
+                self._end_with_this_process()
             yield process
         except BaseException:
             if process is not None:
@@ -147,6 +149,11 @@ class _Processes:
             raise
         finally:
             seats.put(process)
+
+    def _end_with_this_process(self) -> None:
+        if not self._ends_with_this:
+            self._ends_with_this = True
+            atexit.register(self.end)
 
     def end(self) -> None:
         """End those that wait."""
@@ -157,6 +164,5 @@ class _Processes:
 
 
 _processes = _Processes()
-atexit.register(_processes.end)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_processes.forget)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from hypothesis import strategies as st
 
 from lmflow_core.api import ChatTemplate, Conversation, Message, Segment, ToolCall, is_trained
 from lmflow_core.data.encoding import Encoder
+from lmflow_core.templates.reasoning import reasoning_marks
 from lmflow_core.testing.tiny import make_tokenizer
 from lmflow_templates import others, plugin
 
@@ -206,9 +206,10 @@ def test_text_and_mask_of_reasoning(name: str) -> None:
 def test_a_content_that_holds_its_reasoning_is_split(name: str) -> None:
     """As a model writes it, and as a chat remembers it."""
     template = TEMPLATES[name]
+    assert template.reasoning is not None
     whole = template.render((ASK, REASONED), False)
-    prompt = template.render((ASK,), True)
-    written = text_of(whole).removeprefix(text_of(prompt)).split(template.stop[0])[0]
+    prompt = text_of(template.render((ASK,), True)).removesuffix(template.reasoning.closed)
+    written = text_of(whole).removeprefix(prompt).split(template.stop[0])[0]
     assert template.render((ASK, Message("assistant", written)), False) == whole
 
 
@@ -289,13 +290,16 @@ NASTY = [
     "<b>&amp;</b>",
     "⟦⟧",
 ]
-_MARKS = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Z_]{3,20}\]|\[\|\w+\|\]")
+_MARKS = re.compile(r"<[^<>\s]{1,60}>|\[/?[A-Z_]{3,20}\]|\[\|\w+\|\]|\]~!?b[\]\[]|\[e~\[")
 CONTROLS = sorted({mark for template in TEMPLATES.values() for mark in _MARKS.findall(template.to_jinja())})
-EVERY_CONTROL = " ".join(CONTROLS) + "".join(CONTROLS)
+# A content that holds what closes reasoning is split there, as a model writes both in one.
+_CLOSES = {reasoning_marks(template, template.reasoning)[1] for template in TEMPLATES.values() if template.reasoning}
+_PLAIN = [mark for mark in CONTROLS if mark not in _CLOSES]
+EVERY_CONTROL = " ".join(_PLAIN) + "".join(_PLAIN)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-@pytest.mark.parametrize("nasty", [*NASTY, EVERY_CONTROL.replace("</think>", "")])
+@pytest.mark.parametrize("nasty", [*NASTY, EVERY_CONTROL])
 def test_special_characters_survive(name: str, nasty: str) -> None:
     template = TEMPLATES[name]
     messages = (Message("user", nasty), Message("assistant", nasty))
@@ -330,7 +334,7 @@ def test_no_text_becomes_a_control_token(knows_all: Any, name: str) -> None:
     template = TEMPLATES[name]
     roles = ("user", "assistant") if name in WITHOUT_SYSTEM else ("system", "user", "assistant")
     plain = tuple(Message(role, "x") for role in roles)
-    nasty = tuple(Message(role, EVERY_CONTROL.replace("</think>", "")) for role in roles)
+    nasty = tuple(Message(role, EVERY_CONTROL) for role in roles)
     assert _controls(knows_all, template, nasty) == _controls(knows_all, template, plain)
     if template.tools is not None:
         calls = [(ToolCall("f", {"x": text}), Message("tool", text)) for text in ("x", EVERY_CONTROL)]
@@ -414,62 +418,6 @@ def _trained_spans(segments: Sequence[Segment]) -> list[tuple[int, int]]:
             spans.append((start, end))
         position = end
     return spans
-
-
-# TRL brings the chat templates of the models it supports, as published, to tell them by their text.
-_TRL = importlib.util.find_spec("trl")
-FOLDER = Path(_TRL.origin).parent / "chat_templates" if _TRL and _TRL.origin else Path("absent")
-
-OFFICIAL = {
-    "llama3.jinja": "llama3",
-    "llama3_1.jinja": "llama3_1",
-    "llama3_2.jinja": "llama3_1",
-    "qwen2_5.jinja": "qwen2_5",
-    "qwen3.jinja": "qwen3",
-    "qwen3_instruct_2507.jinja": "qwen3-instruct",
-    "gemma.jinja": "gemma",
-    "gemma3.jinja": "gemma3",
-    "phi3.jinja": "phi3",
-    "phi3_5.jinja": "phi3",
-    "cohere.jinja": "command_r",
-    "gptoss.jinja": "gpt_oss",
-    "deepseekv3.jinja": "deepseek_r1",
-    "deepseek_r1_distill.jinja": "deepseek_r1",
-    "lfm2.jinja": "internlm2",
-}
-# R1's own template writes no reasoning, not even of the last answer, though its prompt has opened it.
-_WITHOUT_REASONED_CHATS = frozenset(
-    name for name, (messages, prompt, _) in SHAPES.items() if not prompt and messages[-1].role == "assistant"
-)
-EXPLAINED = {"deepseek_r1": _WITHOUT_REASONED_CHATS}
-
-
-@pytest.mark.parametrize("file", OFFICIAL)
-def test_it_renders_as_the_models_own_does(file: str) -> None:
-    if not (FOLDER / file).is_file():
-        pytest.skip(f"TRL with {file} is not installed")
-    name = OFFICIAL[file]
-    official = (FOLDER / file).read_text(encoding="utf-8")
-    compared = 0
-    for shape, (messages, prompt, tools) in SHAPES.items():
-        ours = rendered(TEMPLATES[name], SHAPES[shape])
-        own = _tokenizer().render_chat(messages, prompt, tools, official)
-        if ours is None or own is None or shape in EXPLAINED.get(name, ()):
-            continue
-        assert ours == own, shape
-        compared += 1
-    assert compared >= 4
-
-
-def test_what_is_explained_does_differ() -> None:
-    file = FOLDER / "deepseekv3.jinja"
-    if not file.is_file():
-        pytest.skip("TRL is not installed")
-    for shape in EXPLAINED["deepseek_r1"]:
-        messages, prompt, tools = SHAPES[shape]
-        ours = rendered(TEMPLATES["deepseek_r1"], SHAPES[shape])
-        own = _tokenizer().render_chat(messages, prompt, tools, file.read_text(encoding="utf-8"))
-        assert ours is None or own is None or ours != own
 
 
 CLOSED = {

@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -130,7 +131,7 @@ class Service:
         asked = read(body)
         self._check_model(asked.model)
         jobs = await self._queued(asked)
-        read_calls = self._read_calls if asked.tools else None
+        read_calls = partial(self._read_calls, asked.tools) if asked.tools else None
         head, tokenizer = reply_head(reply_class, self.name), self._model.model.tokenizer
         tells = asked.logprobs is not None
         replies = [reply_class(head, index, tokenizer, tells, read_calls) for index in range(len(jobs))]
@@ -145,8 +146,8 @@ class Service:
         async with until_left(request.receive, leave):
             return await _whole(jobs, replies, {**head, "object": reply_class.whole_object})
 
-    def _read_calls(self, text: str) -> tuple[str, tuple[ToolCall, ...]]:
-        return self._model.read_calls(text) or (text, ())
+    def _read_calls(self, tools: Sequence[Mapping[str, Any]], text: str) -> tuple[str, tuple[ToolCall, ...]]:
+        return self._model.read_calls(text, tools) or (text, ())
 
     async def _queued(self, asked: Asked) -> list[Job]:
         """Put the answers to a request into the queue, once its prompt is known to fit."""

@@ -1,4 +1,4 @@
-"""ChatML and what was made of it: Qwen, SmolLM, Yi, InternLM, LFM.
+"""ChatML and what was made of it: Qwen, SmolLM, Yi, InternLM.
 
 What stands in ``assistant`` is what the model writes and is trained on.
 """
@@ -21,7 +21,6 @@ CHATML = ChatTemplate(
 # Yi 1.5 has no markup around a system prompt.
 YI1_5 = replace(CHATML, system="{content}")
 
-# LFM2 is the same, without the tools of its own template, which does not write their calls.
 INTERNLM2 = replace(CHATML, begin="{bos}")
 
 SMOLLM2 = replace(CHATML, default_system="You are a helpful AI assistant named SmolLM, trained by Hugging Face")
@@ -31,6 +30,7 @@ SMOLLM2 = replace(CHATML, default_system="You are a helpful AI assistant named S
 # Python and not as JSON, and its tool calls are left out of the history; so there are none here.
 SMOLLM3 = replace(
     CHATML,
+    empty_system=False,
     # The turn is not closed, in the model's own template either.
     system=(
         "<|im_start|>system\n## Metadata\n\nKnowledge Cutoff Date: June 2025\nToday Date: 26 July 2024\n"
@@ -106,7 +106,7 @@ QWEN_QWQ = replace(
 QWEN3 = replace(
     CHATML,
     tools=replace(QWEN_TOOLS, system_alone="<|im_start|>system\n" + _OFFER),
-    reasoning=Reasoning(text="<think>\n{content}\n</think>\n\n", always=True),
+    reasoning=Reasoning(text="<think>\n{content}\n</think>\n\n", always=True, off="<think>\n\n</think>\n\n"),
 )
 
 QWEN3_INSTRUCT = replace(QWEN3, reasoning=None)

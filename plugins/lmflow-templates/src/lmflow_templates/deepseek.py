@@ -46,3 +46,10 @@ DEEPSEEK_V3 = ChatTemplate(
 # which then does not follow from its prompt. Here the last answer has its reasoning, and earlier ones are not trained
 # on.
 DEEPSEEK_R1 = replace(DEEPSEEK_V3, reasoning=Reasoning(text="<think>\n{content}\n</think>\n\n", opening="<think>\n"))
+
+# V3.1 and V3.2, which answer without reasoning unless it is asked for; without the calls of tools behind which the
+# assistant's turn goes on.
+DEEPSEEK_V3_1 = replace(
+    DEEPSEEK_V3,
+    reasoning=Reasoning(text="<think>{content}</think>", closed="</think>", without="</think>", on="<think>", strip=""),
+)

@@ -48,6 +48,7 @@ _OFFER = (
 GRANITE4 = replace(
     GRANITE3,
     default_system="You are a helpful assistant. Please ensure responses are professional, accurate, and safe.",
+    empty_system=False,
     tools=Tools(
         system="<|start_of_role|>system<|end_of_role|>{content}\n\n" + _OFFER,
         system_alone="<|start_of_role|>system<|end_of_role|>" + _OFFER,
@@ -59,3 +60,5 @@ GRANITE4 = replace(
         results="<|start_of_role|>user<|end_of_role|>{results}<|end_of_text|>\n",
     ),
 )
+
+GRANITE4_1 = replace(GRANITE4, default_system=None)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lmflow_core.api import ChatTemplate, Tools
+from lmflow_core.api import ChatTemplate, Reasoning, Tools
 
 # Mistral 7B Instruct 0.1 and 0.2 as first published, which knew no system prompt.
 MISTRAL = ChatTemplate(
@@ -85,4 +85,29 @@ MISTRAL_V11 = replace(
         result="[TOOL_RESULTS]{id}[TOOL_CONTENT]{content}[/TOOL_RESULTS]",
         content_beside_calls=False,
     ),
+)
+
+# The generation of Magistral, Devstral and Ministral 3: tools stand with the system prompt, calls have no ids. What is
+# here is common to them; Ministral 3 alone has a default system prompt that asks for reasoning.
+_SYSTEM_13 = "[SYSTEM_PROMPT]{content}[/SYSTEM_PROMPT]"
+_TOOLS_13 = Tools(
+    system=f"{_SYSTEM_13}[AVAILABLE_TOOLS]{{tools}}[/AVAILABLE_TOOLS]",
+    call="[TOOL_CALLS]{name}[ARGS]{arguments}",
+    result="[TOOL_RESULTS]{content}[/TOOL_RESULTS]",
+)
+MISTRAL_V13 = replace(
+    MISTRAL_V7_TEKKEN, tools=replace(_TOOLS_13, system_alone="[AVAILABLE_TOOLS]{tools}[/AVAILABLE_TOOLS]")
+)
+MINISTRAL3 = replace(
+    MISTRAL_V7_TEKKEN,
+    default_system=(
+        "# HOW YOU SHOULD THINK AND ANSWER\n\nFirst draft your thinking process (inner monologue) until you arrive at "
+        "a response. Format your response using Markdown, and use LaTeX for any mathematical equations. Write both "
+        "your thoughts and the response in the same language as the input.\n\nYour thinking process must follow "
+        "the template below:[THINK]Your thoughts or/and draft, like working through an exercise on scratch paper. Be "
+        "as casual and as long as you want until you are confident to generate the response to the user.[/THINK]Here, "
+        "provide a self-contained response."
+    ),
+    tools=_TOOLS_13,
+    reasoning=Reasoning(text="[THINK]{content}[/THINK]", keep=True, strip=""),
 )

@@ -63,12 +63,13 @@ GPT_OSS = ChatTemplate(
         "# Valid channels: analysis, commentary, final. Channel must be included for every message.<|end|>"
     ),
     system="<|start|>developer<|message|># Instructions\n\n{content}\n\n<|end|>",
+    empty_system=False,
     user="<|start|>user<|message|>{content}<|end|>",
     assistant_header="<|start|>assistant",
     assistant="<|channel|>final<|message|>{content}<|return|>",
     assistant_earlier="<|channel|>final<|message|>{content}<|end|>",
     stop=("<|return|>", "<|call|>"),
-    reasoning=Reasoning(text="<|channel|>analysis<|message|>{content}<|end|><|start|>assistant"),
+    reasoning=Reasoning(text="<|channel|>analysis<|message|>{content}<|end|><|start|>assistant", strip=""),
 )
 
 # The model ends an answer by opening the next turn. The end token behind the last answer, which LMFlow's had too and
@@ -111,7 +112,7 @@ EXAONE3 = ChatTemplate(
     stop=("[|endofturn|]",),
 )
 
-# Without the thinking budget and the tools of the model's own template.
+# Without the thinking budget and the tools of the model's own template, which are written as Python.
 SEED_OSS = ChatTemplate(
     system="{bos}system\n{content}{eos}",
     user="{bos}user\n{content}{eos}",
@@ -119,6 +120,7 @@ SEED_OSS = ChatTemplate(
     assistant="{content}{eos}",
     stop=("{eos}",),
     strip=("assistant",),
+    reasoning=Reasoning(text="<seed:think>{content}</seed:think>\n", keep=True, strip=None),
 )
 
 ORION = ChatTemplate(
@@ -138,14 +140,62 @@ MEGREZ = ChatTemplate(
     stop=("<|turn_end|>",),
 )
 
-# Without the tools of the model's own template, whose ids of calls hold names.
-KIMI_K2 = ChatTemplate(
-    system="<|im_system|>system<|im_middle|>{content}<|im_end|>",
-    default_system="You are a helpful assistant",
-    user="<|im_user|>user<|im_middle|>{content}<|im_end|>",
-    assistant_header="<|im_assistant|>assistant<|im_middle|>",
+# Prompts open the reasoning; the model's own template leaves an empty one out.
+MINIMAX_M2 = ChatTemplate(
+    system="]~!b[]~b]system\n{content}[e~[\n",
+    default_system="You are a helpful assistant.",
+    empty_system=False,
+    user="]~b]user\n{content}[e~[\n",
+    assistant_header="]~b]ai\n",
+    assistant="{content}[e~[",
+    assistant_end="\n",
+    stop=("[e~[",),
+    tools=Tools(
+        empty_system=False,
+        system=(
+            "]~!b[]~b]system\n{content}\n\n# Tools\nYou may call one or more tools to assist with the user query.\n"
+            "Here are the tools available in JSONSchema format:\n\n<tools>\n{tools}</tools>\n\n"
+            "When making tool calls, use XML format to invoke tools and pass parameters:\n\n<minimax:tool_call>\n"
+            '<invoke name="tool-name-1">\n<parameter name="param-key-1">param-value-1</parameter>\n'
+            '<parameter name="param-key-2">param-value-2</parameter>\n...\n</invoke>\n</minimax:tool_call>[e~[\n'
+        ),
+        tool="<tool>{function}</tool>\n",
+        call='<invoke name="{name}">\n{arguments}</invoke>\n',
+        argument='<parameter name="{key}">{value}</parameter>\n',
+        calls="\n<minimax:tool_call>\n{calls}</minimax:tool_call>",
+        result="\n<response>{content}</response>",
+        results="]~b]tool{results}[e~[\n",
+    ),
+    reasoning=Reasoning(text="<think>\n{content}\n</think>\n\n", opening="<think>\n", strip=""),
+)
+
+# Without the tools, written as TypeScript, and the reasoning of the model's own template, whose date is today's.
+APERTUS = ChatTemplate(
+    begin="{bos}",
+    system=(
+        "<|system_start|>{content}<|system_end|>"
+        "<|developer_start|>Deliberation: disabled\nTool Capabilities: disabled<|developer_end|>"
+    ),
+    default_system=(
+        "You are Apertus, a helpful assistant created by the SwissAI initiative.\nKnowledge cutoff: 2024-04\n"
+        "Current date: 2024-07-26"
+    ),
+    user="<|user_start|>{content}<|user_end|>",
+    assistant_header="<|assistant_start|>",
+    assistant="{content}<|assistant_end|>",
+    stop=("<|assistant_end|>",),
+)
+
+# Without the tools of the model's own template, which writes every call twice.
+MINICPM5 = ChatTemplate(
+    begin="{bos}",
+    system="<|im_start|>system\n{content}<|im_end|>\n",
+    user="<|im_start|>user\n{content}<|im_end|>\n",
+    assistant_header="<|im_start|>assistant\n",
     assistant="{content}<|im_end|>",
+    assistant_end="\n",
     stop=("<|im_end|>",),
+    reasoning=Reasoning(text="<think>\n{content}\n</think>\n\n", off="<think>\n\n</think>\n\n", on="<think>\n"),
 )
 
 EMPTY = ChatTemplate(
