@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from lmflow_core.contracts.examples import Message
+from lmflow_core.errors import ModelError
 from lmflow_core.templates import sandbox
 from lmflow_core.templates.own import JinjaTemplate
 from lmflow_core.templates.sandbox import TemplateLimitError, render_jinja
@@ -108,6 +109,21 @@ def test_a_process_that_somebody_ends_is_replaced() -> None:
         os.kill(process._inner.pid, signal.SIGKILL)
         process._inner.wait()
     assert render_jinja("a", {}) == "a"
+
+
+def test_a_process_that_cannot_be_started_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "_processes", sandbox._Processes())
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(ModelError, match=r"^the process that renders chat templates cannot be started: No such file"):
+        render_jinja("a", {})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is set by a shell of Linux")
+def test_a_system_with_a_smaller_limit_keeps_its_own() -> None:
+    code = "from lmflow_core.templates.sandbox import render_jinja; print(render_jinja('{{ 1 + 1 }}', {}))"
+    shell = f'ulimit -v 600000 && exec "{sys.executable}" -c "{code}"'
+    program = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)
+    assert (program.stdout, program.returncode) == ("2\n", 0)
 
 
 def test_an_interruption_between_question_and_answer_mixes_none_up(monkeypatch: pytest.MonkeyPatch) -> None:

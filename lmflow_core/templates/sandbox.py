@@ -56,6 +56,7 @@ def render_jinja(template: str, values: Mapping[str, Any], name: str = "the chat
 
     Raises:
         TemplateLimitError: it takes too long or too much memory, or writes too much.
+        ModelError: the process that renders cannot be started.
     """
     try:
         asked = json.dumps(values, default=str)
@@ -78,15 +79,18 @@ class _Process:
     def __init__(self) -> None:
         import subprocess
 
-        # In a session of its own, so that Ctrl-C reaches this process alone; it ends when its input does.
-        self._inner: Popen[bytes] = subprocess.Popen(
-            [sys.executable, "-S", "-P", "-B", str(_PROGRAM), *map(str, _BOUNDS)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, filter(None, sys.path)))},
-            start_new_session=True,
-        )
+        try:
+            # In a session of its own, so that Ctrl-C reaches this process alone; it ends when its input does.
+            self._inner: Popen[bytes] = subprocess.Popen(
+                [sys.executable, "-S", "-P", "-B", str(_PROGRAM), *map(str, _BOUNDS)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, filter(None, sys.path)))},
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ModelError(f"the process that renders chat templates cannot be started: {error.strerror}") from error
         self._template: str | None = None
 
     @property

@@ -11,6 +11,7 @@ or a list with the name of the bound that it goes beyond. Its arguments are the 
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -105,7 +106,11 @@ def _give_up_what_is_not_needed(bounds: Bounds) -> None:
             (resource.RLIMIT_FSIZE, 0),
             (resource.RLIMIT_CORE, 0),
         ):
-            resource.setrlimit(limit, (most, most))
+            hard = resource.getrlimit(limit)[1]
+            bounded = most if hard == resource.RLIM_INFINITY else min(most, hard)
+            # A system may know a bound by name and refuse to set it.
+            with contextlib.suppress(OSError, ValueError):
+                resource.setrlimit(limit, (bounded, bounded))
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
 
 
