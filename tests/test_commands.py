@@ -168,6 +168,7 @@ def test_the_listing_for_people(lmflow_cli: Cli) -> None:
         "",
     )
     assert lmflow_cli("plugins").stdout.splitlines()[2] == "greeter  1.0      ok      3 commands"
+    assert lmflow_cli("plugins", "--locations").stdout.splitlines()[2].endswith("/fake_lmflow_greeter.py")
     assert lmflow_cli("plugins", "--kind", "command").stdout == (
         "COMMAND  PLUGIN   ALIASES  SUMMARY\n"
         "fail     greeter           Runs fail.\n"

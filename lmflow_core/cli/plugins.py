@@ -27,8 +27,9 @@ _WIDTH, _LEAST = 100, 30
 @click.option("--kind", type=click.Choice(sorted(KINDS)), help="List the names of one kind instead.")
 @click.option("--check", is_flag=True, help="Exit with status 1 when a plugin is unhealthy or a name contested.")
 @click.option("--timings", is_flag=True, help="Show how long each plugin took to load.")
+@click.option("--locations", is_flag=True, help="Show where each plugin was loaded from.")
 @click.pass_context
-def plugins(ctx: click.Context, as_json: bool, kind: str | None, check: bool, timings: bool) -> None:
+def plugins(ctx: click.Context, as_json: bool, kind: str | None, check: bool, timings: bool, locations: bool) -> None:
     """List the plugins and how much each provides; ``show NAME`` tells the names."""
     if ctx.invoked_subcommand is not None:
         return
@@ -38,7 +39,7 @@ def plugins(ctx: click.Context, as_json: bool, kind: str | None, check: bool, ti
     elif kind:
         console.show(_names_of_kind(catalogue, kind))
     else:
-        console.show(_listing(catalogue, timings))
+        console.show(_listing(catalogue, timings, locations))
     for warning in catalogue.plugins.warnings:
         console.note(warning)
     if check and (catalogue.plugins.unhealthy() or catalogue.conflicts()):
@@ -87,11 +88,12 @@ def _as_entry(record: PluginRecord) -> dict[str, Any]:
     }
 
 
-def _listing(catalogue: Catalogue, timings: bool) -> str:
-    header = ["PLUGIN", "VERSION", "STATUS", *(["LOAD MS"] if timings else []), "PROVIDES"]
+def _listing(catalogue: Catalogue, timings: bool, locations: bool) -> str:
+    last = "LOCATION" if locations else "PROVIDES"
+    header = ["PLUGIN", "VERSION", "STATUS", *(["LOAD MS"] if timings else []), last]
     records = catalogue.plugins.records
-    rows = [_row(record, timings) for record in records]
-    lines = [_fitted(header, rows)]
+    rows = [_row(record, timings, locations) for record in records]
+    lines = [console.table(header, rows) if locations else _fitted(header, rows)]
     for conflict in catalogue.conflicts():
         lines.append(f"contested: {conflict['kind']} {conflict['name']!r}: use {' or '.join(conflict['providers'])}")  # type: ignore[arg-type]
     counts = Counter(record.status for record in records)
@@ -110,10 +112,10 @@ def _fitted(header: list[str], rows: list[list[str]]) -> str:
     return console.table(header, fitted)
 
 
-def _row(record: PluginRecord, timings: bool) -> list[str]:
+def _row(record: PluginRecord, timings: bool, locations: bool) -> list[str]:
     provides = _provides(record) if record.status == "ok" else f"{record.stage}: {record.error}"
     timing = [f"{record.load_ms:.1f}"] if timings else []
-    return [record.name, record.version, record.status, *timing, provides]
+    return [record.name, record.version, record.status, *timing, (record.location or "?") if locations else provides]
 
 
 def _provides(record: PluginRecord) -> str:
