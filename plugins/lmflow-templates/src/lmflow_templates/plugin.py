@@ -83,6 +83,10 @@ _TEMPLATES: tuple[tuple[str, str, str, str, str], ...] = (
     ("kimi_k2_thinking", "", "moonshot:KIMI_K2_THINKING", "Kimi K2 Thinking", "Kimi K2 with tools and reasoning."),
     ("minimax_m2", "", "others:MINIMAX_M2", "MiniMax-M2", "Calls as markup, reasoning before every answer."),
     ("nemotron3", "", "nvidia:NEMOTRON3", "Nemotron 3 Nano, Super", "ChatML with calls as markup, reasoning first."),
+    (
+        "nemotron3_5", "nemotron3.5 nemotron3_ultra", "nvidia:NEMOTRON3_5", "Nemotron 3 Ultra, 3.5 Lightning",
+        "Nemotron 3 with fewer line breaks.",
+    ),
     ("lfm2", "", "liquid:LFM2", "LFM2", "ChatML with calls in the form of Python."),
     ("lfm2_5", "lfm2.5", "liquid:LFM2_5", "LFM2.5 Instruct", "LFM2 with less markup around tools."),
     ("lfm2_5_thinking", "", "liquid:LFM2_5_THINKING", "LFM2.5 8B-A1B, Thinking", "LFM2.5 with reasoning."),
