@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import chain, islice
 from typing import Any
 
-from lmflow_core.api import ControlTokenBreaker, Message, ModelError, as_turns
+from lmflow_core.api import ControlTokenBreaker, Message, ModelError, as_turns, printable
 
 # Chat templates that ask for today's date are given this one: a text trained on today is the same tomorrow.
 _DAY = {"%d": "26", "%m": "07", "%b": "Jul", "%B": "July", "%Y": "2024", "%y": "24"}
@@ -21,7 +21,7 @@ class TransformersTokenizer:
     """Wraps a fast tokenizer. ``inner`` is the tokenizer of transformers.
 
     Raises:
-        ModelError: the tokenizer has no fast backend.
+        ModelError: the tokenizer has no fast backend, or a length that is none.
     """
 
     def __init__(self, inner: Any) -> None:
@@ -29,6 +29,8 @@ class TransformersTokenizer:
         backend = getattr(inner, "backend_tokenizer", None)
         if backend is None:
             raise ModelError(f"{type(inner).__name__} has no fast backend, which LMFlow needs")
+        if not isinstance(inner.model_max_length, int | float):
+            raise ModelError(f"{inner.name_or_path}: model_max_length of tokenizer_config.json must be a number")
         self._backend = backend
         self._backend.no_truncation()
         self._backend.no_padding()
@@ -104,14 +106,16 @@ class TransformersTokenizer:
 
         It is a copy: were the switch turned on and off around each call, a text of another thread could slip between.
         """
-        return _switched_off(type(self._backend), self._backend.to_str())
+        return _switched_off(type(self._backend), self._backend.to_str(), self.inner.name_or_path)
 
     @cached_property
     def _unspaced(self) -> Any:
         """The backend for plain text that follows other text: it makes up no leading space."""
         steps = json.loads(self._backend.to_str())
         changed = steps | {name: _without_space(steps[name]) for name in ("normalizer", "pre_tokenizer")}
-        return self._plain if changed == steps else _switched_off(type(self._backend), json.dumps(changed))
+        if changed == steps:
+            return self._plain
+        return _switched_off(type(self._backend), json.dumps(changed), self.inner.name_or_path)
 
     @cached_property
     def _breaker(self) -> ControlTokenBreaker:
@@ -166,9 +170,12 @@ def _is_mark(text: str) -> bool:
     return len(text.replace("\u2581", " ").strip()) > 1
 
 
-def _switched_off(kind: Any, steps: str) -> Any:
+def _switched_off(kind: Any, steps: str, name: str) -> Any:
     """Return a backend, from how it is written in JSON, that makes no special token of a text."""
-    backend = kind.from_str(steps)
+    try:
+        backend = kind.from_str(steps)
+    except Exception as error:  # the library raises no narrower kind
+        raise ModelError(f"{name}: the tokenizer cannot be used: {printable(str(error), 300)}") from error
     backend.encode_special_tokens = True  # that is, as the characters they are
     return backend
 
