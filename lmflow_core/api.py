@@ -86,6 +86,7 @@ from lmflow_core.errors import (
     OutputError,
     PromptTooLongError,
     RequestError,
+    printable,
 )
 from lmflow_core.files.cache import atomic_cache_folder, cache_root
 from lmflow_core.generation.history import messages_row
@@ -210,5 +211,6 @@ __all__ = [
     "is_trained",
     "messages_row",
     "option",
+    "printable",
     "render_jinja",
 ]

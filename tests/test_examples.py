@@ -35,6 +35,7 @@ GOOD = _turns("user", "assistant")
 ONLY_DATASETS = PluginPolicy(only=frozenset({"datasets"}))
 SPECS = list(lmflow_register_datasets())
 KNOWN = ", ".join(sorted(spec.name for spec in SPECS))
+RENAME = "rename them to those of one, such as prompt and completion, or put each row into one text"
 FORMS = "; ".join(f"{spec.name} ({spec.fields})" for spec in SPECS)
 
 
@@ -94,11 +95,11 @@ def test_each_file_is_recognised_by_itself(catalogue: Catalogue, write_rows: Wri
 
 
 def test_forms_that_cannot_be_chosen(catalogue: Catalogue, write_rows: Write, tmp_path: Path) -> None:
-    file = write_rows([{"question": "a", "answer": "b"}])
+    file = write_rows([{"query": "a", "reply": "b"}])
     assert _error(catalogue, file) == (
-        f"{file}, row 1: no known form has the fields question, answer. Known forms: {FORMS}"
+        f"{file}, row 1: no known form has the fields query, reply: {RENAME}. Known forms: {FORMS}"
     )
-    assert _error(catalogue, write_rows([{}])).startswith(f"{file}, row 1: no known form has the fields none. Known")
+    assert _error(catalogue, write_rows([{}])).startswith(f"{file}, row 1: no known form has the fields none: rename")
     assert _error(catalogue, write_rows([{"input": "a", "output": "b", "conversations": []}])) == (
         f"{file}, row 1: fields input, output, conversations fit several forms: "
         "choose one with --dataset-format text2text|sharegpt"
@@ -239,7 +240,7 @@ def _bad_rows(folder: Path) -> list[tuple[str, int | None, str]]:
         (f"{folder}/c.json", None, "the file holds no rows"),
         (f"{folder}/d.json", 2, "broken JSON: Expecting ':' delimiter"),
         (f"{folder}/e.jsonl", 1, "broken JSON: Expecting value"),
-        (f"{folder}/f.json", 1, f"no known form has the fields unheard. Known forms: {FORMS}"),
+        (f"{folder}/f.json", 1, f"no known form has the fields unheard: {RENAME}. Known forms: {FORMS}"),
     ]
 
 

@@ -20,6 +20,7 @@ from lmflow_core.contracts.examples import (
     parts,
 )
 from lmflow_core.data.image_paths import with_found_images
+from lmflow_core.data.placeholders import check_placeholders
 from lmflow_core.data.rows import OnError, Row, raise_error
 from lmflow_core.data.sources import Source, sources
 from lmflow_core.errors import DataError, PluginLoadError, printable
@@ -135,7 +136,10 @@ class ExampleReader:
         if fitting:
             return f"fields {fields} fit several forms: choose one with --dataset-format {'|'.join(fitting)}"
         forms = "; ".join(f"{p.spec.name} ({p.spec.fields})" for p in self._catalogue.of(DatasetSpec))
-        return f"no known form has the fields {fields}. Known forms: {forms}"
+        return (
+            f"no known form has the fields {fields}: rename them to those of one, such as prompt and completion, "
+            f"or put each row into one text. Known forms: {forms}"
+        )
 
 
 def _fields(row: Row) -> str:
@@ -149,6 +153,7 @@ def _example(chosen: ChosenFormat, row: Row) -> Example:
     for part in parts(example):
         if isinstance(part, Conversation):
             check_trainable(part.messages)
+            check_placeholders(part)
         elif isinstance(part, Prompt):
             check_prompt(part.messages)
     return with_found_images(example, row.file)

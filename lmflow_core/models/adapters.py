@@ -43,7 +43,7 @@ def adapter_options(folder: Path) -> dict[str, Any]:
     """Return the options of the run that made an adapter, or none where its folder does not tell them."""
     try:
         options = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["options"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
     return options if isinstance(options, dict) else {}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -63,18 +65,34 @@ def open_model(
             be had.
         PluginError: the plugin that opens it is missing or broken.
     """
+    asked = settings
     settings, adapter, tuner = with_adapter(settings, catalogue)
     runtime, needed_by = (TORCH, "the adapter") if tuner and runtime is None else (runtime, needed_by)
-    provided = find_model(settings.model, catalogue, runtime, needed_by)
+    named_by = adapter if settings.model != asked.model else None
+    with _told_with(named_by):
+        provided = find_model(settings.model, catalogue, runtime, needed_by)
     if settings.adapter is not None and tuner is None and settings.adapter.suffix != provided.spec.adapter_suffix:
         raise ModelError(f"{settings.adapter} is a file that model {provided.spec.name!r} cannot put on itself")
     loader: ModelLoader = catalogue.of(ModelSpec).load(provided.qualified)()
-    model = loader.open(settings.model, settings)
+    with _told_with(named_by):
+        model = loader.open(settings.model, settings)
     positions = scaled_positions(model, settings, scaling, adapter, catalogue)
     model.accept(replace(model.plan, positions=positions, attention=_implementation(attention, settings, catalogue)))
     if adapter is not None:
         model.adapter = adapter
     return OpenModel(model, provided.spec.template, adapter, tuner)
+
+
+@contextmanager
+def _told_with(adapter: Path | None) -> Iterator[None]:
+    """Tell of a model that cannot be opened which adapter had named it."""
+    try:
+        yield
+    except ModelError as error:
+        if adapter is None:
+            raise
+        hint = f"the base model of the adapter in {adapter}; --model MODEL --adapter {adapter} takes another"
+        raise ModelError(f"{error} ({hint})") from error
 
 
 def _implementation(chosen: Component | None, settings: ModelSettings, catalogue: Catalogue) -> str | None:

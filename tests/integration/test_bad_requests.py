@@ -45,7 +45,10 @@ ROWS: dict[str, tuple[list[Any], str]] = {
     "a user last": ([_messages("user", "assistant", "user")], "row 1: the conversation ends with a user message"),
     "an empty conversation": ([{"messages": []}], "row 1: the conversation is empty"),
     "a row that is no object": ([GOOD, 7], "row 2: a row must be a JSON object, not a number"),
-    "a form nobody knows": ([{"question": "a"}], "row 1: no known form has the fields question. Known forms: "),
+    "a form nobody knows": (
+        [{"question": "a"}],
+        "row 1: no known form has the fields question: rename them",
+    ),
     "no rows": ([], "the file holds no rows"),
 }
 

@@ -44,6 +44,34 @@ GOOD: dict[str, tuple[str, dict[str, Any], Example]] = {
     "text": ("text_only", {"text": "  Some text.\n"}, Text("  Some text.\n")),
     "text with other fields": ("text_only", {"id": 4, "text": "x", "source": None}, Text("x")),
     "prompt and completion": ("text2text", {"input": "2 + 3 =", "output": " 5"}, Prompted("2 + 3 =", " 5")),
+    "a question": (
+        "question_answer",
+        {"question": "What is 2 + 3?", "answer": "5", "id": 7},
+        _conversation(("user", "What is 2 + 3?"), ("assistant", "5")),
+    ),
+    "an instruction with context": (
+        "instruction_response",
+        {"instruction": "Sum up.", "context": "It rained.", "response": "Rain.", "category": "summary"},
+        _conversation(("user", "Sum up.\n\nIt rained."), ("assistant", "Rain.")),
+    ),
+    "an instruction without context": (
+        "instruction_response",
+        {"instruction": "Name a colour.", "context": "", "response": "Blue."},
+        _conversation(("user", "Name a colour."), ("assistant", "Blue.")),
+    ),
+    "two dialogues": (
+        "dialogue_pair",
+        {
+            "chosen": "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: How are you?\n\nAssistant: Well.\n\nThanks.",
+            "rejected": "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: How are you?\n\nAssistant: Go away.",
+        },
+        Preference(
+            _conversation(
+                ("user", "Hi"), ("assistant", "Yes?"), ("user", "How are you?"), ("assistant", "Well.\n\nThanks.")
+            ),
+            _conversation(("user", "Hi"), ("assistant", "Yes?"), ("user", "How are you?"), ("assistant", "Go away.")),
+        ),
+    ),
     "LMFlow's conversation": (
         "conversation",
         {"conversation_id": 1, "system": "Be brief.", "tools": [], "messages": TURNS},
@@ -377,7 +405,35 @@ def test_forms_overlap_only_where_a_row_holds_the_marks_of_both() -> None:
                 assert not any(pair <= claiming for pair in NEVER_BOTH), fields
 
 
+def test_what_looks_like_another_form_is_not_taken_for_it() -> None:
+    """Choices want a benchmark, a message of a tree its neighbours, and two texts a prompt."""
+    rows: list[dict[str, Any]] = [
+        {"question": "Which?", "choices": ["a", "b"], "answer": "a"},
+        {"question": "Which?", "choices": ["a", "b"], "answer": 0},
+        {"message_id": "2", "parent_id": "1", "text": "Blue.", "role": "assistant"},
+        {"chosen": "Blue.", "rejected": "Seven."},
+    ]
+    for row in rows:
+        assert [name for name, reader in READERS.items() if reader.recognises(row)] == []
+
+
 BAD: dict[str, tuple[str, dict[str, Any], str]] = {
+    "answer empty": ("question_answer", {"question": "x", "answer": ""}, "the field 'answer' is empty"),
+    "response missing": (
+        "instruction_response",
+        {"instruction": "x"},
+        "the field 'response' is missing; the row has 'instruction'",
+    ),
+    "a dialogue without speakers": (
+        "dialogue_pair",
+        {"chosen": "Blue.", "rejected": "Seven."},
+        "the field 'chosen' must begin with 'Human:' or 'Assistant:'",
+    ),
+    "a dialogue with an empty turn": (
+        "dialogue_pair",
+        {"chosen": "\n\nHuman: Hi\n\nAssistant:", "rejected": "\n\nHuman: Hi\n\nAssistant: Ho"},
+        "the field 'chosen' holds an empty turn",
+    ),
     "text missing": ("text_only", {"body": "x", "id": 1}, "the field 'text' is missing; the row has 'body', 'id'"),
     "an empty row": ("text_only", {}, "the field 'text' is missing; the row has none"),
     "text null": ("text_only", {"text": None}, "the field 'text' must be text, not null"),

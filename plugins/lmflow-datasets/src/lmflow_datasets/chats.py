@@ -76,3 +76,29 @@ class ShareGpt:
     def read(self, row: Mapping[str, Any]) -> Conversation:
         """Return the conversation."""
         return Conversation(with_system(optional_text(row, "system"), sharegpt_messages(row)), tools(row))
+
+
+class QuestionAnswer:
+    """``{"question": …, "answer": …}``, both texts."""
+
+    def recognises(self, row: Mapping[str, Any]) -> bool:
+        """Whether question and answer are texts and there are no choices, of which an answer would be one."""
+        return all(isinstance(row.get(name), str) for name in ("question", "answer")) and "choices" not in row
+
+    def read(self, row: Mapping[str, Any]) -> Conversation:
+        """Return a conversation of two turns."""
+        asked = with_system(optional_text(row, "system"), [Message("user", text(row, "question"))])
+        return Conversation((*asked, Message("assistant", text(row, "answer"))))
+
+
+class InstructionResponse:
+    """``{"instruction": …, "context": …, "response": …}``, as Dolly has them."""
+
+    def recognises(self, row: Mapping[str, Any]) -> bool:
+        """Whether the row has an instruction and a response, and no output that alpaca would read."""
+        return {"instruction", "response"} <= row.keys() and not ({"output"} | _PAIR) & row.keys()
+
+    def read(self, row: Mapping[str, Any]) -> Conversation:
+        """Return a conversation of two turns, the context below the instruction."""
+        prompt = alpaca_prompt({**row, "input": row.get("context")})
+        return Conversation((*prompt, Message("assistant", text(row, "response"))))

@@ -9,6 +9,8 @@ from lmflow_core.api import Candidates, Conversation, ImageText, Prompted, Text,
 from lmflow_datasets.fields import items, mapping, number, text, texts
 from lmflow_datasets.turns import openai_messages, tools
 
+# A tree of messages in rows, as OpenAssistant has it: a row alone is no text to learn.
+_TREE = {"parent_id", "message_tree_id"}
 _OTHERS = {"input", "output", "messages", "conversations", "images", "instruction", "prompt"}
 
 
@@ -17,7 +19,7 @@ class TextOnly:
 
     def recognises(self, row: Mapping[str, Any]) -> bool:
         """Whether the row holds text and nothing another form would read."""
-        return "text" in row and not _OTHERS & row.keys()
+        return "text" in row and not (_OTHERS | _TREE) & row.keys()
 
     def read(self, row: Mapping[str, Any]) -> Text:
         """Return the text."""

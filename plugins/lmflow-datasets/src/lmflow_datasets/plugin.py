@@ -25,6 +25,13 @@ def lmflow_register_datasets() -> Iterable[DatasetSpec]:
         _spec("image_text", "plain:ImageTextRow", "Images and a text about them.", "images, text"),
         _spec("conversation", "chats:LmflowConversation", "LMFlow's conversations.", "messages, system?, tools?"),
         _spec("alpaca", "chats:Alpaca", "An instruction with optional input.", "instruction, input?, output, history?"),
+        _spec("question_answer", "chats:QuestionAnswer", "A question and its answer.", "question, answer"),
+        _spec(
+            "instruction_response",
+            "chats:InstructionResponse",
+            "An instruction with optional context, as in Dolly.",
+            "instruction, context?, response",
+        ),
         _spec("sharegpt", "chats:ShareGpt", "Turns from human and gpt.", "conversations [from, value], tools?"),
         _spec("messages", "chats:Messages", "OpenAI messages.", "messages [role, content], tools?"),
         _spec(
@@ -44,6 +51,12 @@ def lmflow_register_datasets() -> Iterable[DatasetSpec]:
             "preferences:ChatPreference",
             "Two answers in a chat, one of them preferred.",
             "prompt|conversations|instruction, chosen, rejected",
+        ),
+        _spec(
+            "dialogue_pair",
+            "preferences:DialoguePair",
+            "Two dialogues in texts, one of them preferred.",
+            "chosen, rejected (texts with Human: and Assistant:)",
         ),
         _spec(
             "prompt",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from lmflow_datasets.plain import prompt_and_answer
 from lmflow_datasets.turns import openai_messages, sharegpt_message, sharegpt_messages, tools, with_system
 
 _PAIR = {"chosen", "rejected"}
+_SPEAKERS = {"Human": "user", "Assistant": "assistant"}
+_SPEAKER = re.compile(r"(?:^|\n\n)\s*(Human|Assistant):")
 
 
 class PairedConversation:
@@ -57,6 +60,21 @@ class ChatPreference:
         """Return the pair."""
         prompt = _prompt(row)
         chosen, rejected = (Conversation((*prompt, *_answer(row, name)), tools(row)) for name in ("chosen", "rejected"))
+        return Preference(chosen, rejected, _margin(row))
+
+
+class DialoguePair:
+    """``{"chosen": …, "rejected": …}``: dialogues as texts, with ``Human:`` and ``Assistant:``, as in HH-RLHF."""
+
+    def recognises(self, row: Mapping[str, Any]) -> bool:
+        """Whether both answers are dialogues in one text, with no prompt beside them."""
+        if {"prompt", "conversations", "instruction"} & row.keys():
+            return False
+        return all(isinstance(row.get(name), str) and _SPEAKER.search(row[name]) for name in _PAIR)
+
+    def read(self, row: Mapping[str, Any]) -> Preference:
+        """Return the pair."""
+        chosen, rejected = (Conversation(_dialogue(row, name)) for name in ("chosen", "rejected"))
         return Preference(chosen, rejected, _margin(row))
 
 
@@ -111,3 +129,14 @@ def _answer(row: Mapping[str, Any], name: str) -> tuple[Message, ...]:
         return (sharegpt_message(value),) if "from" in value else openai_messages({name: [value]}, name)
     except ValueError as error:
         raise ValueError(f"{name!r}: {error}") from error
+
+
+def _dialogue(row: Mapping[str, Any], name: str) -> tuple[Message, ...]:
+    before, *turns = _SPEAKER.split(text(row, name))
+    if before.strip() or not turns:
+        raise ValueError(f"the field {name!r} must begin with 'Human:' or 'Assistant:'")
+    spoken = zip(turns[::2], turns[1::2], strict=True)
+    messages = tuple(Message(_SPEAKERS[speaker], said.strip()) for speaker, said in spoken)
+    if not all(message.content for message in messages):
+        raise ValueError(f"the field {name!r} holds an empty turn")
+    return messages

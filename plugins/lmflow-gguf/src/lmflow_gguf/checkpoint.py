@@ -5,9 +5,7 @@ Files are read, not mapped: mapped pages count as the process's memory until the
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from lmflow_core.api import ModelError
+from lmflow_transformers.api import TensorEntry, read_object, tensor_entries, weight_files
 
 INDEX = "model.safetensors.index.json"
-_LONGEST_HEADER = 100_000_000
 _STORED = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
@@ -63,46 +61,20 @@ def stored_tensors(folder: Path, stem: str = "model") -> list[StoredTensor]:
     Raises:
         ModelError: a file is missing, damaged or holds a number format that GGUF conversion does not know.
     """
-    tensors = [tensor for file in _files(folder, stem) for tensor in _tensors_of(file)]
+    whole = stem == "model" and (folder / INDEX).is_file()
+    files = weight_files(folder) if whole else sorted(folder.glob(f"{stem}*.safetensors"))
+    if not files:
+        raise ModelError(f"{folder} holds no weights: no {stem}*.safetensors file")
+    tensors = [_stored(entry, file) for file in files for entry in tensor_entries(file)]
     if not tensors:
         raise ModelError(f"{folder} holds no tensors")
     return tensors
 
 
-def _files(folder: Path, stem: str) -> list[Path]:
-    files = sorted(folder.glob(f"{stem}*.safetensors"))
-    index = folder / INDEX
-    if index.is_file() and stem == "model":
-        names = set(read_json(index).get("weight_map", {}).values())
-        missing = sorted(name for name in names if not (folder / name).is_file())
-        if missing:
-            raise ModelError(f"{folder} lacks {', '.join(missing)}, which {INDEX} names")
-        files = sorted(folder / name for name in names)
-    if not files:
-        raise ModelError(f"{folder} holds no weights: no {stem}*.safetensors file")
-    return files
-
-
-def _tensors_of(file: Path) -> Iterator[StoredTensor]:
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if length > min(size - 8, _LONGEST_HEADER):
-            raise ModelError(f"{file} is damaged: its header does not fit into it")
-        try:
-            header: dict[str, Any] = json.loads(stream.read(length))
-        except ValueError as error:
-            raise ModelError(f"{file} is damaged: its header is not JSON") from error
-    start = 8 + length
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        if entry["dtype"] not in _STORED:
-            raise ModelError(f"{name} in {file} is stored as {entry['dtype']}; known are {', '.join(_STORED)}")
-        first, last = entry["data_offsets"]
-        if start + last > size:
-            raise ModelError(f"{file} is truncated: {name} would end at byte {start + last:,} of {size:,}")
-        yield StoredTensor(name, tuple(entry["shape"]), entry["dtype"], file, start + first)
+def _stored(entry: TensorEntry, file: Path) -> StoredTensor:
+    if entry.format not in _STORED:
+        raise ModelError(f"{entry.name} in {file} is stored as {entry.format}; known are {', '.join(_STORED)}")
+    return StoredTensor(entry.name, entry.shape, entry.format, file, entry.offset)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -111,12 +83,4 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         ModelError: the file holds something else.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} holds no JSON object")
-    return content
+    return read_object(path) if path.exists() else {}

@@ -14,7 +14,7 @@ import numpy as np
 from gguf import GGMLQuantizationType, LlamaFileType
 from gguf.quants import quantize
 
-from lmflow_core.api import ModelError
+from lmflow_core.api import ModelError, printable
 from lmflow_gguf.architectures import (
     Architecture,
     Config,
@@ -100,6 +100,14 @@ def convert(source: Source, file: Path, type_name: str, pre_tokenizer: str | Non
         RequestError: its pre-tokenizer is unknown and none is given.
         OSError: the disk refuses a write.
     """
+    try:
+        _convert(source, file, type_name, pre_tokenizer)
+    except (ValueError, TypeError, IndexError) as error:
+        reason = printable(" ".join(str(error).split()), 200)
+        raise ModelError(f"the weights in {source.folder} do not fit its config.json: {reason}") from error
+
+
+def _convert(source: Source, file: Path, type_name: str, pre_tokenizer: str | None) -> None:
     qtype, file_type = PLAIN_TYPES[type_name]
     architecture = source.architecture
     vocabulary = read_vocabulary(source.folder, source.tokenizer, source.config, architecture, pre_tokenizer)

@@ -43,7 +43,7 @@ def read_header(file: Path) -> Header:
             raise ModelError(f"{file} is no GGUF file: it begins with {magic!r}")
         try:
             return _read(stream, file)
-        except (struct.error, MemoryError, OverflowError) as error:
+        except (struct.error, MemoryError, OverflowError, OSError) as error:
             raise ModelError(f"{file} is truncated: it ends within its header") from error
 
 
@@ -58,7 +58,8 @@ def _read(stream: BinaryIO, file: Path) -> Header:
     ends = dict(_tensor(stream) for _ in range(number))
     last = max(ends.values(), default=0)
     alignment = keys.get(_ALIGNMENT_KEY, 32)
-    assert isinstance(alignment, int)
+    if not isinstance(alignment, int) or alignment < 1:
+        raise ModelError(f"{file} is damaged: {_ALIGNMENT_KEY} is {alignment!r}, and must be a whole number above 0")
     needed = math.ceil(stream.tell() / alignment) * alignment + last
     size = file.stat().st_size
     if size < needed:

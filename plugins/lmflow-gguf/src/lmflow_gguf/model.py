@@ -11,8 +11,10 @@ import numpy as np
 
 from lmflow_core.api import IGNORE, EncodedSequence, LoadPlan, ModelError, ModelSettings, RequestError, Score
 from lmflow_gguf.contexts import BATCH, Context, Part, Session
+from lmflow_gguf.header import read_header
 from lmflow_gguf.runtime import Weights
 from lmflow_gguf.tokenizer import GgufTokenizer
+from lmflow_gguf.trial import try_file
 
 # What a plan may ask of a model besides, with the defaults that change nothing.
 _ONLY_IN_TORCH = ("task", "sharded", "quantization", "new_tokens")
@@ -164,4 +166,6 @@ class LlamaCppLoader:
         file = Path(reference).expanduser()
         if not file.is_file():
             raise ModelError(f"no such file: {reference}")
+        read_header(file)
+        try_file(file, settings.adapter)
         return LlamaCppModel(reference, file, settings.adapter)

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from lmflow_core.api import Destination, LoadPlan, ModelError, ParameterGroup, RequestError, TrainingCallback
+from lmflow_core.api import Destination, LoadPlan, ModelError, ParameterGroup, RequestError, TrainingCallback, printable
+from lmflow_lora.adapter_check import check_adapter
 from lmflow_lora.options import LoraOptions
 from lmflow_transformers.api import CausalModel, parameter_groups, refusals_as_os_errors
 
@@ -109,12 +110,13 @@ class LoraTuner:
         """Put a saved adapter on a loaded model.
 
         Raises:
-            ModelError: the adapter does not fit the model.
+            ModelError: the adapter is damaged, or does not fit the model.
         """
+        check_adapter(folder)
         try:
             model.network = PeftModel.from_pretrained(model.network, str(folder)).eval()
-        except (RuntimeError, ValueError, KeyError, OSError) as error:
-            reason = " ".join(str(error).split())[:300]
+        except Exception as error:  # peft raises many kinds; all mean that the two do not go together
+            reason = printable(" ".join(str(error).split()) or type(error).__name__, 300)
             raise ModelError(f"the adapter in {folder} does not fit {model.reference}: {reason}") from error
 
     def base_reference(self, folder: Path) -> str | None:
@@ -151,6 +153,6 @@ def _train_adapters(network: PeftModel) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -10,15 +10,17 @@ from lmflow_transformers.batching.turns import Chooser, SharedBatchDecoder
 from lmflow_transformers.caching import for_decoding
 from lmflow_transformers.devices import peak_memory_bytes
 from lmflow_transformers.export import HuggingFaceExporter
+from lmflow_transformers.folder_check import check_files, check_folder, read_object, weight_files
 from lmflow_transformers.isolation import isolates_sequences
 from lmflow_transformers.likelihood.head import Head, HeadGradients, head_is_plain
 from lmflow_transformers.likelihood.network import hidden_states, sequence_logprobs, summed_cross_entropy
 from lmflow_transformers.linear import few_rows_are_quick
-from lmflow_transformers.loading import check_folder, forget_quantisation, save_network
+from lmflow_transformers.loading import forget_quantisation, save_network
 from lmflow_transformers.models import CausalModel, CausalModelLoader
 from lmflow_transformers.options import SamplingOptions
 from lmflow_transformers.processing import check_sampling, logits_processors
 from lmflow_transformers.rotary import follows_length
+from lmflow_transformers.safetensors_head import TensorEntry, tensor_entries
 from lmflow_transformers.sampling import SamplingDecoder, chosen_tokens
 from lmflow_transformers.training.job import Rollout, TorchJob
 from lmflow_transformers.training.loss import Loss, LossOutput, Mean
@@ -48,10 +50,12 @@ __all__ = [
     "Seen",
     "SharedBatch",
     "SharedBatchDecoder",
+    "TensorEntry",
     "TextCache",
     "TokenChooser",
     "TorchJob",
     "WholeText",
+    "check_files",
     "check_folder",
     "check_sampling",
     "chosen_tokens",
@@ -67,15 +71,18 @@ __all__ = [
     "open_shared_batch",
     "parameter_groups",
     "peak_memory_bytes",
+    "read_object",
     "refusals_as_os_errors",
     "register_attention",
     "save_network",
     "sequence_logprobs",
     "summed_cross_entropy",
     "takes_attention_mask",
+    "tensor_entries",
     "token_logprob",
     "torch_groups",
     "train",
     "using_attention",
+    "weight_files",
     "with_master_weights",
 ]

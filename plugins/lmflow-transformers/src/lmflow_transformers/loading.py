@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lmflow_core.api import ModelError
+from lmflow_core.api import ModelError, printable
 from lmflow_transformers.writing import refusals_as_os_errors
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
@@ -21,9 +21,16 @@ def opened(factory: Any, source: str, arguments: Mapping[str, Any], reference: s
     """
     try:
         return factory.from_pretrained(source, **arguments)
-    except Exception as error:  # transformers raises many kinds; all mean that the reference cannot be opened
-        reason = " ".join(str(error).split())
-        raise ModelError(f"model {reference!r} cannot be opened: {reason[:500]}") from error
+    except BaseException as error:  # transformers raises many kinds; all mean that the reference cannot be opened
+        if not isinstance(error, Exception) and not _is_panic(error):
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ModelError(f"model {reference!r} cannot be opened: {printable(reason, 500)}") from error
+
+
+def _is_panic(error: BaseException) -> bool:
+    """Whether a library in Rust gave up; its exception is none of Python's ordinary ones."""
+    return type(error).__name__ == "PanicException"
 
 
 def hub_folder(name: str, arguments: dict[str, Any]) -> Path:
@@ -62,17 +69,3 @@ def forget_quantisation(network: Any) -> None:
     del network.hf_quantizer
     if hasattr(network.config, "quantization_config"):
         del network.config.quantization_config
-
-
-def check_folder(folder: Path) -> None:
-    """Check that a folder holds a configuration and safetensors weights.
-
-    Raises:
-        ModelError: one of them is missing.
-    """
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} is no model folder: it has no config.json")
-    if not any(match for pattern in _WEIGHTS for match in folder.glob(pattern)):
-        unsafe = sorted(file.name for file in folder.glob("*.bin"))
-        hint = f" ({', '.join(unsafe)} is pickled, which LMFlow does not read: convert it)" if unsafe else ""
-        raise ModelError(f"{folder} holds no weights: no *.safetensors file{hint}")

@@ -24,7 +24,8 @@ from lmflow_transformers import rotary
 from lmflow_transformers.attention import SdpaAttention, attend_with
 from lmflow_transformers.batches import MediaInputs
 from lmflow_transformers.devices import pick_device, pick_dtype
-from lmflow_transformers.loading import check_folder, forget_quantisation, hub_folder, opened, save_network
+from lmflow_transformers.folder_check import check_folder
+from lmflow_transformers.loading import forget_quantisation, hub_folder, opened, save_network
 from lmflow_transformers.scoring import scores
 from lmflow_transformers.tokenizers import TransformersTokenizer
 
@@ -124,6 +125,7 @@ class CausalModel:
         """Load the weights, as the plan says."""
         if self._network is not None:
             return
+        self._check_vocabulary()
         factory = _FACTORIES[self.plan.task]
         network = opened(factory, self.source, {**self.arguments, **self._building()}, self.reference)
         if self.plan.positions is not None:
@@ -135,6 +137,13 @@ class CausalModel:
             attend_with(network, self.plan.attention)
         # An engine that shards has put each process's part where it belongs.
         self._network = (network if self.plan.sharded else network.to(self.device)).eval()
+
+    def _check_vocabulary(self) -> None:
+        """Check that the weights have a row for each token; tokens that were added and are never used may have none."""
+        rows = getattr(self.config.get_text_config(), "vocab_size", None)
+        last = max(self.tokenizer.inner.backend_tokenizer.get_vocab(with_added_tokens=False).values(), default=0)
+        if rows is not None and last >= rows:
+            raise ModelError(f"{self.reference}: the tokenizer has a token {last}, and the model has {rows} tokens")
 
     def _building(self) -> dict[str, Any]:
         """Return how the network is built; the configuration is given only where it is not the checkpoint's own."""

@@ -8,14 +8,14 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
-from lmflow_core.api import Message, ModelError, PlainTextEncoder, as_turns, render_jinja
+from lmflow_core.api import Message, ModelError, PlainTextEncoder, as_turns, printable, render_jinja
 
 
 class TransformersTokenizer:
     """Wraps a fast tokenizer. ``inner`` is the tokenizer of transformers.
 
     Raises:
-        ModelError: the tokenizer has no fast backend.
+        ModelError: the tokenizer has no fast backend, or a length that is none.
     """
 
     def __init__(self, inner: Any) -> None:
@@ -23,6 +23,8 @@ class TransformersTokenizer:
         backend = getattr(inner, "backend_tokenizer", None)
         if backend is None:
             raise ModelError(f"{type(inner).__name__} has no fast backend, which LMFlow needs")
+        if not isinstance(inner.model_max_length, int | float):
+            raise ModelError(f"{inner.name_or_path}: model_max_length of tokenizer_config.json must be a number")
         self._backend = backend
         self._backend.no_truncation()
         self._backend.no_padding()
@@ -84,10 +86,10 @@ class TransformersTokenizer:
     def _encoder(self) -> PlainTextEncoder:
         # Copies of the backend: were its switch turned on and off around each call, a text of another thread could slip
         # between. The second, for text that follows other text, makes up no leading space.
-        kind, written = type(self._backend), self._backend.to_str()
-        plain, steps = _switched_off(kind, written), json.loads(written)
+        kind, written, name = type(self._backend), self._backend.to_str(), self.inner.name_or_path
+        plain, steps = _switched_off(kind, written, name), json.loads(written)
         changed = steps | {name: _without_space(steps[name]) for name in ("normalizer", "pre_tokenizer")}
-        unspaced = plain if changed == steps else _switched_off(kind, json.dumps(changed))
+        unspaced = plain if changed == steps else _switched_off(kind, json.dumps(changed), name)
         ends = {self.inner.bos_token_id, self.inner.eos_token_id}
         return PlainTextEncoder(partial(_encode_plain, plain, unspaced), self.control_tokens, _unknown(steps, ends))
 
@@ -140,9 +142,12 @@ def _is_mark(text: str) -> bool:
     return len(text.replace("\u2581", " ").strip()) > 1
 
 
-def _switched_off(kind: Any, steps: str) -> Any:
+def _switched_off(kind: Any, steps: str, name: str) -> Any:
     """Return a backend, from how it is written in JSON, that makes no special token of a text."""
-    backend = kind.from_str(steps)
+    try:
+        backend = kind.from_str(steps)
+    except Exception as error:  # the library raises no narrower kind
+        raise ModelError(f"{name}: the tokenizer cannot be used: {printable(str(error), 300)}") from error
     backend.encode_special_tokens = True  # that is, as the characters they are
     return backend
 
