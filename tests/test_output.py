@@ -190,7 +190,7 @@ def test_places_that_are_taken(tmp_path: Path) -> None:
     assert _refusal(file, overwrite=True) == f"{file} is a file; --output must be a folder"
     run = " already holds another run: choose another --output, or add --overwrite or --resume"
     assert refused_with("run.json") == run
-    assert refused_with("checkpoints") == run
+    assert refused_with("checkpoints/checkpoint-2") == run
     assert refused_with("notes") == " already holds files: choose another --output, or add --overwrite"
 
 

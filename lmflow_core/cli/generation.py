@@ -16,6 +16,7 @@ from lmflow_core.contracts.command import ChatCommand, CommandSpec
 from lmflow_core.contracts.examples import Message
 from lmflow_core.contracts.settings import DecodingSettings, PromptSettings
 from lmflow_core.errors import LmflowError, RequestError
+from lmflow_core.files.exclusive import exclusive, lock_of_file
 from lmflow_core.generation.answers import Answer
 from lmflow_core.generation.chat_model import ChatModelOpener, open_chat_model, opening
 from lmflow_core.generation.prompts import read_prompts
@@ -62,9 +63,11 @@ def _answer_file(prompts: Path, output: Path, request: Request, catalogue: Catal
     asked = request.get(PromptSettings)
     conversations = read_prompts(prompts, opening(request.get(DecodingSettings)), raw=asked.raw)
     keys = request_keys(conversations, request.values())
-    done = check_answers(output, keys, resume=asked.resume, overwrite=asked.overwrite)
-    model = open_chat_model(request, catalogue, raw=asked.raw)
-    report = answer_file(model, conversations, keys, output, done=done, batch_size=asked.batch_size)
+    check_answers(output, keys, resume=asked.resume, overwrite=asked.overwrite)
+    with exclusive(lock_of_file(output)):
+        done = check_answers(output, keys, resume=asked.resume, overwrite=asked.overwrite)
+        model = open_chat_model(request, catalogue, raw=asked.raw)
+        report = answer_file(model, conversations, keys, output, done=done, batch_size=asked.batch_size)
     if "json" in arguments.switches:
         print_json({"output": str(output), **asdict(report), "tokens_per_second": round(report.tokens_per_second, 2)})
     else:

@@ -157,6 +157,9 @@ def run(arguments: Sequence[str]) -> int:
             traceback.print_exc()
         console.note(f"error: {error}")
         return error.exit_status
+    except MemoryError:
+        console.note("error: memory ran out: close other programs, or ask for less at a time or for a smaller model")
+        return 1
     except (KeyboardInterrupt, click.Abort):
         console.note("interrupted")
         return 130

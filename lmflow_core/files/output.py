@@ -41,13 +41,20 @@ def check_output(folder: Path, *, overwrite: bool = False, resume: bool = False)
     if resume and not (folder / CHECKPOINTS).is_dir():
         raise OutputError(f"{folder} holds no checkpoint to resume from; leave out --resume to start anew")
     # What a killed run left behind is nobody's, and goes when the next one writes.
-    taken = folder.is_dir() and any(entry.name != PARTIAL for entry in folder.iterdir())
+    taken = folder.is_dir() and any(_is_kept(entry) for entry in folder.iterdir())
     if taken and not (overwrite or resume):
         what = "another run" if (folder / RUN_FILE).exists() or (folder / CHECKPOINTS).exists() else "files"
         mend = "choose another --output, or add --overwrite" + (" or --resume" if what == "another run" else "")
         raise OutputError(f"{folder} already holds {what}: {mend}")
     if not os.access(nearest, os.W_OK):
         raise OutputError(f"{folder} cannot be written: no permission in {nearest}")
+
+
+def _is_kept(entry: Path) -> bool:
+    """Whether an entry of an output is more than what a killed run left, its first checkpoint not yet whole."""
+    if entry.name == CHECKPOINTS and entry.is_dir():
+        return any(_is_kept(checkpoint) for checkpoint in entry.iterdir())
+    return entry.name != PARTIAL
 
 
 @contextmanager

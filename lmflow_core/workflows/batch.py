@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +15,7 @@ from lmflow_core.contracts.decoder import BatchLimits
 from lmflow_core.contracts.examples import Message, as_turns
 from lmflow_core.contracts.generation import AnswerBatch
 from lmflow_core.errors import OutputError, RequestError
+from lmflow_core.files.lines import lines_behind
 from lmflow_core.generation.answers import Answer
 from lmflow_core.generation.chat_model import LoadedChatModel
 from lmflow_core.report import console
@@ -100,20 +100,14 @@ def answer_file(
         LmflowError: the model fails.
     """
     started = time.perf_counter()
-    rows: Iterable[dict[str, Any]] = _rows(model, conversations, keys, done, batch_size)
+    rows = _rows(model, conversations, keys, done, batch_size)
     answered = tokens = 0
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with output.open("ab") as file:
-            file.truncate(sum(len(line) + 1 for line in _whole_lines(output)[:done]))
-            for row in console.progress(rows, "Answering", len(conversations) - done):
-                file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-                file.flush()
-                answered += "error" not in row
-                tokens += row.get("tokens", 0)
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise OutputError(f"{output} cannot be written: {error.strerror or error}") from error
+    whole = sum(len(line) + 1 for line in _whole_lines(output)[:done]) if done else 0
+    with lines_behind(output, whole) as add:
+        for row in console.progress(rows, "Answering", len(conversations) - done):
+            add(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            answered += "error" not in row
+            tokens += row.get("tokens", 0)
     refused = len(conversations) - done - answered
     return BatchReport(answered, refused, done, tokens, time.perf_counter() - started)
 

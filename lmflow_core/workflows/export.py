@@ -10,6 +10,7 @@ from lmflow_core.contracts.exporter import Exporter, ExporterSpec, ExportReport
 from lmflow_core.contracts.settings import ModelSettings, OutputSettings
 from lmflow_core.contracts.spec import TORCH
 from lmflow_core.errors import ModelError, RequestError
+from lmflow_core.files.exclusive import exclusive, lock_of_file
 from lmflow_core.files.output import atomic_file, atomic_folder, check_output, check_output_file
 from lmflow_core.models.opening import OpenModel, open_model
 from lmflow_core.plugins.registry import Catalogue
@@ -38,7 +39,15 @@ def export(request: Request, catalogue: Catalogue, *, needs_adapter: bool = Fals
     output = request.get(OutputSettings)
     spec: ExporterSpec = request.components["format"].provided.spec
     is_file = spec.suffix is not None and output.output.suffix == spec.suffix and not output.output.is_dir()
-    (check_output_file if is_file else check_output)(output.output, overwrite=output.overwrite)
+    check = check_output_file if is_file else check_output
+    check(output.output, overwrite=output.overwrite)
+    with exclusive(lock_of_file(output.output) if is_file else output.output):
+        check(output.output, overwrite=output.overwrite)
+        return _export(request, catalogue, is_file=is_file, needs_adapter=needs_adapter)
+
+
+def _export(request: Request, catalogue: Catalogue, *, is_file: bool, needs_adapter: bool) -> Exported:
+    output, spec = request.get(OutputSettings).output, request.components["format"].provided.spec
     scaling = request.components.get("position_scaling")
     opened = open_model(request.get(ModelSettings), catalogue, scaling=scaling, runtime=TORCH)
     if opened.adapter is None and (needs_adapter or spec.takes == "adapter"):
@@ -47,12 +56,12 @@ def export(request: Request, catalogue: Catalogue, *, needs_adapter: bool = Fals
     template = _chat_template(opened, catalogue)
     if _wants_weights(spec, opened, scaled=scaling is not None):
         opened.load()
-    with (atomic_file if is_file else atomic_folder)(output.output) as aside:
+    with (atomic_file if is_file else atomic_folder)(output) as aside:
         report = exporter.export(opened.model, aside, template)
     if is_file:
         (size,) = report.files.values()
-        report = replace(report, files={output.output.name: size})
-    return Exported(output.output, report)
+        report = replace(report, files={output.name: size})
+    return Exported(output, report)
 
 
 def _wants_weights(spec: ExporterSpec, opened: OpenModel, *, scaled: bool) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from lmflow_core.data.dataset import Dataset, DatasetMaker
 from lmflow_core.data.encoding import Encoder
 from lmflow_core.data.store import EncodedRows
 from lmflow_core.errors import OptionError, RequestError
+from lmflow_core.files.exclusive import exclusive
 from lmflow_core.files.output import CHECKPOINTS, RUN_FILE, atomic_folder, check_output, remove_if_empty, write_json
 from lmflow_core.models.opening import OpenModel, open_model
 from lmflow_core.plugins.registry import Catalogue
@@ -61,8 +62,12 @@ def finetune(request: Request, catalogue: Catalogue) -> Finetuned | None:
     _check_validation(request)
     check_output(output.output, overwrite=output.overwrite, resume=resume.resumes)
     engine: Engine = request.components["engine"].make(catalogue)
-    with returned(engine.start(), AbstractContextManager, engine, "start") as world:
-        returned(world, World, engine, "start")
+    with (
+        returned(engine.start(), AbstractContextManager, engine, "start") as world,
+        exclusive(output.output) if returned(world, World, engine, "start").is_main else nullcontext(),
+    ):
+        # Another run may have ended between the first look and this one's turn.
+        check_output(output.output, overwrite=output.overwrite, resume=resume.resumes)
         _check_alike(engine, "plugins", catalogue.plugins.digest())
         scaling = request.components.get("position_scaling")
         opened = open_model(request.get(ModelSettings), catalogue, scaling=scaling, runtime=TORCH)
@@ -219,7 +224,6 @@ def _train(job: TrainingJob[LanguageModel], objective: Objective) -> TrainingRep
         # The folder is the main process's alone: it may be writing the result while others end their training.
         if job.world.is_main:
             remove_if_empty(job.checkpoints)
-            remove_if_empty(job.checkpoints.parent)
 
 
 def _keep(

@@ -73,8 +73,10 @@ def _flags(options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 
 def _content(model: LanguageModel) -> str:
-    places = (model.folder or Path(model.reference), model.adapter)
-    return "-".join(model_fingerprint(place) for place in places if place is not None)
+    """Return what tells the weights: a digest of their files, or the name of a model that has none here."""
+    own = model.folder or Path(model.reference)
+    told = model_fingerprint(own) if own.exists() else model.reference
+    return told if model.adapter is None else f"{told}-{model_fingerprint(model.adapter)}"
 
 
 def _software(plugins: PluginSet) -> dict[str, str]:

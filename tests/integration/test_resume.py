@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from lmflow_core.testing.fixtures import CliResult
+from lmflow_core.testing.tiny import make_tiny_model
 
 Cli = Callable[..., CliResult]
 Run = Callable[..., CliResult]
@@ -107,6 +108,16 @@ def test_other_data_in_the_same_file_is_refused(run: Run, begun: Path, data: Pat
     refused = run(begun, "--resume", "--epochs", "2")
     assert refused.status == 2
     assert "was trained otherwise: the data was " in refused.stderr
+
+
+def test_other_weights_in_the_same_folder_are_refused(run: Run, tmp_path: Path) -> None:
+    model = make_tiny_model(tmp_path / "model")
+    begun = tmp_path / "begun"
+    assert run(begun, "--model", model, "--save-steps", "2").status == 0
+    make_tiny_model(model, seed=1)
+    refused = run(begun, "--model", model, "--resume", "--epochs", "2")
+    assert refused.status == 2
+    assert "was trained otherwise: the model was " in refused.stderr
 
 
 def test_who_knows_goes_on_anyway_and_is_told(run: Run, begun: Path) -> None:
