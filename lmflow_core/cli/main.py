@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
-import traceback
 from collections.abc import Sequence
 
 import click
 
 import lmflow_core
+from lmflow_core.cli.endings import told_ending
 from lmflow_core.contracts.command import CommandSpec
-from lmflow_core.errors import LmflowError, OptionError, PluginLoadError
-from lmflow_core.plugins.blame import failed_plugin, failure_of
+from lmflow_core.errors import OptionError, PluginLoadError
 from lmflow_core.plugins.containment import end_process
 from lmflow_core.plugins.discovery import load_plugins
 from lmflow_core.plugins.policy import PluginPolicy
 from lmflow_core.plugins.record import PluginSet
 from lmflow_core.plugins.registry import Catalogue
-from lmflow_core.plugins.wording import full_traceback
 from lmflow_core.report import console
 
 # name -> (module, summary): a module is imported only when its command runs.
@@ -146,42 +143,13 @@ def run(arguments: Sequence[str]) -> int:
         catalogue = Catalogue(load_plugins(PluginPolicy.from_environment(no_plugin=disabled)))
         status = cli.main(rest, prog_name="lmflow", obj=catalogue, standalone_mode=False)
         return status if isinstance(status, int) else 0
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        return 2
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except LmflowError as error:
-        if debug:
-            traceback.print_exc()
-        console.note(f"error: {error}")
-        return error.exit_status
-    except MemoryError:
-        console.note("error: memory ran out: close other programs, or ask for less at a time or for a smaller model")
-        return 1
-    except (KeyboardInterrupt, click.Abort):
-        console.note("interrupted")
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except BaseException as error:
-        own_exit = isinstance(error, SystemExit) and rest[0] not in CORE_COMMANDS
-        if own_exit or not _is_told(error, catalogue, debug):
+        # A command of a plugin may exit with a status of its own.
+        exits = isinstance(error, SystemExit) and rest[0] not in CORE_COMMANDS
+        ended = None if exits else told_ending(error, catalogue.plugins, debug)
+        if ended is None:
             raise
-        return 1
-
-
-def _is_told(error: BaseException, catalogue: Catalogue, debug: bool) -> bool:
-    """Tell of a plugin that failed as none should; whether it is one's failure."""
-    record = failed_plugin(error, catalogue.plugins)
-    if record is None:
-        return False
-    if debug:
-        print(full_traceback(error), file=sys.stderr)
-    console.note(f"error: {failure_of(record, error)}")
-    return True
+        return ended
 
 
 def main() -> None:
