@@ -70,6 +70,14 @@ def test_damaged_weights_are_a_clear_error(tiny_model: Path, tmp_path: Path) -> 
     folder = shutil.copytree(tiny_model, tmp_path / "model")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match=r"model.safetensors is (damaged|truncated): "):
+        _open(folder)
+
+
+def test_weights_that_do_not_fit_the_configuration_are_a_clear_error(tiny_model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace('"intermediate_size": 64', '"intermediate_size": 60'))
     model = _open(folder)
     with pytest.raises(ModelError, match="cannot be opened"):
         model.load()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -102,7 +103,7 @@ def convert(source: Source, file: Path, type_name: str, pre_tokenizer: str | Non
     """
     try:
         _convert(source, file, type_name, pre_tokenizer)
-    except (ValueError, TypeError, IndexError) as error:
+    except (ValueError, TypeError, IndexError, OverflowError, struct.error) as error:
         reason = printable(" ".join(str(error).split()), 200)
         raise ModelError(f"the weights in {source.folder} do not fit its config.json: {reason}") from error
 
