@@ -12,7 +12,7 @@ import click
 
 import lmflow_core
 from lmflow_core.contracts.command import CommandSpec
-from lmflow_core.errors import LmflowError, OptionError, PluginLoadError
+from lmflow_core.errors import LmflowError, OptionError, PluginLoadError, is_out_of_memory
 from lmflow_core.plugins.discovery import load_plugins
 from lmflow_core.plugins.policy import PluginPolicy
 from lmflow_core.plugins.registry import Catalogue
@@ -151,7 +151,9 @@ def run(arguments: Sequence[str]) -> int:
             traceback.print_exc()
         console.note(f"error: {error}")
         return error.exit_status
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         console.note("error: memory ran out: close other programs, or ask for less at a time or for a smaller model")
         return 1
     except (KeyboardInterrupt, click.Abort):

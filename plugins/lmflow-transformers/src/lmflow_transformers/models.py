@@ -27,6 +27,7 @@ from lmflow_transformers.devices import pick_device, pick_dtype
 from lmflow_transformers.loading import check_folder, forget_quantisation, hub_folder, opened, save_network
 from lmflow_transformers.scoring import scores
 from lmflow_transformers.tokenizers import TransformersTokenizer
+from lmflow_transformers.writing import refusals_as_os_errors
 
 # Loading bars of a library would cut into our own output, and its advice is not meant for our users.
 transformers_logging.disable_progress_bar()
@@ -159,7 +160,8 @@ class CausalModel:
         """Write the tokenizer, with the chat template that was used."""
         if chat_template is not None:
             self.tokenizer.inner.chat_template = chat_template
-        self.tokenizer.inner.save_pretrained(folder)
+        with refusals_as_os_errors():
+            self.tokenizer.inner.save_pretrained(folder)
 
 
 class CausalModelLoader:
