@@ -86,6 +86,7 @@ from lmflow_core.errors import (
     OutputError,
     PromptTooLongError,
     RequestError,
+    is_out_of_memory,
     printable,
 )
 from lmflow_core.files.cache import atomic_cache_folder, cache_root
@@ -208,6 +209,7 @@ __all__ = [
     "cache_root",
     "call_id",
     "hookimpl",
+    "is_out_of_memory",
     "is_trained",
     "messages_row",
     "option",

@@ -10,6 +10,9 @@ import reprlib
 from collections.abc import Iterable
 from pathlib import Path
 
+# torch on a processor and on a GPU, oneDNN and C++, in this order.
+_OUT_OF_MEMORY = ("can't allocate memory", "CUDA out of memory", "could not create a primitive", "std::bad_alloc")
+
 
 class LmflowError(Exception):
     """Work that failed. The message is meant for the user and needs no traceback."""
@@ -92,6 +95,12 @@ class NameConflictError(PluginError):
 
 class PluginLoadError(PluginError):
     """A healthy plugin whose target cannot be imported or does not fit its contract."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out; below Python, libraries say so in words alone."""
+    said = isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+    return said or isinstance(error, MemoryError)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -140,6 +140,24 @@ def test_an_unknown_command_is_answered_by_its_cause(
         assert result.stderr.splitlines()[-1] == f"Error: {answer}"
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("could not create a primitive")])
+def test_memory_that_ran_out_is_told(
+    lmflow_cli: Cli, monkeypatch: pytest.MonkeyPatch, installed: list[EntryPoint], error: Exception
+) -> None:
+    raised = [RuntimeError("another"), error]
+
+    def fail(*_: object, **__: object) -> None:
+        raise raised.pop()
+
+    assert installed == []
+    monkeypatch.setattr(main.cli, "main", fail)
+    result = lmflow_cli("doctor")
+    assert result.status == 1
+    assert result.stderr.startswith("lmflow: error: memory ran out: ")
+    with pytest.raises(RuntimeError, match="another"):
+        lmflow_cli("doctor")
+
+
 def test_a_missing_name_of_a_plugin_is_an_error(lmflow_cli: Cli, installed: list[EntryPoint]) -> None:
     message = "lmflow: error: --no-plugin needs the name of a plugin\n"
     assert installed == []

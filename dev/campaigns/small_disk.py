@@ -57,4 +57,4 @@ class Disk:
 
     def __exit__(self, *_: object) -> None:
         if self.mounted:
-            subprocess.run(["umount", str(self.place)], check=True)
+            subprocess.run(["umount", "-l", str(self.place)], check=True)

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from lmflow_core.errors import LmflowError
+from lmflow_core.errors import LmflowError, is_out_of_memory
 from lmflow_core.plugins.blame import failed_plugin, failure_of
 from lmflow_core.plugins.record import PluginSet
 from lmflow_core.plugins.wording import full_traceback
@@ -46,7 +46,7 @@ def told_ending(error: BaseException, plugins: PluginSet, debug: bool) -> int | 
 def _message(error: BaseException, plugins: PluginSet) -> str | None:
     if isinstance(error, LmflowError):
         return str(error)
-    if isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         return _NO_MEMORY
     plugin = failed_plugin(error, plugins)
     return failure_of(plugin, error) if plugin is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from lmflow_core.api import IGNORE, EncodedSequence, ModelError, ModelSettings, RequestError
 from lmflow_transformers.loading import hub_folder
 from lmflow_transformers.models import CausalModel, CausalModelLoader
+from lmflow_transformers.writing import refusals_as_os_errors
 
 
 def _open(folder: Path, **settings: str) -> CausalModel:
@@ -146,3 +148,11 @@ def test_a_task_decides_what_stands_on_the_network(tiny_model: Path) -> None:
     model.load()
     assert model.network.config._attn_implementation == "eager"
     assert model.network(torch.arange(3, 9)[None]).logits.shape == (1, 1)
+
+
+def test_what_a_disk_refuses_is_one_kind_of_error() -> None:
+    with pytest.raises(OSError, match="No space left on device") as refused, refusals_as_os_errors():
+        raise Exception("No space left on device (os error 28)")
+    assert refused.value.errno == errno.ENOSPC
+    with pytest.raises(KeyError), refusals_as_os_errors():
+        raise KeyError("another")

@@ -28,6 +28,7 @@ from lmflow_transformers.folder_check import check_folder
 from lmflow_transformers.loading import forget_quantisation, hub_folder, opened, save_network
 from lmflow_transformers.scoring import scores
 from lmflow_transformers.tokenizers import TransformersTokenizer
+from lmflow_transformers.writing import refusals_as_os_errors
 
 # Loading bars of a library would cut into our own output, and its advice is not meant for our users.
 transformers_logging.disable_progress_bar()
@@ -168,7 +169,8 @@ class CausalModel:
         """Write the tokenizer, with the chat template that was used."""
         if chat_template is not None:
             self.tokenizer.inner.chat_template = chat_template
-        self.tokenizer.inner.save_pretrained(folder)
+        with refusals_as_os_errors():
+            self.tokenizer.inner.save_pretrained(folder)
 
 
 class CausalModelLoader:

@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from lmflow_core.api import LmflowError
+from lmflow_core.api import LmflowError, is_out_of_memory
 
 _MEND_NAN = "lower --lr, raise --warmup-ratio, or use --dtype float32"
-_CPU_MEMORY = "can't allocate memory"
 
 
 @contextmanager
@@ -27,7 +26,7 @@ def explained_failures(folder: Path) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+        if not (isinstance(error, torch.OutOfMemoryError) or is_out_of_memory(error)):
             raise
         raise LmflowError(
             "memory ran out: lower --batch-size, --max-length or, in a single process, --micro-batch-tokens, "
@@ -35,11 +34,6 @@ def explained_failures(folder: Path) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise LmflowError(f"{error.filename or folder} cannot be used: {error.strerror or error}") from error
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether memory ran out; on a CPU torch says so in words alone."""
-    return isinstance(error, torch.OutOfMemoryError) or _CPU_MEMORY in str(error)
 
 
 def check_finite(network: torch.nn.Module, step: int, all_gather: Callable[[object], list[Any]]) -> None:
