@@ -186,7 +186,7 @@ def _measure(server: Server, chance: random.Random, tally: Tally) -> None:
     def ask(seed: float) -> str | None:
         own = random.Random(seed)
         if own.random() < 0.33:
-            return own.choice((_body, _framing, _leaving))(server, own)
+            return own.choice((_framing, _leaving))(server, own)
         return wrong_answer(server.exchange(chat(f"number {seed}", temperature=1, max_tokens=12)))
 
     done, early = 0, 0

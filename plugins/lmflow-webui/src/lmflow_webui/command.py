@@ -11,13 +11,13 @@ import uvicorn
 from fastapi import FastAPI, Request
 
 from lmflow_core.api import ModelOpener, RequestError
+from lmflow_webui.access import is_loopback, protect, refusal
 from lmflow_webui.conversations import WebChat
 from lmflow_webui.options import WebuiOptions
 from lmflow_webui.page import make_page, theme
 
-_LOCAL = ("127.0.0.1", "::1", "localhost")
-# Whatever the page or a text in it names, the browser asks no other machine for it.
-_POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
+# No visitor sends files.
+_LARGEST_FILE = 1
 
 
 def webui(open_model: ModelOpener, options: WebuiOptions) -> None:
@@ -26,27 +26,42 @@ def webui(open_model: ModelOpener, options: WebuiOptions) -> None:
     Raises:
         RequestError: the address is taken, or it is open to other machines and that was not asked for.
     """
-    if options.host not in _LOCAL and not options.allow_anyone:
+    local = is_loopback(options.host)
+    if not local and not options.allow_anyone:
         raise RequestError(f"--host {options.host} lets other machines in: add --allow-anyone if they may")
     with _bound(options.host, options.port) as listener:
-        app = make_app(WebChat(open_model))
+        app = make_app(WebChat(open_model), local=local)
         port = listener.getsockname()[1]
         print(f"lmflow: the page is at http://{options.host}:{port}; Ctrl-C ends", file=sys.stderr, flush=True)
-        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
+        config = uvicorn.Config(
+            app, log_level="error", access_log=False, proxy_headers=False, ws="none", timeout_graceful_shutdown=2
+        )
         uvicorn.Server(config).run([listener])
 
 
-def make_app(chat: WebChat) -> FastAPI:
-    """Return the application that serves the page and keeps it from asking other machines for anything."""
+def make_app(chat: WebChat, *, local: bool) -> FastAPI:
+    """Return the application that serves the page.
+
+    Args:
+        chat: what the page talks with.
+        local: whether it answers to this machine only.
+    """
     app = FastAPI(openapi_url=None)
 
     @app.middleware("http")
     async def restrict(request: Request, call_next: Any) -> Any:
-        response = await call_next(request)
-        response.headers["Content-Security-Policy"] = _POLICY
-        return response
+        return protect(refusal(request, local=local) or await call_next(request))
 
-    return gr.mount_gradio_app(app, make_page(chat), path="/", theme=theme(), footer_links=[], ssr_mode=False)
+    return gr.mount_gradio_app(
+        app,
+        make_page(chat),
+        path="/",
+        theme=theme(),
+        footer_links=[],
+        ssr_mode=False,
+        run_history=False,
+        max_file_size=_LARGEST_FILE,
+    )
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from lmflow_core.api import AnswerStream, ChatModel, ChatSession, ModelOpener, OptionField, messages_row
 
+_MOST_VISITORS = 1000
 _ENDS = {"stop": "complete", "length": "cut at the longest answer", "cancelled": "stopped"}
 
 
@@ -22,8 +24,9 @@ class View:
 class VisitorConversation:
     """The conversation of one visitor."""
 
-    def __init__(self, model: ChatModel) -> None:
+    def __init__(self, model: ChatModel, computing: Executor) -> None:
         self._session = ChatSession(model)
+        self._computing = computing
         self._answer: AnswerStream | None = None
 
     def ask(self, text: str, model: ChatModel, parameters: Mapping[str, object]) -> Iterator[View]:
@@ -45,7 +48,8 @@ class VisitorConversation:
         asked = self._turns()
         began = time.perf_counter()
         try:
-            for _ in answer:
+            pieces = iter(answer)
+            while self._computing.submit(next, pieces, None).result() is not None:
                 status = f"{len(answer.sampled)} tokens …"
                 yield View((*asked, ("assistant", answer.text)), status)
         finally:
@@ -89,7 +93,9 @@ class WebChat:
 
     def __init__(self, open_model: ModelOpener) -> None:
         self._open_model = open_model
-        self.model = open_model()
+        # OpenMP keeps the workers of every thread that computed; where there are several, answers take twice as long.
+        self._computing = ThreadPoolExecutor(1, "model")
+        self.model = self._opened()
         self.chosen = {"model": self.model.name, "decoder": self.model.decoder_name}
         self._conversations: dict[str, VisitorConversation] = {}
 
@@ -105,16 +111,23 @@ class WebChat:
         """
         wanted = self.chosen | names
         if wanted != self.chosen:
-            self.model = self._open_model(**wanted)
+            self.model = self._opened(**wanted)
             self.chosen = wanted
+
+    def _opened(self, **names: str) -> ChatModel:
+        return self._computing.submit(self._open_model, **names).result()
 
     def parameters(self) -> list[tuple[OptionField, object]]:
         """Return what an answer may be sampled with, and the values of the command line."""
         return [(field, value) for field, value in self.model.parameters() if not field.many]
 
     def conversation(self, visitor: str) -> VisitorConversation:
-        """Return the conversation of a visitor."""
-        return self._conversations.setdefault(visitor, VisitorConversation(self.model))
+        """Return the conversation of a visitor; of too many visitors, the one that came first is forgotten."""
+        if visitor not in self._conversations:
+            self._conversations[visitor] = VisitorConversation(self.model, self._computing)
+            while len(self._conversations) > _MOST_VISITORS:
+                self.leave(next(iter(self._conversations)))
+        return self._conversations[visitor]
 
     def leave(self, visitor: str) -> None:
         """Stop and forget the conversation of a visitor."""

@@ -24,10 +24,12 @@ _SAVE = """(text) => {
 }"""
 # A number with a lower bound alone, such as a temperature, gets a slider up to here.
 _UPPER = 2.0
+# Visitors that wait for their answers; more are told to come back.
+_LONGEST_QUEUE = 64
 
 
 def make_page(chat: WebChat) -> gr.Blocks:
-    """Return the page. One answer is written at a time; other visitors wait."""
+    """Return the page. One answer is written at a time; other visitors wait, up to a limit."""
     with gr.Blocks(title="LMFlow", analytics_enabled=False) as page:
         parameters = gr.State({})
         with gr.Row():
@@ -65,6 +67,7 @@ def make_page(chat: WebChat) -> gr.Blocks:
         save.click(_history(chat), None, history, queue=False).then(None, history, None, js=_SAVE)
         gr.on([model.input, decoder.input], _choose(chat), [model, decoder], [model, decoder, parameters], **written)
         page.unload(_leave(chat))
+    page.queue(max_size=_LONGEST_QUEUE)
     return page
 
 
@@ -167,4 +170,4 @@ class _Told:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, LmflowError):
-            raise gr.Error(str(error)) from error
+            raise gr.Error(html.escape(str(error))) from error  # gradio takes its text for HTML

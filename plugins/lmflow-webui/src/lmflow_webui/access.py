@@ -1,0 +1,64 @@
+"""What is kept from the page: other sites, other machines, and bodies that no visitor types."""
+
+from __future__ import annotations
+
+import ipaddress
+from urllib.parse import urlsplit
+
+from fastapi import Request, Response
+from fastapi.responses import PlainTextResponse
+
+_LONGEST_BODY = 1_000_000
+# Whatever the page or a text in it names, the browser asks no other machine for it, and no other page shows this one.
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; base-uri 'self'; "
+    "form-action 'self'; frame-ancestors 'self'; object-src 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine only."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def refusal(request: Request, *, local: bool) -> Response | None:
+    """Return the answer to a request that is refused; None for one that may pass.
+
+    Args:
+        request: asks for the page or for what it needs.
+        local: whether only this machine may ask, and only pages that it serves itself: the name of a page of another
+            site may be made to lead here.
+    """
+    if local and not all(map(is_loopback, _hosts(request))):
+        return PlainTextResponse("This page is for its own machine: open it as http://127.0.0.1 or localhost.", 403)
+    if request.method == "POST" and not 0 <= _length(request) <= _LONGEST_BODY:
+        return PlainTextResponse(f"The request has no length, or is longer than {_LONGEST_BODY} bytes.", 413)
+    return None
+
+
+def protect(response: Response) -> Response:
+    """Tell the browser what the page may do."""
+    response.headers.update(_HEADERS)
+    return response
+
+
+def _hosts(request: Request) -> list[str]:
+    named = [f"//{request.headers.get('host', '')}", *request.headers.getlist("origin")]
+    return [_hostname(address) for address in named]
+
+
+def _hostname(address: str) -> str:
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _length(request: Request) -> int:
+    told = request.headers.get("content-length", "")
+    return int(told) if told.isdecimal() else -1
