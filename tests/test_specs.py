@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lmflow_core.cli import main
-from lmflow_core.cli.lmflow_names import IGNORED, SWITCHES, TRANSLATED
+from lmflow_core.cli.lmflow_names import SWITCHES
 from lmflow_core.contracts.command import CORE_COMMANDS, CommandSpec
 from lmflow_core.contracts.dataset import DatasetSpec
 from lmflow_core.contracts.engine import EngineSpec
@@ -133,8 +133,8 @@ def test_files_of_the_core_are_read_by_the_core() -> None:
         SourceSpec(name="mine", target="a:b", summary="x", suffixes=(".arrow", ".jsonl"))
 
 
-def test_flags_of_the_original_are_reserved() -> None:
-    assert {*SWITCHES, *TRANSLATED, *IGNORED} <= RESERVED_OPTIONS
+def test_switches_of_the_original_are_reserved() -> None:
+    assert {*SWITCHES} <= RESERVED_OPTIONS
 
 
 @pytest.mark.parametrize("name", sorted(CORE_COMMANDS))

@@ -25,35 +25,25 @@ _TYPES: dict[str, type | tuple[type, ...]] = {"str": str, "bool": bool, "float":
 _WORDS = {"str": "text", "bool": "true or false", "float": "a number", "tuple[str, ...]": "a tuple"}
 HOOK_PREFIX = "lmflow_register_"
 TORCH = "torch"
-# Flags with a meaning of their own in every command, and those that the original LMFlow gave one.
+# Flags with a meaning in every command, and those of the original LMFlow by which its scripts choose models and data.
 RESERVED_OPTIONS = frozenset(("json", "help", "h", "debug", "no_plugin", "version")) | {
+    "model_name_or_path",
+    "dataset_path",
+    "block_size",
+    "resume_from_checkpoint",
+    "arch_type",
     "use_lora",
     "use_qlora",
     "use_dora",
     "use_lisa",
     "use_flash_attention",
+    "use_customized_optim",
     "bf16",
     "fp16",
     "do_rope_scaling",
-    "model_name_or_path",
-    "dataset_path",
-    "block_size",
-    "rope_pi_ratio",
-    "rope_ntk_ratio",
-    "resume_from_checkpoint",
-    "do_train",
-    "do_eval",
-    "arch_type",
-    "disable_group_texts",
-    "group_texts_batch_size",
-    "preprocessing_num_workers",
-    "dataloader_num_workers",
-    "overwrite_cache",
-    "validation_split_percentage",
-    "ddp_timeout",
-    "use_ram_optimized_load",
-    "use_fast_tokenizer",
-    "save_aggregated_lora",
+    "train_on_prompt",
+    "truncate_to_model_max_length",
+    "sanity_check",
 }
 
 
