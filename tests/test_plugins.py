@@ -14,6 +14,8 @@ import pytest
 import lmflow_core
 from lmflow_core.contracts.tuner import TunerSpec
 from lmflow_core.errors import PluginError
+from lmflow_core.plugins.collecting import StageError, guarded
+from lmflow_core.plugins.containment import Interrupts
 from lmflow_core.plugins.discovery import load_plugins
 from lmflow_core.plugins.policy import PluginPolicy, short_name
 from lmflow_core.plugins.record import PluginRecord, PluginSet
@@ -203,11 +205,17 @@ def test_a_long_error_is_cut(install_plugin: Install) -> None:
     assert record.error.endswith("word …")
 
 
-@pytest.mark.parametrize("source", ["{}", _tuners("{}")])
-def test_an_interrupt_of_the_user_ends_the_loading(install_plugin: Install, source: str) -> None:
-    interrupt = "import os, signal; os.kill(os.getpid(), signal.SIGINT); import time; time.sleep(5)"
+def test_an_interrupt_of_the_user_is_not_laid_to_a_plugin() -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    interrupts = Interrupts()
+    interrupts.by_user = True
     with pytest.raises(KeyboardInterrupt):
-        load_plugins(FREE, [install_plugin("bad", source.format(interrupt))])
+        guarded("import", interrupts, interrupted)
+    interrupts.by_user = False
+    with pytest.raises(StageError):
+        guarded("import", interrupts, interrupted)
 
 
 @pytest.mark.parametrize(
