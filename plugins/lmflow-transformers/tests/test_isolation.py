@@ -41,10 +41,10 @@ _ISOLATED = {
     "opt": OPTConfig(vocab_size=64, hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4),
 }
 _JOINED = {
-    "alibi": BloomConfig(vocab_size=64, hidden_size=32, n_layer=2, n_head=4),
+    "alibi": BloomConfig(vocab_size=400, hidden_size=32, n_layer=2, n_head=4),
     "attention of its own": MptConfig(vocab_size=64, d_model=32, n_layers=2, n_heads=4, max_seq_len=64),
     "without the interface": StableLmConfig(**TINY_SHAPE),
-    "recurrent": MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, state_size=8),
+    "recurrent": MambaConfig(vocab_size=400, hidden_size=32, num_hidden_layers=2, state_size=8),
     "partly recurrent": JambaConfig(**TINY_SHAPE, num_experts=1, num_experts_per_tok=1, use_mamba_kernels=False),
     "attention in chunks": Llama4TextConfig(
         **TINY_SHAPE, head_dim=8, intermediate_size_mlp=48, attention_chunk_size=4, num_local_experts=1
