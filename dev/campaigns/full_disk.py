@@ -10,6 +10,7 @@ runs backwards, must end with the result of a run that never was.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import random
@@ -23,7 +24,7 @@ from pathlib import Path
 
 from children import Ended, begin, end
 from small_disk import Disk
-from tally import Tally, campaign_arguments
+from tally import Tally
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,12 @@ def _clock_backwards() -> None:
 
 def main() -> None:
     """Try cases of each kind in turn."""
-    cases, random_ = campaign_arguments(__doc__, 120)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=120)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kind", action="append", metavar="KIND", help="try this kind only; may be repeated")
+    arguments = parser.parse_args()
+    random_ = random.Random(arguments.seed)
     import matplotlib.figure  # noqa: F401
     import peft  # noqa: F401
     import transformers.trainer  # noqa: F401
@@ -235,7 +241,11 @@ def main() -> None:
             ("killed, clock set back", longer, lambda name: campaign.kill(name, clock_back=True)),
         ]
         weights = (10, 6, 3, 2, 2)
-        for _ in range(cases):
+        if arguments.kind:
+            weights = tuple(
+                weight if kind[0] in arguments.kind else 0 for kind, weight in zip(kinds, weights, strict=True)
+            )
+        for _ in range(arguments.cases):
             ((kind, names, attempt),) = random_.choices(kinds, weights)
             name = random_.choice(names)
             disk.clear()

@@ -21,10 +21,14 @@ STRAY_THREADS: list[threading.Thread] = []
 
 
 class Interrupts:
-    """Tells an interrupt of the user's from one that a plugin raises; ``by_user`` is right once SIGINT is noted."""
+    """Tells an interrupt of the user's from one that a plugin raises.
+
+    Where somebody else handles SIGINT, each may be the user's.
+    """
 
     def __init__(self) -> None:
-        self.by_user = threading.current_thread() is threading.main_thread()
+        handler = signal.getsignal(signal.SIGINT)
+        self.by_user = callable(handler) and handler is not signal.default_int_handler
 
     def note(self, number: int, frame: object) -> None:
         """Be the handler of SIGINT."""
@@ -53,7 +57,6 @@ def _noting(interrupts: Interrupts) -> Any:
     if threading.current_thread() is not threading.main_thread() or handler is not signal.default_int_handler:
         return None
     signal.signal(signal.SIGINT, interrupts.note)
-    interrupts.by_user = False
     return handler
 
 

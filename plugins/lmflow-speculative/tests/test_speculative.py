@@ -518,14 +518,14 @@ def test_another_vocabulary_is_refused(model: CausalModel, tmp_path: Path) -> No
         _steps(decoder, model, [5, 6], 3)
 
 
-def test_logits_without_a_token_are_cut_and_filled_up(model: CausalModel, folder: Path, tmp_path: Path) -> None:
-    for size in (380, 450):
-        network = LlamaForCausalLM.from_pretrained(folder)
-        network.resize_token_embeddings(size)
-        padded = make_tiny_model(tmp_path / str(size))
-        network.save_pretrained(padded)
-        decoder = DraftModelDecoder(DraftModelOptions(draft_model=str(padded)))
-        steps = _steps(decoder, model, [5, 6], 30)
+def test_logits_without_a_token_are_cut_and_filled_up(folder: Path, tmp_path: Path) -> None:
+    padded = make_tiny_model(tmp_path / "padded")
+    network = LlamaForCausalLM.from_pretrained(folder)
+    network.resize_token_embeddings(450)
+    network.save_pretrained(padded)
+    for large, draft in ((folder, padded), (padded, folder)):
+        model = _opened(large)
+        steps = _steps(DraftModelDecoder(DraftModelOptions(draft_model=str(draft))), model, [5, 6], 30)
         assert _ids(steps) == _ids(_steps(SamplingDecoder(), model, [5, 6], 30))
         assert sum(step.accepted for step in steps) > 0
 
