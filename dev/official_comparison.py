@@ -18,7 +18,12 @@ from lmflow_core.api import ChatTemplate, Message, as_turns
 from lmflow_core.templates.matching import most_alike
 from lmflow_core.templates.patterns import around
 from lmflow_templates import plugin
-from lmflow_transformers.tokenizers import _FIXED_DATE, TransformersTokenizer
+from lmflow_transformers.tokenizers import TransformersTokenizer
+
+# The day on which our templates are, for official ones that ask for today's.
+_DAY = {"%d": "26", "%m": "07", "%b": "Jul", "%B": "July", "%Y": "2024", "%y": "24"}
+_REPLACED = "".join(f"|replace('{code}', '{text}')" for code, text in _DAY.items())
+_FIXED_DATE = f"{{%- macro strftime_now(format) -%}}{{{{- format{_REPLACED} -}}}}{{%- endmacro -%}}"
 
 DATA = yaml.safe_load(Path(__file__).with_name("official_templates.yaml").read_text(encoding="utf-8"))
 TEMPLATES = {spec.name: spec.target for spec in plugin.lmflow_register_templates()}
