@@ -90,7 +90,16 @@ from lmflow_core.errors import (
     printable,
 )
 from lmflow_core.files.cache import atomic_cache_folder, cache_root
+from lmflow_core.generation.callers import asks_this_machine, is_loopback
 from lmflow_core.generation.history import messages_row
+from lmflow_core.generation.reading import (
+    SHORTEST_BEGINNING,
+    attention_crossover,
+    check_cache,
+    common_beginning,
+    is_read_soon,
+    reading_parts,
+)
 from lmflow_core.generation.session import ChatSession
 from lmflow_core.options import OptionField, option
 from lmflow_core.templates import ChatTemplate, Reasoning, Tools
@@ -103,6 +112,7 @@ __all__ = [
     "API_LEVEL",
     "IGNORE",
     "ROLES",
+    "SHORTEST_BEGINNING",
     "AnswerBatch",
     "AnswerStream",
     "Attention",
@@ -205,14 +215,21 @@ __all__ = [
     "World",
     "Written",
     "as_turns",
+    "asks_this_machine",
     "atomic_cache_folder",
+    "attention_crossover",
     "cache_root",
     "call_id",
+    "check_cache",
+    "common_beginning",
     "hookimpl",
+    "is_loopback",
     "is_out_of_memory",
+    "is_read_soon",
     "is_trained",
     "messages_row",
     "option",
     "printable",
+    "reading_parts",
     "render_jinja",
 ]

@@ -231,5 +231,4 @@ def stream(answer: AnswerStream) -> None:
     """Print an answer as it is written."""
     for piece in answer:
         console.show(piece, end="")
-        sys.stdout.flush()
     console.show()

@@ -38,7 +38,7 @@ def told_ending(error: BaseException, plugins: PluginSet, debug: bool) -> int | 
     if message is None:
         return None
     if debug:
-        print(full_traceback(error), file=sys.stderr)
+        console.tell(full_traceback(error).rstrip())
     console.note(f"error: {message}")
     return error.exit_status if isinstance(error, LmflowError) else 1
 

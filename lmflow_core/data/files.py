@@ -17,7 +17,6 @@ from typing import IO, Any, cast
 from lmflow_core.contracts.source import CORE_SUFFIXES
 from lmflow_core.errors import DataError
 
-TEXT_SUFFIXES = CORE_SUFFIXES
 _COMPRESSIONS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w./-]+)?")
 _BROKEN = (gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError)
@@ -34,10 +33,10 @@ def suffix(file: Path) -> str:
 
 def is_hub_name(path: Path) -> bool:
     """Whether a path that does not exist may name a data set on a hub: ``owner/name`` or ``owner/name:split``."""
-    return not path.exists() and suffix(path) not in TEXT_SUFFIXES and bool(_HUB_NAME.fullmatch(path.as_posix()))
+    return not path.exists() and suffix(path) not in CORE_SUFFIXES and bool(_HUB_NAME.fullmatch(path.as_posix()))
 
 
-def data_files(paths: Iterable[Path], suffixes: Iterable[str] = TEXT_SUFFIXES) -> list[Path]:
+def data_files(paths: Iterable[Path], suffixes: Iterable[str] = CORE_SUFFIXES) -> list[Path]:
     """Return the data files under some paths, in order of their names.
 
     In a folder with rows, plain text is taken for notes about them; alone it is the data.

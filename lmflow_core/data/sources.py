@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmflow_core.contracts.source import RowSource, SourceSpec
-from lmflow_core.data.files import TEXT_SUFFIXES, data_files, is_hub_name, suffix
+from lmflow_core.contracts.source import CORE_SUFFIXES, RowSource, SourceSpec
+from lmflow_core.data.files import data_files, is_hub_name, suffix
 from lmflow_core.data.rows import OnError, Row, read_rows
 from lmflow_core.errors import DataError
 from lmflow_core.plugins.provided import Provided
@@ -72,7 +72,7 @@ def sources(paths: Sequence[Path], catalogue: Catalogue) -> list[Source]:
         if hubs and is_hub_name(path):
             found.append(Source(path, _reader(path, hubs, catalogue)))
             continue
-        for file in data_files([path], (*TEXT_SUFFIXES, *suffixes)):
+        for file in data_files([path], (*CORE_SUFFIXES, *suffixes)):
             readers = [provided for provided in known if suffix(file) in provided.spec.suffixes]
             found.append(Source(file, _reader(file, readers, catalogue) if readers else None))
     return found

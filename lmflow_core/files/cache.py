@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from lmflow_core.errors import OutputError
 from lmflow_core.files.atomic import PARTIAL, scratch_folder
+from lmflow_core.files.locks import lock_file
 
 
 def cache_root() -> Path:
@@ -54,16 +54,3 @@ def locked(name: Path) -> Iterator[None]:
     with file:
         lock_file(file.fileno(), wait=True)
         yield
-
-
-def lock_file(number: int, wait: bool = False) -> None:
-    """Lock an open file for as long as it is open; does nothing where there are no such locks.
-
-    Raises:
-        BlockingIOError: another process has locked it, and ``wait`` is not set.
-    """
-    if sys.platform == "win32":
-        return
-    import fcntl
-
-    fcntl.flock(number, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lmflow_core.errors import OutputError
 from lmflow_core.files.atomic import remove_if_empty
+from lmflow_core.files.locks import lock_file
 
 # Stands beside a file while it is written; a run that was killed may leave it, empty, and it does no harm.
 _LOCK = ".lock"
@@ -48,12 +49,10 @@ def _hold(folder: Path) -> int | None:
     folder.mkdir(parents=True, exist_ok=True)
     if sys.platform == "win32":
         return None
-    import fcntl
-
     while True:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(descriptor)
             if _is_still(descriptor, folder):
                 return descriptor
         except BlockingIOError as error:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lmflow_core.files.cache import cache_root, lock_file
+from lmflow_core.files.cache import cache_root
+from lmflow_core.files.locks import lock_file
 
 _PATIENCE_SECONDS = 5.0
 _ENTRY_BYTES = 128

@@ -12,14 +12,13 @@ import pytest
 
 pytest.importorskip("llama_cpp", reason="llama.cpp's binding is optional")
 
-from lmflow_core.api import BatchLimits, DecodingRequest, ModelSettings, RequestError
+from lmflow_core.api import BatchLimits, DecodingRequest, ModelSettings, RequestError, reading_parts
 from lmflow_core.testing.batches import ids_of, run_at_random, run_batch
 from lmflow_gguf.batch import LlamaBatch
 from lmflow_gguf.contexts import Context
 from lmflow_gguf.decoder import LlamaCppDecoder
 from lmflow_gguf.model import LlamaCppLoader, LlamaCppModel
 from lmflow_gguf.options import LlamaCppOptions
-from lmflow_gguf.reading import parts
 from lmflow_gguf.shared import affordable_tokens
 
 Exported = Callable[[str], Path]
@@ -171,13 +170,13 @@ def test_prompts_are_read_by_a_plan() -> None:
             self.unread, self.seen, self.passed_over = unread, seen, 0
 
     long, short = Prompt(1000), Prompt(60)
-    assert parts([long, short], 100, 1e9) == [0, 60]
-    assert parts([long], 100, 1e9) == [100]
-    assert parts([Prompt(1000, seen=500)], 100, 500.0) == [50]
+    assert reading_parts([long, short], 100, 1e9) == [0, 60]
+    assert reading_parts([long], 100, 1e9) == [100]
+    assert reading_parts([Prompt(1000, seen=500)], 100, 500.0) == [50]
     for _ in range(3):
-        parts([long, short], 100, 1e9)
-    assert (long.passed_over, parts([long, short], 100, 1e9)) == (3, [0, 60])
-    assert parts([long, short], 100, 1e9) == [100, 0]
+        reading_parts([long, short], 100, 1e9)
+    assert (long.passed_over, reading_parts([long, short], 100, 1e9)) == (3, [0, 60])
+    assert reading_parts([long, short], 100, 1e9) == [100, 0]
 
 
 def test_an_end_of_the_model_and_a_stop_end_an_answer_as_alone(model: LlamaCppModel) -> None:

@@ -6,13 +6,22 @@ import itertools
 from collections import deque
 from collections.abc import Sequence
 
-from lmflow_core.api import BatchLimits, BatchStep, DecodeStep, DecodingRequest, LmflowError, RequestError
+from lmflow_core.api import (
+    BatchLimits,
+    BatchStep,
+    DecodeStep,
+    DecodingRequest,
+    LmflowError,
+    attention_crossover,
+    check_cache,
+    is_read_soon,
+    reading_parts,
+)
 from lmflow_gguf.asked import Answer, Planned, SharedDecoder, check_prompt
 from lmflow_gguf.contexts import BATCH, Part
 from lmflow_gguf.model import LlamaCppModel
-from lmflow_gguf.reading import attention_crossover, parts
-from lmflow_gguf.runtime import library
-from lmflow_gguf.shared import SHORTEST, FinishedTexts, Prefix, SharedContext, affordable_tokens, as_array, in_common
+from lmflow_gguf.runtime import Weights, library
+from lmflow_gguf.shared import FinishedTexts, Prefix, SharedContext, affordable_tokens, as_array
 
 # Tokens of prompts that a pass reads where somebody waits: nearly as many as keep the processor busy.
 _INTERACTIVE_TOKENS = 96
@@ -54,7 +63,7 @@ class LlamaBatch:
         self.cache_tokens = limits.cache_tokens or affordable_tokens(model, self._most)
         self.cache_bytes = self.cache_tokens * model.bytes_per_token
         self._pass_tokens = pass_tokens or (_INTERACTIVE_TOKENS if limits.interactive else BATCH)
-        self._crossover = attention_crossover(model.weights)
+        self._crossover = _crossover(model.weights)
         texts = min(2 * self._most, library().llama_max_parallel_sequences())
         self._texts = SharedContext(model, self.cache_tokens, texts, threads)
         self._finished = FinishedTexts(self._texts, texts - self._most)
@@ -69,12 +78,7 @@ class LlamaBatch:
             RequestError: they do not, however long one waits, or the prompt is empty.
         """
         check_prompt(request)
-        prompt, most = len(request.prompt), request.max_new_tokens
-        if prompt + most > self.cache_tokens:
-            raise RequestError(
-                f"the prompt of {prompt} tokens and an answer of up to {most} need a cache of {prompt + most} tokens, "
-                f"and it holds {self.cache_tokens}: ask for a shorter answer, or make the cache larger"
-            )
+        check_cache(request, len(request.prompt) + request.max_new_tokens, self.cache_tokens)
 
     def add(self, request: DecodingRequest, decoder: SharedDecoder) -> int:
         """Let a request join as soon as there is room; return its ticket.
@@ -121,7 +125,8 @@ class LlamaBatch:
         planned = [self._next_token(answer, len(writing)) for answer in writing]
         left = BATCH - sum(len(one.part.ids) for one in planned)
         reading = [answer for answer in self._running if not answer.written]
-        for answer, count in zip(reading, parts(reading, min(left, self._pass_tokens), self._crossover), strict=True):
+        counts = reading_parts(reading, min(left, self._pass_tokens), self._crossover)
+        for answer, count in zip(reading, counts, strict=True):
             if count:
                 ids = answer.ids[answer.seen : answer.seen + count]
                 planned.append(Planned(answer, Part(answer.text, answer.seen, ids, int(count == answer.unread)), ()))
@@ -204,9 +209,12 @@ class LlamaBatch:
 
     def _is_read_soon(self, answer: Answer, prefix: Prefix | None) -> bool:
         """Whether another prompt that is being read begins with more of this one than was read."""
-        has = prefix.length if prefix else 0
-        return any(
-            in_common(answer.prompt[:-1], other.prompt) >= max(has, other.seen) + SHORTEST
-            for other in self._running
-            if not other.written
-        )
+        reading = ((other.prompt, other.seen) for other in self._running if not other.written)
+        return is_read_soon(answer.prompt, prefix.length if prefix else 0, reading)
+
+
+def _crossover(weights: Weights) -> float:
+    lib, model = library(), weights.handle
+    width = lib.llama_model_n_embd(model)
+    multiplied = lib.llama_model_n_params(model) - weights.size * width
+    return attention_crossover(multiplied, lib.llama_model_n_layer(model), width)

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from lmflow_core.api import SHORTEST_BEGINNING, common_beginning
 from lmflow_gguf.contexts import Context, Part
 from lmflow_gguf.model import LlamaCppModel
 from lmflow_gguf.runtime import free_memory
 
-# A few tokens are read again sooner than others are made to wait for them.
-SHORTEST = 8
 # The cache may take this share of the memory that is free when a batch is opened.
 _SHARE_OF_FREE_MEMORY = 0.25
 _UNKNOWN_CONTEXT = 4096
@@ -31,13 +30,6 @@ class Prefix:
 def as_array(ids: Sequence[int]) -> Ids:
     """Return token ids as an array."""
     return np.array(ids, dtype=np.int32)
-
-
-def in_common(ids: Ids, other: Ids) -> int:
-    """Return how many tokens two texts begin with alike."""
-    length = min(len(ids), len(other))
-    differs = np.flatnonzero(ids[:length] != other[:length])
-    return int(differs[0]) if len(differs) else length
 
 
 class SharedContext:
@@ -103,8 +95,12 @@ class SharedContext:
         """
         best: Prefix | None = None
         for text, read in texts:
-            length = in_common(ids[:-1], read)
-            if length >= SHORTEST and (best is None or length > best.length) and self.context.holds(text, length):
+            length = common_beginning(ids[:-1], read)
+            if (
+                length >= SHORTEST_BEGINNING
+                and (best is None or length > best.length)
+                and self.context.holds(text, length)
+            ):
                 best = Prefix(text, length)
         return best
 
@@ -129,11 +125,11 @@ class FinishedTexts:
 
     def keep(self, text: int, ids: Ids) -> None:
         """Keep a text that ended, of which ``ids`` were read, in the place of those it goes on from."""
-        if len(ids) < SHORTEST:
+        if len(ids) < SHORTEST_BEGINNING:
             self._context.close(text)
             return
         for place, (other, its) in reversed([*enumerate(self._kept)]):
-            if in_common(its, ids) == len(its):
+            if common_beginning(its, ids) == len(its):
                 del self._kept[place]
                 self._context.close(other)
         self._kept.append((text, ids))

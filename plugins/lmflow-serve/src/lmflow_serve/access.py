@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
-from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
+from lmflow_core.api import asks_this_machine, is_loopback
 from lmflow_serve.errors import ApiError
 
 
-def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine only."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 class Access:
-    """Checks requests for the key, or, where there is none, that no web page of another site sends them.
-
-    A page in the browser of this machine can send requests to a server on it. It cannot read the answers, unless its
-    own name is made to lead here (DNS rebinding): then the name in ``Host`` tells. The browser names the page in
-    ``Origin``.
-    """
+    """Checks requests for the key, or, where there is none, that no web page of another site sends them."""
 
     def __init__(self, key: str | None, host: str) -> None:
         self._key = key
@@ -39,7 +25,9 @@ class Access:
         """
         if self._key is not None:
             self._check_key(request.headers.get("authorization", ""))
-        elif self._this_machine_only and not _is_of_this_machine(request):
+        elif self._this_machine_only and not asks_this_machine(
+            request.headers.get("host", ""), request.headers.getlist("origin")
+        ):
             raise ApiError(403, "without an API key, this server answers to localhost only")
 
     def _check_key(self, authorization: str) -> None:
@@ -50,15 +38,3 @@ class Access:
             )
         if not hmac.compare_digest(given.strip().encode("latin-1"), str(self._key).encode()):
             raise ApiError(401, "the API key is wrong", code="invalid_api_key")
-
-
-def _is_of_this_machine(request: Request) -> bool:
-    named = [f"//{request.headers.get('host', '')}", *request.headers.getlist("origin")]
-    return all(is_loopback(_hostname(address)) for address in named)
-
-
-def _hostname(address: str) -> str:
-    try:
-        return urlsplit(address).hostname or ""
-    except ValueError:
-        return ""

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import uvicorn
 
-from lmflow_core.api import ChatModel, RequestError
-from lmflow_serve.access import is_loopback
+from lmflow_core.api import ChatModel, RequestError, is_loopback
 from lmflow_serve.app import Service
 from lmflow_serve.connections import Connection
 from lmflow_serve.options import ServeOptions

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
-from urllib.parse import urlsplit
-
 from fastapi import Request, Response
 from fastapi.responses import PlainTextResponse
+
+from lmflow_core.api import asks_this_machine
 
 _LONGEST_BODY = 1_000_000
 # Whatever the page or a text in it names, the browser asks no other machine for it, and no other page shows this one.
@@ -18,14 +17,6 @@ _HEADERS = {
 }
 
 
-def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine only."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def refusal(request: Request, *, local: bool) -> Response | None:
     """Return the answer to a request that is refused; None for one that may pass.
 
@@ -34,7 +25,7 @@ def refusal(request: Request, *, local: bool) -> Response | None:
         local: whether only this machine may ask, and only pages that it serves itself: the name of a page of another
             site may be made to lead here.
     """
-    if local and not all(map(is_loopback, _hosts(request))):
+    if local and not asks_this_machine(request.headers.get("host", ""), request.headers.getlist("origin")):
         return PlainTextResponse("This page is for its own machine: open it as http://127.0.0.1 or localhost.", 403)
     if request.method == "POST" and not 0 <= _length(request) <= _LONGEST_BODY:
         return PlainTextResponse(f"The request has no length, or is longer than {_LONGEST_BODY} bytes.", 413)
@@ -45,18 +36,6 @@ def protect(response: Response) -> Response:
     """Tell the browser what the page may do."""
     response.headers.update(_HEADERS)
     return response
-
-
-def _hosts(request: Request) -> list[str]:
-    named = [f"//{request.headers.get('host', '')}", *request.headers.getlist("origin")]
-    return [_hostname(address) for address in named]
-
-
-def _hostname(address: str) -> str:
-    try:
-        return urlsplit(address).hostname or ""
-    except ValueError:
-        return ""
 
 
 def _length(request: Request) -> int:

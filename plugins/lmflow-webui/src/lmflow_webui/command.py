@@ -10,8 +10,8 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI, Request
 
-from lmflow_core.api import ModelOpener, RequestError
-from lmflow_webui.access import is_loopback, protect, refusal
+from lmflow_core.api import ModelOpener, RequestError, is_loopback
+from lmflow_webui.access import protect, refusal
 from lmflow_webui.conversations import WebChat
 from lmflow_webui.options import WebuiOptions
 from lmflow_webui.page import make_page, theme

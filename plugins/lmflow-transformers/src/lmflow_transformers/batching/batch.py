@@ -11,9 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from lmflow_core.api import BatchLimits, BatchStep, DecodingRequest, RequestError
-from lmflow_transformers.batching.prefixes import SHORTEST, FinishedTexts, Prefix, in_common, longest_prefix
-from lmflow_transformers.batching.scheduling import ReadingPlan, attention_crossover
+from lmflow_core.api import (
+    BatchLimits,
+    BatchStep,
+    DecodingRequest,
+    attention_crossover,
+    check_cache,
+    is_read_soon,
+    reading_parts,
+)
+from lmflow_transformers.batching.prefixes import FinishedTexts, Prefix, longest_prefix
 from lmflow_transformers.batching.shared_pass import prepare_passes, shared_pass
 from lmflow_transformers.batching.trial import cache_bytes_per_token
 from lmflow_transformers.batching.turns import BatchAnswer, Turn, next_turn
@@ -50,7 +57,8 @@ class SharedBatch:
         self._most = limits.answers
         self.cache_tokens = limits.cache_tokens or _affordable_tokens(model, limits.answers, bytes_per_token)
         self.cache_bytes = self.cache_tokens * bytes_per_token
-        self._plan = ReadingPlan(pass_tokens or _pass_tokens(model, limits), attention_crossover(model))
+        self._pass_tokens = pass_tokens or _pass_tokens(model, limits)
+        self._crossover = _crossover(model)
         self._tickets = itertools.count()
         self._waiting: deque[BatchAnswer] = deque()
         self._running: list[BatchAnswer] = []
@@ -63,13 +71,8 @@ class SharedBatch:
         Raises:
             RequestError: they do not, however long one waits.
         """
-        prompt, most = len(request.prompt), request.max_new_tokens
-        needed = decoder.layout(self._model).tokens(prompt + most)
-        if needed > self.cache_tokens:
-            raise RequestError(
-                f"the prompt of {prompt} tokens and an answer of up to {most} need a cache of {needed} tokens, and it "
-                f"holds {self.cache_tokens}: ask for a shorter answer, or make the cache larger"
-            )
+        needed = decoder.layout(self._model).tokens(len(request.prompt) + request.max_new_tokens)
+        check_cache(request, needed, self.cache_tokens)
 
     def add(self, request: DecodingRequest, decoder: Any) -> int:
         """Let a request join as soon as there is room; return its ticket.
@@ -110,8 +113,10 @@ class SharedBatch:
     def _turns(self) -> list[Turn]:
         """Return what the next pass reads: of each answer its last token, and parts of prompts."""
         reading = [answer for answer in self._running if not answer.written]
+        rooms = [answer.room() for answer in reading]
+        counts = reading_parts(reading, self._pass_tokens, self._crossover, rooms)
         parts = [(answer, 1) for answer in self._running if answer.written]
-        parts += [part for part in zip(reading, self._plan.parts(reading), strict=True) if part[1]]
+        parts += [part for part in zip(reading, counts, strict=True) if part[1]]
         return [next_turn(answer, count, beside=len(parts)) for answer, count in parts]
 
     def _chosen(self, turn: Turn, logits: torch.Tensor) -> list[BatchStep]:
@@ -162,12 +167,9 @@ class SharedBatch:
 
     def _is_read_soon(self, answer: BatchAnswer, prefix: Prefix | None) -> bool:
         """Whether another prompt that is being read begins with more of this one than was read."""
-        has = prefix.length if prefix else 0
-        return any(
-            in_common(answer.prompt[:-1], other.prompt) >= max(has, other.seen) + SHORTEST
-            for other in self._running
-            if not other.written and other.layout == answer.layout
-        )
+        alike = (other for other in self._running if not other.written and other.layout == answer.layout)
+        reading = ((other.prompt, other.seen) for other in alike)
+        return is_read_soon(answer.prompt, prefix.length if prefix else 0, reading)
 
     def _makes_room(self, tokens: int) -> bool:
         """Whether the cache has room for so many tokens; texts that ended make way."""
@@ -183,6 +185,13 @@ def open_shared_batch(model: CausalModel, limits: BatchLimits) -> SharedBatch | 
     """Return a batch of a loaded model; None where texts cannot share its passes."""
     bytes_per_token = cache_bytes_per_token(model)
     return None if bytes_per_token is None else SharedBatch(model, limits, bytes_per_token)
+
+
+def _crossover(model: CausalModel) -> float:
+    text = model.base.config.get_text_config()
+    embedded = {id(parameter) for parameter in model.base.get_input_embeddings().parameters()}
+    weights = sum(parameter.numel() for parameter in model.base.parameters() if id(parameter) not in embedded)
+    return attention_crossover(weights, text.num_hidden_layers, text.hidden_size)
 
 
 def _pass_tokens(model: CausalModel, limits: BatchLimits) -> int:

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from lmflow_core.api import SHORTEST_BEGINNING, common_beginning
 from lmflow_transformers.batching.texts import CacheLayout, TextCache
 
-# A few tokens are read again sooner than they are copied.
-SHORTEST = 8
 Ids = npt.NDArray[np.int64]
 
 
@@ -21,13 +20,6 @@ class Prefix:
 
     cache: TextCache
     length: int
-
-
-def in_common(ids: Ids, other: Ids) -> int:
-    """Return how many tokens two texts begin with alike."""
-    length = min(len(ids), len(other))
-    differs = np.flatnonzero(ids[:length] != other[:length])
-    return int(differs[0]) if len(differs) else length
 
 
 class FinishedTexts:
@@ -49,10 +41,10 @@ class FinishedTexts:
     def keep(self, layout: CacheLayout, ids: Sequence[int], cache: TextCache) -> None:
         """Keep a text that ended, in the place of those it goes on from."""
         seen = np.array(ids[: cache.seen], dtype=np.int64)
-        if len(seen) < SHORTEST:
+        if len(seen) < SHORTEST_BEGINNING:
             return
         cache.shrink()
-        self._kept = [one for one in self._kept if one[0] != layout or in_common(one[1], seen) < len(one[1])]
+        self._kept = [one for one in self._kept if one[0] != layout or common_beginning(one[1], seen) < len(one[1])]
         self._kept.append((layout, seen, cache))
         del self._kept[: -self._most]
 
@@ -73,7 +65,7 @@ def longest_prefix(ids: Ids, texts: Iterable[tuple[Ids, TextCache]]) -> Prefix |
     """Return the longest beginning of a text, without its last token, that one of others has read."""
     best: Prefix | None = None
     for other, cache in texts:
-        length = min(in_common(ids[:-1], other), cache.seen)
-        if length >= SHORTEST and (best is None or length > best.length) and cache.holds(length):
+        length = min(common_beginning(ids[:-1], other), cache.seen)
+        if length >= SHORTEST_BEGINNING and (best is None or length > best.length) and cache.holds(length):
             best = Prefix(cache, length)
     return best
