@@ -8,7 +8,7 @@ BIN = $(abspath $(VENV))/bin
 TOGETHER ?= -n 2 --dist worksteal
 
 # llama.cpp is compiled for some minutes, so only those who run GGUF files, and CI, have it.
-.PHONY: help setup llama-cpp quickstart test test-fast lint types isolate official clean
+.PHONY: help setup llama-cpp quickstart test test-fast lint types isolate official docs clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/  /'
@@ -48,5 +48,9 @@ isolate: setup   ## run each plugin's tests with only the core and what it decla
 official: setup   ## write the index of official names anew
 	$(BIN)/python dev/official.py
 
+docs: setup   ## write the reference from the code, and build the site in site/
+	$(BIN)/python dev/reference.py
+	$(BIN)/python -m mkdocs build --strict --quiet
+
 clean:   ## remove the environment and all results
-	rm -rf $(VENV) runs build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) runs build dist site .mypy_cache .pytest_cache .ruff_cache
