@@ -31,7 +31,7 @@ TAKEN = (
     *("inference", "inferencer", "pretrain", "pretrainer", "vision"),
 )
 _TEXTS = (".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".json", ".sh", ".cfg", "")
-_LEFT_OUT = ("runs", "build", "dist")
+_LEFT_OUT = ("runs", "build", "dist", "site")
 
 each_plugin = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 each_distribution = pytest.mark.parametrize("folder", [_ROOT, *FOLDERS, *CONTRIB], ids=lambda folder: folder.name)
