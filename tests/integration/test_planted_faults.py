@@ -1,0 +1,117 @@
+"""The contracts catch what they are there for: each planted fault fails the check that is to catch it, and what is
+sound passes all.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lmflow_core.contracts.hooks import KINDS
+from lmflow_core.testing.distributions import Project
+
+_FAULTS = Path(__file__).parents[2] / "dev" / "faults"
+PLANTED: dict[str, dict[str, Any]] = yaml.safe_load((_FAULTS / "faults.yaml").read_text(encoding="utf-8"))
+_PLUGIN = """
+from lmflow_core.api import {spec_class}, hookimpl
+{header}
+
+@hookimpl
+def {hook}():
+"""
+_SPEC = "    yield {spec_class}(name={name!r}, target={target!r}, summary='{summary}'{more})\n"
+
+
+def _name(target: str) -> str:
+    """Return the name under which a class, function or constant is offered."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", target).lower().replace("_", "-")
+    return f"planted-{words}"
+
+
+def _installed(kind: str, site: Path) -> str:
+    """Install the plugin that offers what is planted for a kind, and return its name."""
+    planted, spec_class = PLANTED[kind], KINDS[kind]
+    package = f"lmflow_faulty_{kind}"
+    source = _PLUGIN.format(spec_class=spec_class.__name__, header=planted.get("header", ""), hook=spec_class.hook())
+    fields = {**dict.fromkeys(planted["sound"]), **planted["faults"]}
+    for target, value in fields.items():
+        own = value.get("spec", "") if isinstance(value, Mapping) else ""
+        more = "".join(f", {field}" for field in (own or planted.get("spec", ""),) if field)
+        source += _SPEC.format(
+            spec_class=spec_class.__name__,
+            name=_name(target),
+            target=f"{package}.targets:{target}",
+            summary="Planted.",
+            more=more,
+        )
+    files = {
+        f"{package}/__init__.py": "",
+        f"{package}/plugin.py": source,
+        f"{package}/targets.py": (_FAULTS / f"{kind}.py").read_text(encoding="utf-8"),
+    }
+    name = f"faulty-{kind.replace('_', '-')}"
+    Project(f"lmflow-{name}", files, {name: f"{package}.plugin"}).unpack(site)
+    return name
+
+
+def _check(plugin: str, site: Path, *flags: str) -> dict[str, dict[str, str]]:
+    """Return the message of each failed check, by the name of the component and the check."""
+    path = os.pathsep.join([str(site), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+    finished = subprocess.run(
+        [sys.executable, "-m", "lmflow_core", "plugins", "check", plugin, "--json", *flags],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        timeout=600,
+    )
+    assert finished.stdout, finished.stderr
+    failed: dict[str, dict[str, str]] = {}
+    for outcome in json.loads(finished.stdout)["checks"]:
+        checks = failed.setdefault(outcome["name"], {})
+        if outcome["outcome"] == "failed":
+            checks[outcome["check"].partition("[")[0]] = outcome["message"]
+    assert finished.returncode == (1 if any(failed.values()) else 0)
+    return failed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", PLANTED)
+def test_a_contract_catches_every_planted_fault(kind: str, tmp_path: Path) -> None:
+    failed = _check(_installed(kind, tmp_path), tmp_path, "--kind", kind)
+    planted = PLANTED[kind]
+    assert {target: failed[_name(target)] for target in planted["sound"]} == {target: {} for target in planted["sound"]}
+    missed = {}
+    for target, value in planted["faults"].items():
+        check = value["check"] if isinstance(value, Mapping) else value
+        if check not in failed[_name(target)]:
+            missed[target] = failed[_name(target)]
+    assert missed == {}
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+def test_enough_is_planted_and_each_fault_is_described(kind: str) -> None:
+    planted = PLANTED[kind]
+    assert len(planted["faults"]) >= 5
+    assert planted["sound"]
+    tree = ast.parse((_FAULTS / f"{kind}.py").read_text(encoding="utf-8"))
+    described = {
+        node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node)
+    }
+    constants = {
+        name.id
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for name in node.targets
+        if isinstance(name, ast.Name)
+    }
+    assert {*planted["sound"], *planted["faults"]} <= described | constants
