@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import click
@@ -68,6 +69,21 @@ def check(ctx: click.Context, name: str, kind: str | None, option: tuple[str, ..
     record = _records_of(ctx.obj, name)[0]
     values = dict(_pair(text) for text in option)
     ctx.exit(0 if check_plugin(record.name, kind, values, as_json=as_json) else 1)
+
+
+@plugins.command()
+@click.argument("name")
+@click.option("--kind", type=click.Choice(sorted(KINDS)), required=True, help="What it provides.")
+@click.option("--directory", type=click.Path(path_type=Path), help="Folder to write; lmflow-NAME when left out.")
+@click.pass_obj
+def new(catalogue: Catalogue, name: str, kind: str, directory: Path | None) -> None:
+    """Write the folder of a new plugin, which works, and says what to change."""
+    from lmflow_core.scaffold.project import write_project
+
+    folder = directory or Path(f"lmflow-{name}")
+    for path in write_project(name, kind, folder, catalogue):
+        console.show(folder / path)
+    console.show(f"\nNext: pip install -e {folder} && lmflow plugins check {name}; then see {folder / 'README.md'}")
 
 
 def _pair(text: str) -> tuple[str, str]:

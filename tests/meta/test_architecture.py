@@ -18,6 +18,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("files",),
     ("contracts",),
     ("plugins",),
+    ("scaffold",),
     ("report",),
     ("config",),
     ("models",),

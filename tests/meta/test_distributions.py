@@ -18,6 +18,7 @@ import lmflow_core
 from lmflow_core.options import fields_of
 from lmflow_core.plugins.discovery import load_plugins
 from lmflow_core.plugins.installed import GROUP
+from lmflow_core.plugins.official import TAKEN_BY_STRANGERS
 from lmflow_core.plugins.policy import PluginPolicy
 from lmflow_core.plugins.record import PluginRecord
 from lmflow_core.plugins.versions import satisfies
@@ -25,11 +26,6 @@ from lmflow_core.plugins.versions import satisfies
 _ROOT = Path(__file__).parents[2]
 FOLDERS = sorted(path.parent for path in _ROOT.glob("plugins/*/pyproject.toml"))
 CONTRIB = sorted(path.parent for path in _ROOT.glob("contrib/*/pyproject.toml"))
-# Published by strangers: nobody may be sent there.
-TAKEN = (
-    *("benchmark", "deploy", "diffusion", "eval", "evaluate", "evaluator", "finetune", "finetuner"),
-    *("inference", "inferencer", "pretrain", "pretrainer", "vision"),
-)
 _TEXTS = (".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".json", ".sh", ".cfg", "")
 _LEFT_OUT = ("runs", "build", "dist")
 
@@ -194,10 +190,9 @@ def test_the_readme_names_everything_the_plugin_provides(folder: Path) -> None:
 
 @each_distribution
 def test_no_distribution_needs_or_takes_a_name_of_strangers(folder: Path) -> None:
-    taken = {"lmflow", *(f"lmflow-{name}" for name in TAKEN)}
     extras = _project(folder).get("optional-dependencies", {}).values()
     extra = {_split(requirement)[0] for requirements in extras for requirement in requirements}
-    assert taken & {_project(folder)["name"], *_dependencies(folder), *extra} == set()
+    assert TAKEN_BY_STRANGERS & {_project(folder)["name"], *_dependencies(folder), *extra} == set()
 
 
 def _texts(folder: Path) -> Iterator[Path]:
@@ -211,7 +206,8 @@ def _texts(folder: Path) -> Iterator[Path]:
 
 
 def test_nobody_is_sent_to_a_package_of_strangers() -> None:
-    named = re.compile(rf"(?<![\w-])lmflow[-_]({'|'.join(TAKEN)})(?![\w-])", re.IGNORECASE)
+    taken = "|".join(name.removeprefix("lmflow-") for name in TAKEN_BY_STRANGERS - {"lmflow"})
+    named = re.compile(rf"(?<![\w-])lmflow[-_]({taken})(?![\w-])", re.IGNORECASE)
     bare = re.compile(r"pip3? install[^\n`]*(?<![\w./-])lmflow(?![\w-])")
     assert named.search("see lmflow-vision.") is not None
     assert bare.search("pip install -U lmflow") is not None

@@ -181,7 +181,7 @@ class PluginContract(Contract):
         assert not taken, f"provided by another plugin: {', '.join(taken)}"
 
     def test_its_description_is_complete(
-        self, record: PluginRecord, distribution: importlib.metadata.Distribution
+        self, record: PluginRecord, package: Path, distribution: importlib.metadata.Distribution
     ) -> None:
         """Its metadata has summary, licence and Python; its README has each name and flag in backticks."""
         metadata = distribution.metadata.json
@@ -189,7 +189,9 @@ class PluginContract(Contract):
         assert not missing, f"the metadata lacks {', '.join(missing)}"
         text = str(metadata.get("description", ""))
         names = {name for spec in record.specs for name in (spec.name, *spec.aliases)}
-        flags = {field.flag for spec in record.specs if spec.options for field in fields_of(spec.options)}
+        options = {spec.options for spec in record.specs if spec.options}
+        own = [each for each in options if each.__module__.split(".")[0] == package.stem]
+        flags = {field.flag for each in own for field in fields_of(each)}
         untold = sorted(name for name in names | flags if f"`{name}`" not in text)
         assert not untold, f"not in its README (in backticks): {', '.join(untold)}"
 
