@@ -26,7 +26,7 @@ def check_plugin(name: str, kind: str | None, options: Mapping[str, object], *, 
 
     Args:
         name: of the plugin.
-        kind: only components of this kind; None is all, and the plugin as a whole.
+        kind: only components of this kind, or ``plugin``; None is everything.
         options: values for options of the components, by name.
         as_json: show one JSON document at the end instead.
 

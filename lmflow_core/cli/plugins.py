@@ -58,7 +58,9 @@ def show(catalogue: Catalogue, name: str) -> None:
 
 @plugins.command()
 @click.argument("name")
-@click.option("--kind", type=click.Choice(sorted(KINDS)), help="Check components of this kind only.")
+@click.option(
+    "--kind", type=click.Choice(["plugin", *sorted(KINDS)]), help="Check this kind only, or the plugin itself."
+)
 @click.option("--option", "-o", multiple=True, metavar="NAME=VALUE", help="A value for an option; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 @click.pass_context

@@ -56,11 +56,11 @@ def contracts_of(
     Args:
         plugin: the plugin's name.
         catalogue: the plugins there are.
-        kind: only components of this kind, and not the plugin as a whole.
+        kind: only components of this kind; ``plugin`` is the plugin as a whole alone, None is everything.
         options: values for options of the components, by name.
     """
     found: dict[str, type[Contract]] = {}
-    if kind is None:
+    if kind in (None, PluginContract.kind):
         found["TestPlugin"] = type("TestPlugin", (PluginContract,), {"name": plugin})
     record = next(record for record in catalogue.plugins.records if record.name == plugin)
     for number, spec in enumerate(record.specs):
@@ -129,7 +129,7 @@ def run_contracts(
 
     Args:
         plugin: the plugin's name.
-        kind: only components of this kind; None is all, and the plugin as a whole.
+        kind: only components of this kind, or ``plugin``; None is everything.
         options: values for options of the components, by name.
         tell: is given each outcome as soon as it is known.
     """

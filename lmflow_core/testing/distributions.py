@@ -23,6 +23,8 @@ class Project:
         plugins: the LMFlow plugins it declares, ``{name: module}``.
         version: of the distribution.
         requires: its ``Requires-Dist`` lines.
+        metadata: further fields of its metadata, such as ``Summary``.
+        description: its README.
     """
 
     name: str
@@ -30,6 +32,8 @@ class Project:
     plugins: Mapping[str, str] = field(default_factory=dict)
     version: str = "1.0"
     requires: Sequence[str] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    description: str = ""
 
     @property
     def stem(self) -> str:
@@ -57,7 +61,9 @@ class Project:
 
     def _metadata(self) -> dict[str, str]:
         requires = [f"Requires-Dist: {requirement}" for requirement in self.requires]
-        metadata = ["Metadata-Version: 2.1", f"Name: {self.name}", f"Version: {self.version}", *requires]
+        more = [f"{name}: {value}" for name, value in self.metadata.items()]
+        metadata = ["Metadata-Version: 2.4", f"Name: {self.name}", f"Version: {self.version}", *requires, *more]
+        metadata += ["", self.description] if self.description else []
         entries = [f"{name} = {module}" for name, module in self.plugins.items()]
         texts = {
             "METADATA": metadata,

@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from lmflow_core.testing.distributions import Project
 
 _FAULTS = Path(__file__).parents[2] / "dev" / "faults"
 PLANTED: dict[str, dict[str, Any]] = yaml.safe_load((_FAULTS / "faults.yaml").read_text(encoding="utf-8"))
+OF_PLUGINS: dict[str, dict[str, str]] = PLANTED.pop("plugin")
+_METADATA = {"Summary": "A planted plugin.", "License-Expression": "Apache-2.0", "Requires-Python": ">=3.11"}
 _PLUGIN = """
 from lmflow_core.api import {spec_class}, hookimpl
 {header}
@@ -115,3 +117,43 @@ def test_enough_is_planted_and_each_fault_is_described(kind: str) -> None:
         if isinstance(name, ast.Name)
     }
     assert {*planted["sound"], *planted["faults"]} <= described | constants
+
+
+def _changed(fault: dict[str, str], files: dict[str, str]) -> dict[str, str]:
+    """Return the files of a plugin with a fault planted."""
+    path = f"lmflow_planted/{fault.get('file')}"
+    if fault.get("file") is None:
+        return files
+    if "old" in fault:
+        assert fault["old"] in files[path]
+        return {**files, path: files[path].replace(fault["old"], fault["text"])}
+    if "at_end" in fault:
+        return {**files, path: f"{files[path]}\n{fault['at_end']}\n"}
+    return {name: text for name, text in files.items() if name != path}
+
+
+def _failed_of_plugin(fault: dict[str, str], project: Path, site: Path) -> dict[str, str]:
+    source = project / "src"
+    files = {str(path.relative_to(source)): path.read_text(encoding="utf-8") for path in source.rglob("*.*")}
+    lacking = fault.get("metadata")
+    Project(
+        "lmflow-planted",
+        _changed(fault, files),
+        {"planted": "lmflow_planted.plugin"},
+        requires=["lmflow-core>=0.1" + ("" if lacking == "Requires-Dist" else ",<0.2")],
+        metadata={name: value for name, value in _METADATA.items() if name != lacking},
+        description="" if lacking == "Description" else (project / "README.md").read_text(encoding="utf-8"),
+    ).unpack(site)
+    return _check("planted", site, "--kind", "plugin")["planted"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["Sound", *OF_PLUGINS])
+def test_the_contract_of_plugins_catches_every_planted_fault(
+    name: str, lmflow_cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    project, site = tmp_path / "project", tmp_path / "site"
+    assert lmflow_cli("plugins", "new", "planted", "--kind", "template", "--directory", project).status == 0
+    fault = OF_PLUGINS.get(name, {})
+    failed = _failed_of_plugin(fault, project, site)
+    assert fault["check"] in failed if fault else failed == {}

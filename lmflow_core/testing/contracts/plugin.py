@@ -1,11 +1,10 @@
-"""The contract of a plugin as a whole: it loads light, alone and without traces, and declares what it needs."""
+"""The contract of a plugin as a whole: it loads light and without traces, and declares what it needs."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
 import json
-import os
 import re
 import subprocess
 import sys
@@ -33,9 +32,12 @@ _PROBE = """
 import contextlib, importlib, io, json, logging, os, signal, sys, threading, time
 import lmflow_core.api, lmflow_core.cli.main
 
+set_variables, putenv = [], os.putenv
+os.putenv = lambda name, value: (set_variables.append(name), putenv(name, value))
+
 def state():
     return {
-        "the working directory": os.getcwd(), "environment variables": dict(os.environ), "sys.path": list(sys.path),
+        "the working directory": os.getcwd(), "sys.path": list(sys.path), "environment variables": list(set_variables),
         "handlers of logging": len(logging.getLogger().handlers), "threads": threading.active_count(),
         "signal handlers": str([signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]),
         "the recursion limit": sys.getrecursionlimit(), "sys.excepthook": str(sys.excepthook),
@@ -109,8 +111,12 @@ class PluginContract(Contract):
 
     def test_it_is_healthy(self, record: PluginRecord) -> None:
         """It loads, with known hooks and valid specs, and provides something."""
-        assert record.status == "ok", f"{record.status} at stage {record.stage}: {record.error}"
-        assert record.specs, "its hooks give no spec"
+        # In a process of its own: in this one, what is heavy may have been imported already.
+        command = [sys.executable, "-m", "lmflow_core", "plugins", "--json"]
+        listed = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)["plugins"]
+        (entry,) = (entry for entry in listed if entry["name"] == record.name)
+        assert entry["status"] == "ok", f"{entry['status']} at stage {entry['stage']}: {entry['error']}"
+        assert entry["provides"], "its hooks give no spec"
 
     def test_it_loads_quickly(self, probe: Mapping[str, Any]) -> None:
         """Loading it takes less than a tenth of a second of the processor."""
@@ -125,16 +131,6 @@ class PluginContract(Contract):
     def test_hooks_only_declare(self, probe: Mapping[str, Any]) -> None:
         """Its hooks give the same specs whenever they are called."""
         assert probe["repeats"], "the hooks give other specs when they are called again"
-
-    def test_it_loads_alone(self, record: PluginRecord, distribution: importlib.metadata.Distribution) -> None:
-        """It loads where no other plugin is but those it depends on."""
-        needed = [name for name in map(_name, distribution.requires or ()) if name.startswith("lmflow-")]
-        environment = {**os.environ, "LMFLOW_PLUGINS": ",".join([record.name, *map(short_name, needed)])}
-        command = [sys.executable, "-m", "lmflow_core", "plugins", "--json"]
-        listed = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-        assert listed.returncode == 0, listed.stderr
-        (entry,) = (entry for entry in json.loads(listed.stdout)["plugins"] if entry["name"] == record.name)
-        assert entry["status"] == "ok", f"alone, it is {entry['status']}: {entry['error']}"
 
     def test_every_import_is_declared(self, package: Path, distribution: importlib.metadata.Distribution) -> None:
         """Every package that its code imports belongs to a distribution that it declares."""
