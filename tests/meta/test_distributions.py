@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import lmflow_core
+from lmflow_core.installing import PUBLISHED
 from lmflow_core.options import fields_of
 from lmflow_core.plugins.discovery import load_plugins
 from lmflow_core.plugins.installed import GROUP
@@ -280,14 +281,19 @@ def _texts(folder: Path) -> Iterator[Path]:
 
 def test_nobody_is_sent_to_a_package_of_strangers() -> None:
     named = re.compile(rf"(?<![\w-])lmflow[-_]({'|'.join(TAKEN)})(?![\w-])", re.IGNORECASE)
+    # Until ours are published, their names on PyPI may be anybody's.
+    unpublished = re.compile(r"pip3? install[^\n`]*(?<![\w./-])lmflow-")
     bare = re.compile(r"pip3? install[^\n`]*(?<![\w./-])lmflow(?![\w-])")
+    patterns = (named, bare) if PUBLISHED else (named, bare, unpublished)
     assert named.search("see lmflow-vision.") is not None
     assert bare.search("pip install -U lmflow") is not None
+    assert unpublished.search("pip install 'lmflow-gguf[llama-cpp]'") is not None
+    assert unpublished.search("pip install './plugins/lmflow-gguf[llama-cpp]'") is None
     found = [
         f"{path.relative_to(_ROOT)}: {match.group()}"
         for path in _texts(_ROOT)
-        if path != Path(__file__)
-        for pattern in (named, bare)
+        if path not in (Path(__file__), _ROOT / "tests" / "test_installing.py")
+        for pattern in patterns
         for match in pattern.finditer(path.read_text(encoding="utf-8"))
     ]
     assert found == []
