@@ -22,6 +22,7 @@ from lmflow_core.plugins.installed import GROUP
 from lmflow_core.plugins.policy import PluginPolicy
 from lmflow_core.plugins.record import PluginRecord
 from lmflow_core.plugins.versions import satisfies
+from lmflow_core.testing.distributions import core_range
 
 _ROOT = Path(__file__).parents[2]
 FOLDERS = sorted(path.parent for path in _ROOT.glob("plugins/*/pyproject.toml"))
@@ -214,10 +215,9 @@ def test_versions_are_in_step(folder: Path) -> None:
 
 @pytest.mark.parametrize("folder", [*FOLDERS, *CONTRIB], ids=lambda folder: folder.name)
 def test_ranges_of_our_own_end_with_the_next_minor_version(folder: Path) -> None:
-    major, minor = lmflow_core.__version__.split(".")[:2]
     ours = {name: range_ for name, range_ in _dependencies(folder).items() if name.startswith("lmflow-")}
     assert "lmflow-core" in ours
-    assert set(ours.values()) == {f">={major}.{minor},<{major}.{int(minor) + 1}"}, RULES
+    assert set(ours.values()) == {core_range()}, RULES
     assert satisfies(lmflow_core.__version__, ours["lmflow-core"])
 
 
