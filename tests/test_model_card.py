@@ -94,6 +94,7 @@ def test_a_card_tells_what_it_is_how_it_was_trained_and_how_to_load_it() -> None
         ({"library": "transformers", "task": "unheard-of"}, None),
         ({"library": "mlx"}, None),
         ({"task": "regression"}, None),
+        ({"record": {"options": {"position_scaling": "yarn"}}}, None),
         ({"reference": "folder/base.gguf", "hub_name": None}, None),
     ],
 )
@@ -101,6 +102,13 @@ def test_code_is_told_where_plain_libraries_can_load_the_result(changes: dict[st
     text = card(replace(FACTS, **changes))
     assert (loader in text) if loader else ("```python" not in text)
     assert _front(text)["library_name"] == changes.get("library", "peft")
+
+
+def test_an_adapter_of_a_model_that_is_no_hubs_says_where_its_place_stands() -> None:
+    told = "`adapter_config.json` tells where the base model lay"
+    assert told not in card(FACTS)
+    assert told in card(replace(FACTS, reference="smollm2", hub_name="owner/smollm2"))
+    assert told not in card(replace(FACTS, reference="smollm2", library="transformers", made="merged"))
 
 
 def test_a_model_without_a_template_is_not_chatted_with() -> None:

@@ -104,6 +104,7 @@ def card(facts: CardFacts) -> str:
 
 
 def _front_matter(facts: CardFacts) -> dict[str, Any]:
+    # A folder's name is nobody's on a hub, or somebody else's.
     options, base = _options(facts.record), facts.hub_name or ""
     names = [name for name in _datasets(facts.record) if _HUB_ID.fullmatch(name)]
     tags = ["lmflow", *(str(options.get(name)) for name in ("tuner", "objective") if options.get(name))]
@@ -177,6 +178,10 @@ def _loading(facts: CardFacts) -> str:
     parts = ["## How to load it", "In this folder:"]
     if code := _snippet(facts):
         parts.append(f"```python\n{code}\n```")
+        if facts.library == "peft" and facts.reference != facts.hub_name:
+            parts.append(
+                "`adapter_config.json` tells where the base model lay; where it lies elsewhere, change it there."
+            )
     command = "lmflow chat --model ." if facts.chats else 'lmflow generate --model . --prompt "Once upon a time" --raw'
     if facts.task == "causal":
         parts.append(f"```sh\n{command}\n```")
@@ -184,18 +189,21 @@ def _loading(facts: CardFacts) -> str:
 
 
 def _snippet(facts: CardFacts) -> str | None:
-    """Return how plain libraries load the result; None where they cannot alone, as where the base is a GGUF file."""
+    """Return how plain libraries load the result, or None where they alone cannot."""
     _, name = _TASKS.get(facts.task, ("", ""))
-    if facts.library == "peft" and facts.task == "causal" and not facts.reference.lower().endswith(".gguf"):
-        imports, name = (
-            "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer",
-            f"AutoPeft{name[4:]}",
-        )
-    elif facts.library == "transformers" and name:
+    if facts.library == "transformers" and name:
         imports = f"from transformers import {', '.join(sorted([name, 'AutoTokenizer']))}"
+    elif facts.library == "peft" and facts.task == "causal" and _has_plain_base(facts):
+        name = "AutoPeftModelForCausalLM"
+        imports = f"from peft import {name}\nfrom transformers import AutoTokenizer"
     else:
         return None
     return f'{imports}\n\nmodel = {name}.from_pretrained(".")\ntokenizer = AutoTokenizer.from_pretrained(".")'
+
+
+def _has_plain_base(facts: CardFacts) -> bool:
+    """Whether peft loads the base as it was in training: not from GGUF, and not with positions that LMFlow scaled."""
+    return not facts.reference.lower().endswith(".gguf") and not _options(facts.record).get("position_scaling")
 
 
 def _closing(versions: Mapping[str, Any]) -> str:

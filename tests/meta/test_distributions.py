@@ -56,7 +56,8 @@ RULES = """The rules for every distribution stand in docs/releasing.md, 'Metadat
 __version__; description, readme, license = "Apache-2.0" with license-files = ["LICENSE"] (a copy of the one at the
 top: cp LICENSE FOLDER/), the authors, keywords with "lmflow", the classifiers of the others and none for the licence;
 LMFlow's own distributions in ranges that end with the next minor version; every other requirement begins with the
-oldest version known to work (>=), is the same everywhere, and ends where BOUNDED of this test says, if it is there."""
+oldest version known to work (>=), is the same everywhere, and ends where BOUNDED of this test says, if it is there;
+what a spec requires is an optional dependency, by the name of the distribution."""
 _TEXTS = (".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".json", ".sh", ".cfg", "")
 _LEFT_OUT = ("runs", "build", "dist")
 
@@ -249,6 +250,13 @@ def test_the_development_set_up_installs_every_plugin() -> None:
 @functools.cache
 def _records() -> Mapping[str, PluginRecord]:
     return {record.distribution: record for record in load_plugins(PluginPolicy()).records}
+
+
+@pytest.mark.parametrize("folder", [*FOLDERS, *CONTRIB], ids=lambda folder: folder.name)
+def test_what_a_target_needs_is_an_optional_dependency_by_that_name(folder: Path) -> None:
+    # A message tells to install it: the name of a module would be another distribution, or nobody's.
+    needed = {_normal(name) for spec in _records()[folder.name].specs for name in spec.requires}
+    assert needed - set(_requirements(folder)) == set(), RULES
 
 
 @each_plugin
