@@ -10,6 +10,7 @@ from lmflow_core.api import how_to_install
 BEFORE = {
     ("lmflow-lora", None): "in a checkout of LMFlow, pip install ./plugins/lmflow-lora",
     ("lmflow-gguf", "llama-cpp"): "in a checkout of LMFlow, pip install './plugins/lmflow-gguf[llama-cpp]'",
+    ("lmflow-contrib-slic", None): "in a checkout of LMFlow, pip install ./contrib/lmflow-contrib-slic",
     ("pyarrow", None): "pip install pyarrow",
     ("datasets", "vision"): "pip install 'datasets[vision]'",
 }
