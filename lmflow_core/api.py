@@ -101,6 +101,7 @@ from lmflow_core.generation.reading import (
     reading_parts,
 )
 from lmflow_core.generation.session import ChatSession
+from lmflow_core.installing import how_to_install
 from lmflow_core.options import OptionField, option
 from lmflow_core.templates import ChatTemplate, Reasoning, Tools
 from lmflow_core.templates.control_tokens import ControlTextError, PlainTextEncoder
@@ -223,6 +224,7 @@ __all__ = [
     "check_cache",
     "common_beginning",
     "hookimpl",
+    "how_to_install",
     "is_loopback",
     "is_out_of_memory",
     "is_read_soon",

@@ -147,6 +147,7 @@ class ModelSpec(Spec):
         ``runtime``: what the model runs in. Training needs ``torch``; a decoder works in one runtime.
         ``decoder``: the decoder that is used with it when none is chosen.
         ``adapter_suffix``: the ending of a file that it puts on itself as an adapter, when it does.
+        ``hub_name``: the model's name on a hub, ``owner/name``, for one that a plugin brings; model cards tell it.
         ``template``: names the conversation template the model was trained with.
 
     Example::
@@ -166,3 +167,4 @@ class ModelSpec(Spec):
     decoder: str = "sampling"
     adapter_suffix: str | None = None
     template: str | None = None
+    hub_name: str | None = None

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import lmflow_core
 from lmflow_core.plugins.installed import GROUP
 
 
@@ -71,6 +72,12 @@ class Project:
             "entry_points.txt": [f"[{GROUP}]", *entries],
         }
         return {f"{self.stem}.dist-info/{name}": "\n".join(lines) + "\n" for name, lines in texts.items()}
+
+
+def core_range() -> str:
+    """Return the range that plugins of this version of the core ask for, such as ``>=0.1,<0.2``."""
+    major, minor = lmflow_core.__version__.split(".")[:2]
+    return f">={major}.{minor},<{major}.{int(minor) + 1}"
 
 
 def _digest(text: str) -> str:
