@@ -59,19 +59,26 @@ class LanguageModel(Protocol):
 
     Attributes:
         plan: how its weights will be, or were, read.
-        folder: where the model's own files are, in transformers' form and without any adapter; None when they are
-            nowhere, as for a model that was converted while it was opened.
         adapter: the folder of the adapter that is on the model or waits for its weights.
         media: what turns images into tokens, for a model that sees; else None.
     """
 
     reference: str
-    tokenizer: Tokenizer
     media: MediaTokenizer | None
-    context_length: int | None
     plan: LoadPlan
-    folder: Path | None
     adapter: Path | None
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Turns text into ids, and back."""
+
+    @property
+    def context_length(self) -> int | None:
+        """The longest sequence it was made for, in tokens; None where it does not tell."""
+
+    @property
+    def folder(self) -> Path | None:
+        """Where its own files are, in transformers' form and without any adapter; None when they are nowhere."""
 
     def accept(self, plan: LoadPlan) -> None:
         """Take the plan by which :meth:`load` will read the weights, in the place of any before.
