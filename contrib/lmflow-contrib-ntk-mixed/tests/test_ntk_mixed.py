@@ -77,6 +77,21 @@ def test_the_model_that_is_saved_turns_by_these_angles(
     assert not torch.allclose(plain, expected, atol=1e-2)
 
 
+def test_every_decoder_takes_it(lmflow_cli: Callable[..., Any], tmp_path: Path) -> None:
+    for plugin in ("lmflow_transformers", "lmflow_speculative", "lmflow_streaming"):
+        pytest.importorskip(plugin, reason="decodes")
+    from lmflow_core.testing.tiny import make_tiny_model
+
+    model = make_tiny_model(tmp_path / "m", max_position_embeddings=32, initializer_range=0.3)
+    flags = ("--position-scaling", "ntk-mixed", "--position-scaling-factor", 4, "--prompt", "the lazy dog " * 6)
+    answers = set()
+    for decoder in ("sampling", "prompt-lookup", "streaming"):
+        told = lmflow_cli("generate", "--model", model, *flags, "--decoder", decoder, "--max-new-tokens", 30)
+        assert told.status == 0, told.stderr
+        answers.add(told.stdout)
+    assert len(answers) == 1
+
+
 def test_b_has_bounds(lmflow_cli: Callable[..., Any], tmp_path: Path) -> None:
     pytest.importorskip("lmflow_transformers", reason="opens a model")
     flags = ("--position-scaling", "ntk-mixed", "--position-scaling-factor", 2, "--ntk-mixed-b", 1.5)
