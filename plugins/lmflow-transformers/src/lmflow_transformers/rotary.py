@@ -37,7 +37,7 @@ def follows_length(config: Any) -> bool:
 
 
 def _follows_length(parameters: Mapping[str, Any]) -> bool:
-    """Whether a set does; ``longrope`` has two lists of divisors, for short texts and long ones, which may be the same."""
+    """Whether a set does; ``longrope`` has divisors for short texts and for long ones, which may be the same."""
     kind = parameters.get("rope_type")
     return kind == "dynamic" or (kind == "longrope" and parameters["short_factor"] != parameters["long_factor"])
 
