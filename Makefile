@@ -39,8 +39,9 @@ lint: setup   ## check style and form
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: setup   ## check the types of the core
+types: setup   ## check the types of the core, and of contributed plugins against the public interface
 	$(BIN)/python -m mypy
+	$(BIN)/python -m mypy contrib/*/src
 
 isolate: setup   ## run each plugin's tests with only the core and what it declares
 	$(BIN)/python dev/isolate.py
