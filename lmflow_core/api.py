@@ -101,9 +101,11 @@ from lmflow_core.generation.reading import (
     reading_parts,
 )
 from lmflow_core.generation.session import ChatSession
+from lmflow_core.installing import how_to_install
 from lmflow_core.options import OptionField, option
 from lmflow_core.templates import ChatTemplate, Reasoning, Tools
 from lmflow_core.templates.control_tokens import ControlTextError, PlainTextEncoder
+from lmflow_core.templates.packaged import packaged_template
 from lmflow_core.templates.sandbox import TemplateLimitError, render_jinja
 
 API_LEVEL = 1
@@ -223,12 +225,14 @@ __all__ = [
     "check_cache",
     "common_beginning",
     "hookimpl",
+    "how_to_install",
     "is_loopback",
     "is_out_of_memory",
     "is_read_soon",
     "is_trained",
     "messages_row",
     "option",
+    "packaged_template",
     "printable",
     "reading_parts",
     "render_jinja",

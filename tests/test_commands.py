@@ -127,7 +127,10 @@ def test_an_unknown_command_is_answered_by_its_cause(
 ) -> None:
     monkeypatch.setattr(registry, "official_names", lambda: {"command": {"serve": "lmflow-serve"}})
     installed.append(install_plugin("greeter", COMMANDS))
-    absent = "unknown command 'serve'. It is provided by lmflow-serve, not installed: pip install lmflow-serve"
+    absent = (
+        "unknown command 'serve'. "
+        "It is provided by lmflow-serve, not installed: in a checkout of LMFlow, pip install ./plugins/lmflow-serve"
+    )
     answers = {
         "serve": absent,
         "gret": "No such command 'gret'. Did you mean 'greet'?",

@@ -20,6 +20,7 @@ from lmflow_core.plugins.discovery import load_plugins
 from lmflow_core.plugins.policy import PluginPolicy, short_name
 from lmflow_core.plugins.record import PluginRecord, PluginSet
 from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.testing.distributions import core_range
 
 Install = Callable[..., EntryPoint]
 
@@ -61,7 +62,7 @@ def _by_name(plugins: PluginSet) -> dict[str, PluginRecord]:
 
 
 def test_a_healthy_plugin_is_recorded_with_all_it_provides(install_plugin: Install) -> None:
-    entry = install_plugin("good", GOOD, version="1.2", requires=["lmflow-core>=0.1,<0.2"])
+    entry = install_plugin("good", GOOD, version="1.2", requires=[f"lmflow-core{core_range()}"])
     (record,) = load_plugins(FREE, [entry]).records
     assert _outcome(record) == ("ok", "loaded", None)
     assert (record.name, record.distribution, record.version) == ("good", "lmflow-good", "1.2")

@@ -111,13 +111,14 @@ UNKNOWN: dict[str, tuple[list[PluginRecord], str, str]] = {
     "not installed": (
         [LORA],
         "gguf",
-        "unknown exporter 'gguf'. It is provided by lmflow-gguf, not installed: pip install lmflow-gguf",
+        "unknown exporter 'gguf'. "
+        "It is provided by lmflow-gguf, not installed: in a checkout of LMFlow, pip install ./plugins/lmflow-gguf",
     ),
     "not installed, qualified": (
         [LORA],
         "gguf:anything",
         "unknown exporter 'anything' of plugin 'gguf'. "
-        "It is provided by lmflow-gguf, not installed: pip install lmflow-gguf",
+        "It is provided by lmflow-gguf, not installed: in a checkout of LMFlow, pip install ./plugins/lmflow-gguf",
     ),
     "broken": (
         [_record("gguf", error="ModuleNotFoundError: No module named 'gguf'", **BROKEN)],
@@ -229,6 +230,7 @@ def lmflow_register_decoders():
         _decoder("good"), _decoder("loose"), _decoder("short"), _decoder("narrow"), _decoder("missing"),
         _decoder("lonely", batches=True),
         _decoder("needy", requires=("click", "no-such-distribution")),
+        _decoder("lured", requires=("lmflow-nobody",)),
         DecoderSpec(name="error", target="fake_failing:X", summary="A decoder."),
         DecoderSpec(name="exit", target="fake_exiting:X", summary="A decoder."),
         DecoderSpec(name="interrupt", target="fake_interrupted:X", summary="A decoder."),
@@ -301,6 +303,7 @@ UNLOADABLE = {
     "needy": (
         "(lmflow-fake 1.0, target fake_targets:Needy) needs no-such-distribution: pip install no-such-distribution"
     ),
+    "lured": "(lmflow-fake 1.0, target fake_targets:Lured) needs lmflow-nobody: not installed",
     "error": (
         "(lmflow-fake 1.0, target fake_failing:X) cannot be imported: "
         "ModuleNotFoundError: No module named 'no_such_module'"

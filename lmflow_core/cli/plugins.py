@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,7 +13,7 @@ import click
 import lmflow_core
 from lmflow_core.cli.results import print_json
 from lmflow_core.contracts.hooks import KINDS
-from lmflow_core.errors import UnknownNameError, suggestion
+from lmflow_core.errors import OptionError, UnknownNameError, suggestion
 from lmflow_core.plugins.policy import short_name
 from lmflow_core.plugins.record import PluginRecord
 from lmflow_core.plugins.registry import Catalogue
@@ -51,14 +52,64 @@ def plugins(ctx: click.Context, as_json: bool, kind: str | None, check: bool, ti
 @click.pass_obj
 def show(catalogue: Catalogue, name: str) -> None:
     """Show one plugin: where it is, what it provides, and the traceback when it is broken."""
+    for record in _records_of(catalogue, name):
+        console.show(_described(record))
+
+
+@plugins.command()
+@click.argument("name")
+@click.option(
+    "--kind", type=click.Choice(["plugin", *sorted(KINDS)]), help="Check this kind only, or the plugin itself."
+)
+@click.option("--option", "-o", multiple=True, metavar="NAME=VALUE", help="A value for an option; may be repeated.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@click.pass_context
+def check(ctx: click.Context, name: str, kind: str | None, option: tuple[str, ...], as_json: bool) -> None:
+    """Hold a plugin and all it provides to their contracts."""
+    from lmflow_core.cli.checking import check_plugin
+
+    record = _records_of(ctx.obj, name)[0]
+    values = dict(_pair(text) for text in option)
+    ctx.exit(0 if check_plugin(record.name, kind, values, as_json=as_json) else 1)
+
+
+@plugins.command()
+@click.argument("name")
+@click.option("--kind", type=click.Choice(sorted(KINDS)), required=True, help="What it provides.")
+@click.option("--directory", type=click.Path(path_type=Path), help="Folder to write; lmflow-NAME when left out.")
+@click.pass_obj
+def new(catalogue: Catalogue, name: str, kind: str, directory: Path | None) -> None:
+    """Write the folder of a new plugin, which works, and says what to change."""
+    from lmflow_core.scaffold.project import write_project
+
+    folder = directory or Path(f"lmflow-{name}")
+    for path in write_project(name, kind, folder, catalogue):
+        console.show(folder / path)
+    console.show(f"\nNext: pip install -e {folder}")
+    console.show(f"then: lmflow plugins check {name}")
+    console.show(f"and:  see {folder / 'README.md'} for what to change")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise OptionError(f"--option {text}: write NAME=VALUE")
+    return name.lstrip("-").replace("-", "_"), value
+
+
+def _records_of(catalogue: Catalogue, name: str) -> list[PluginRecord]:
+    """Return every record of a plugin's name.
+
+    Raises:
+        UnknownNameError: no such plugin is installed.
+    """
     records = [record for record in catalogue.plugins.records if record.name == short_name(name)]
     if not records:
         known = [record.name for record in catalogue.plugins.records]
         raise UnknownNameError(
             f"no plugin {name!r} is installed.{suggestion(name, known)} Installed: {', '.join(known)}"
         )
-    for record in records:
-        console.show(_described(record))
+    return records
 
 
 def as_document(catalogue: Catalogue) -> dict[str, Any]:

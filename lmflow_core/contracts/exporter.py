@@ -45,6 +45,8 @@ class ExporterSpec(Spec):
             that is not loaded, whose files are in ``model.folder``; loaded, with its adapter on, when it has an adapter
             or no such folder. ``adapter``: an open model that is not loaded, with the adapter's folder in
             ``model.adapter``; a model without one is refused.
+        ``library``: the library that loads what is written, where that is a whole model in a folder: a model card that
+            names it is put beside it.
         ``suffix``: the ending of the file, for an exporter that writes one: ``--output`` may then name the file itself.
 
     Example::
@@ -61,6 +63,7 @@ class ExporterSpec(Spec):
     selector: ClassVar[Selector | None] = Selector("format", "Form to write the model in.", {"export": "huggingface"})
     takes: str = "weights"
     suffix: str | None = None
+    library: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -58,20 +58,37 @@ class LanguageModel(Protocol):
     """A model that is open: its tokenizer at once, its weights after :meth:`load`.
 
     Attributes:
-        plan: how its weights will be, or were, read.
-        folder: where the model's own files are, in transformers' form and without any adapter; None when they are
-            nowhere, as for a model that was converted while it was opened.
-        adapter: the folder of the adapter that is on the model or waits for its weights.
-        media: what turns images into tokens, for a model that sees; else None.
+        adapter: the folder of the adapter that is on the model or waits for its weights; the core sets it.
     """
 
-    reference: str
-    tokenizer: Tokenizer
-    media: MediaTokenizer | None
-    context_length: int | None
-    plan: LoadPlan
-    folder: Path | None
     adapter: Path | None
+
+    @property
+    def reference(self) -> str:
+        """What it was opened by."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Turns text into token ids."""
+
+    @property
+    def media(self) -> MediaTokenizer | None:
+        """What turns images into tokens, for a model that sees; else None."""
+
+    @property
+    def context_length(self) -> int | None:
+        """The longest sequence it takes, in tokens; None where there is no such length."""
+
+    @property
+    def plan(self) -> LoadPlan:
+        """How its weights will be, or were, read."""
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the model's own files are, in transformers' form and without any adapter.
+
+        None when they are nowhere, as for a model that was converted while it was opened.
+        """
 
     def accept(self, plan: LoadPlan) -> None:
         """Take the plan by which :meth:`load` will read the weights, in the place of any before.
@@ -130,6 +147,7 @@ class ModelSpec(Spec):
         ``runtime``: what the model runs in. Training needs ``torch``; a decoder works in one runtime.
         ``decoder``: the decoder that is used with it when none is chosen.
         ``adapter_suffix``: the ending of a file that it puts on itself as an adapter, when it does.
+        ``hub_name``: the model's name on a hub, ``owner/name``, for one that a plugin brings; model cards tell it.
         ``template``: names the conversation template the model was trained with.
 
     Example::
@@ -149,3 +167,4 @@ class ModelSpec(Spec):
     decoder: str = "sampling"
     adapter_suffix: str | None = None
     template: str | None = None
+    hub_name: str | None = None

@@ -22,12 +22,13 @@ from lmflow_core.plugins.registry import Catalogue
 
 @dataclass
 class OpenModel:
-    """A model whose tokenizer is open, and the adapter that waits for its weights."""
+    """A model whose tokenizer is open, the adapter that waits for its weights, and the names its plugin tells."""
 
     model: LanguageModel
     template_name: str | None
     adapter: Path | None = None
     tuner: Tuner | None = None
+    hub_name: str | None = None
 
     def load(self) -> LanguageModel:
         """Load the weights and put the adapter on."""
@@ -80,7 +81,7 @@ def open_model(
     model.accept(replace(model.plan, positions=positions, attention=_implementation(attention, settings, catalogue)))
     if adapter is not None:
         model.adapter = adapter
-    return OpenModel(model, provided.spec.template, adapter, tuner)
+    return OpenModel(model, provided.spec.template, adapter, tuner, provided.spec.hub_name)
 
 
 @contextmanager

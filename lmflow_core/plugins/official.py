@@ -9,6 +9,15 @@ import importlib.resources
 import json
 from collections.abc import Mapping
 
+# Distributions that strangers publish: nobody may be sent there, and no plugin may be called so.
+TAKEN_BY_STRANGERS = frozenset(
+    f"lmflow-{name}"
+    for name in (
+        *("benchmark", "deploy", "diffusion", "eval", "evaluate", "evaluator", "finetune", "finetuner"),
+        *("inference", "inferencer", "pretrain", "pretrainer", "vision"),
+    )
+) | {"lmflow"}
+
 
 @functools.cache
 def official_names() -> Mapping[str, Mapping[str, str]]:

@@ -10,6 +10,7 @@ from typing import Any, Generic
 
 from lmflow_core.contracts.hooks import KINDS, SPEC_CLASSES
 from lmflow_core.errors import NameConflictError, UnknownNameError, shown, suggestion
+from lmflow_core.installing import how_to_install
 from lmflow_core.plugins.discovery import load_plugins
 from lmflow_core.plugins.official import official_distributions, official_names
 from lmflow_core.plugins.policy import short_name
@@ -111,7 +112,7 @@ class Registry(Generic[S]):
         if record is None:
             distribution = f"lmflow-{short_name(plugin)}"
             if distribution in official_distributions():
-                return f"It is provided by {distribution}, not installed: pip install {distribution}"
+                return f"It is provided by {distribution}, not installed: {how_to_install(distribution)}"
             return (
                 f"No plugin {shown(plugin)} is installed.{suggestion(plugin, [r.name for r in self._plugins.records])}"
             )

@@ -10,6 +10,8 @@ from typing import Any, get_args
 
 from lmflow_core.contracts.spec import Spec
 from lmflow_core.errors import PluginError, PluginLoadError
+from lmflow_core.installing import how_to_install
+from lmflow_core.plugins.official import official_distributions
 from lmflow_core.plugins.provided import Provided
 from lmflow_core.plugins.wording import one_line
 
@@ -48,7 +50,10 @@ def missing_requirement(spec: Spec) -> str | None:
 
 def _check_requirements(provided: Provided[Any]) -> None:
     if requirement := missing_requirement(provided.spec):
-        raise PluginLoadError(f"{_described(provided)} needs {requirement}: pip install {requirement}")
+        # A name like ours that is not official may be a stranger's: whoever declared it must tell where it comes from.
+        known = not requirement.startswith("lmflow") or requirement in official_distributions()
+        mend = how_to_install(requirement) if known else "not installed"
+        raise PluginLoadError(f"{_described(provided)} needs {requirement}: {mend}")
 
 
 def _import_target(provided: Provided[Any]) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 from lmflow_core.contracts.benchmark import Grid
 from lmflow_core.contracts.objective import MetricPoint, TrainingReport
+from lmflow_core.installing import how_to_install
 from lmflow_core.report import console
 
 
@@ -69,6 +70,6 @@ def _figure(path: Path, height: float = 4.0) -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        console.note(f"no {path.name}: pip install matplotlib to have it drawn")
+        console.note(f"no {path.name}: {how_to_install('matplotlib')} to have it drawn")
         return None
     return Figure(figsize=(7, height), layout="constrained")

@@ -1,1 +1,1 @@
-"""Fixtures for tests of LMFlow and of plugins for it."""
+"""The kit for authors of plugins: contracts their plugins are held to, fixtures, and what the project's tests share."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import lmflow_core
 from lmflow_core.plugins.installed import GROUP
 
 
@@ -23,6 +24,8 @@ class Project:
         plugins: the LMFlow plugins it declares, ``{name: module}``.
         version: of the distribution.
         requires: its ``Requires-Dist`` lines.
+        metadata: further fields of its metadata, such as ``Summary``.
+        description: its README.
     """
 
     name: str
@@ -30,6 +33,8 @@ class Project:
     plugins: Mapping[str, str] = field(default_factory=dict)
     version: str = "1.0"
     requires: Sequence[str] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    description: str = ""
 
     @property
     def stem(self) -> str:
@@ -57,7 +62,9 @@ class Project:
 
     def _metadata(self) -> dict[str, str]:
         requires = [f"Requires-Dist: {requirement}" for requirement in self.requires]
-        metadata = ["Metadata-Version: 2.1", f"Name: {self.name}", f"Version: {self.version}", *requires]
+        more = [f"{name}: {value}" for name, value in self.metadata.items()]
+        metadata = ["Metadata-Version: 2.4", f"Name: {self.name}", f"Version: {self.version}", *requires, *more]
+        metadata += ["", self.description] if self.description else []
         entries = [f"{name} = {module}" for name, module in self.plugins.items()]
         texts = {
             "METADATA": metadata,
@@ -65,6 +72,12 @@ class Project:
             "entry_points.txt": [f"[{GROUP}]", *entries],
         }
         return {f"{self.stem}.dist-info/{name}": "\n".join(lines) + "\n" for name, lines in texts.items()}
+
+
+def core_range() -> str:
+    """Return the range that plugins of this version of the core ask for, such as ``>=0.1,<0.2``."""
+    major, minor = lmflow_core.__version__.split(".")[:2]
+    return f">={major}.{minor},<{major}.{int(minor) + 1}"
 
 
 def _digest(text: str) -> str:

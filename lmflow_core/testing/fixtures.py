@@ -103,3 +103,27 @@ def smollm2_folder() -> Path:
     from lmflow_smollm2.loader import cached_folder
 
     return cached_folder()
+
+
+@pytest.fixture
+def letters() -> Any:
+    """Return a tokenizer without a vocabulary: one token for each character."""
+    from lmflow_core.testing.letters import Letters
+
+    return Letters()
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse connections to other machines, and let libraries look for models on this one only."""
+    import socket
+
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise ConnectionRefusedError(f"a test asked for {address[0]}; tests use no network")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")

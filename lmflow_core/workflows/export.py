@@ -15,6 +15,8 @@ from lmflow_core.files.output import atomic_file, atomic_folder, check_output, c
 from lmflow_core.models.opening import OpenModel, open_model
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.templates.choosing import choose_template
+from lmflow_core.workflows.model_card import CARD, CardFacts, hub_name, read_record, write_card
+from lmflow_core.workflows.record import versions
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,25 @@ def _export(request: Request, catalogue: Catalogue, *, is_file: bool, needs_adap
         opened.load()
     with (atomic_file if is_file else atomic_folder)(output) as aside:
         report = exporter.export(opened.model, aside, template)
+        if spec.library is not None and not is_file:
+            size = write_card(aside, _facts(spec.library, opened, catalogue, chats=template is not None))
+            report = replace(report, files=dict(sorted({**report.files, CARD: size}.items())))
     if is_file:
         (size,) = report.files.values()
         report = replace(report, files={output.name: size})
     return Exported(output, report)
+
+
+def _facts(library: str, opened: OpenModel, catalogue: Catalogue, *, chats: bool) -> CardFacts:
+    """Return what a card tells: of the training of the adapter that was merged or, without one, of the model itself."""
+    model, record = opened.model, read_record(opened.adapter or opened.model.folder)
+    base, name, made = model.reference, hub_name(opened), "merged" if opened.adapter else "exported"
+    options, hub = record.get("options"), record.get("hub")
+    trained_from = options.get("model") if isinstance(options, dict) else None
+    if not opened.adapter and isinstance(trained_from, str):
+        named = hub.get("model") if isinstance(hub, dict) else None
+        base, name, made = trained_from, named if isinstance(named, str) else None, "finetuned"
+    return CardFacts(base, name, model.plan.task, library, made, chats, record, versions(catalogue.plugins))
 
 
 def _wants_weights(spec: ExporterSpec, opened: OpenModel, *, scaled: bool) -> bool:

@@ -29,6 +29,7 @@ from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.plugins.targets import returned
 from lmflow_core.report import console
 from lmflow_core.report.plots import draw_training
+from lmflow_core.workflows.model_card import CardFacts, hub_names, library_of, write_card
 from lmflow_core.workflows.recipe import recipe
 from lmflow_core.workflows.record import run_record
 from lmflow_core.workflows.services import TrainingServices
@@ -93,7 +94,7 @@ def finetune(request: Request, catalogue: Catalogue) -> Finetuned | None:
         )
         job = _job(request, setup, prepared, world, attention, kept)
         report = _train(job, objective)
-        return _keep(request, catalogue, job, prepared, report)
+        return _keep(request, catalogue, opened, job, prepared, report)
 
 
 def _check_alike(engine: Engine, what: str, digest: str) -> None:
@@ -229,6 +230,7 @@ def _train(job: TrainingJob[LanguageModel], objective: Objective) -> TrainingRep
 def _keep(
     request: Request,
     catalogue: Catalogue,
+    opened: OpenModel,
     job: TrainingJob[LanguageModel],
     prepared: _Prepared,
     report: TrainingReport,
@@ -241,9 +243,22 @@ def _keep(
         return None
     record = run_record(request, catalogue.plugins, prepared.data.template_name, prepared.description(), report)
     record["learning_rate"] = job.settings.lr
+    record["hub"] = hub_names(opened, request.get(DataSettings).dataset)
     with atomic_folder(folder) as aside:
         job.tuner.save(job.model, Destination(aside, jinja, weights=weights))
         draw_training(report, aside / "loss.png")
+        _write_card(aside, opened, record, chats=jinja is not None)
         record["files"] = sorted([RUN_FILE, *(path.name for path in aside.iterdir())])
         write_json(aside / RUN_FILE, record)
     return Finetuned(folder, record)
+
+
+def _write_card(folder: Path, opened: OpenModel, record: dict[str, Any], *, chats: bool) -> None:
+    """Write the model card of a result that a plain library loads."""
+    library = library_of(folder)
+    if library is None:
+        return
+    model = opened.model
+    made = "adapter" if library == "peft" else "finetuned"
+    name, told = record["hub"]["model"], record["versions"]
+    write_card(folder, CardFacts(model.reference, name, model.plan.task, library, made, chats, record, told))

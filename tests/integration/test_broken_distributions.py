@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 import lmflow_core
-from lmflow_core.testing.distributions import Project
+from lmflow_core.testing.distributions import Project, core_range
 from lmflow_core.testing.environments import Environment, build_wheels, link_third_party
 
 _ROOT = Path(__file__).parents[2]
-_REQUIRES = ("lmflow-core>=0.1,<0.2",)
+_REQUIRES = (f"lmflow-core{core_range()}",)
 _HEAD = "from lmflow_core.api import ChatTemplate, TemplateSpec, hookimpl\n"
 _TEMPLATES = f"""{_HEAD}
 SHOUT = ChatTemplate(user="Q: {{content}}\\n", assistant_header="A: ", assistant="{{content}}!", stop=("!",))

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 
+from lmflow_core.testing.distributions import core_range
+
 _PAGE = Path(__file__).parents[2] / "docs" / "writing-a-plugin.md"
 
 
@@ -64,7 +66,7 @@ def _install(site: Path, name: str, files: Mapping[str, str]) -> None:
         **{package / file: text for file, text in files.items()},
         package / "__init__.py": "",
         facts / "METADATA": f"Metadata-Version: 2.1\nName: lmflow-{name}\nVersion: 0.1.0\n"
-        "Requires-Dist: lmflow-core>=0.1,<0.2\nRequires-Dist: lmflow-transformers>=0.1,<0.2\n",
+        f"Requires-Dist: lmflow-core{core_range()}\nRequires-Dist: lmflow-transformers{core_range()}\n",
         facts / "entry_points.txt": f"[lmflow]\n{name} = lmflow_{name}.plugin\n",
     }
     for path, text in texts.items():

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import lmflow_core
 from lmflow_core.testing.fixtures import CliResult
 from lmflow_core.testing.tiny import make_tiny_model
 
@@ -85,7 +86,7 @@ CHANGES: list[tuple[tuple[str, ...], str]] = [
     (("--batch-size", "4"), "--batch-size was 2, is 4"),
     (("--max-train-samples", "6"), "--max-train-samples was not given, is 6"),
     (("--train-on", "all", "--eval-share", "0.5"), "--eval-share was 0.0, is 0.5"),
-    (("--no-plugin", "streaming"), "plugin streaming was 0.1.0, is absent"),
+    (("--no-plugin", "streaming"), f"plugin streaming was {lmflow_core.__version__}, is absent"),
 ]
 
 

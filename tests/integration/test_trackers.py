@@ -42,8 +42,13 @@ def test_an_unknown_tracker_is_refused(tmp_path: Path) -> None:
 
 def test_a_tracker_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lmflow_transformers.training.trackers.get_available_reporting_integrations", list)
-    with pytest.raises(RequestError, match="the tracker wandb is not installed: pip install wandb"):
-        prepare_trackers(["wandb"], tmp_path)
+    for name, told in {
+        "wandb": "the tracker wandb is not installed: pip install wandb",
+        "azure_ml": "the tracker azure_ml is not installed: pip install azureml-core",
+        "comet_ml": "the tracker comet_ml is not ready: pip install comet-ml, and set COMET_API_KEY",
+    }.items():
+        with pytest.raises(RequestError, match=f"^{told}$"):
+            prepare_trackers([name], tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -14,10 +14,11 @@ _ROOT = Path(__file__).parents[2]
 _CORE = _ROOT / "lmflow_core"
 # Folders (and the modules beside them) from the ground up; a module may import from its own floor or one below.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("__init__", "errors", "options"),
+    ("__init__", "errors", "installing", "options"),
     ("files",),
     ("contracts",),
     ("plugins",),
+    ("scaffold",),
     ("report",),
     ("config",),
     ("models",),
@@ -32,7 +33,7 @@ OUTSIDE = ("api", "testing")
 HEAVY = ("torch", "transformers", "peft", "datasets")
 # Modules of official plugins that others may import when they load: light, as what their own entry point names.
 LIGHT = ("lmflow_transformers.options",)
-GROUND = ("errors", "options", "files", "contracts")
+GROUND = ("errors", "installing", "options", "files", "contracts")
 
 
 def _sources(folder: Path) -> list[Path]:

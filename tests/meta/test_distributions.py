@@ -15,21 +15,45 @@ from typing import Any
 import pytest
 
 import lmflow_core
+from lmflow_core.installing import PUBLISHED
 from lmflow_core.options import fields_of
 from lmflow_core.plugins.discovery import load_plugins
 from lmflow_core.plugins.installed import GROUP
+from lmflow_core.plugins.official import TAKEN_BY_STRANGERS
 from lmflow_core.plugins.policy import PluginPolicy
 from lmflow_core.plugins.record import PluginRecord
 from lmflow_core.plugins.versions import satisfies
+from lmflow_core.testing.distributions import core_range
 
 _ROOT = Path(__file__).parents[2]
 FOLDERS = sorted(path.parent for path in _ROOT.glob("plugins/*/pyproject.toml"))
 CONTRIB = sorted(path.parent for path in _ROOT.glob("contrib/*/pyproject.toml"))
-# Published by strangers: nobody may be sent there.
-TAKEN = (
-    *("benchmark", "deploy", "diffusion", "eval", "evaluate", "evaluator", "finetune", "finetuner"),
-    *("inference", "inferencer", "pretrain", "pretrainer", "vision"),
-)
+# Libraries that LMFlow builds on through more than what they document as stable, by the version that ends the range.
+BOUNDED = {
+    "accelerate": "2",
+    "gguf": "1",
+    "gradio": "7",
+    "liger-kernel": "1",
+    "llama-cpp-python": "0.4",
+    "llguidance": "2",
+    "peft": "1",
+    "transformers": "6",
+}
+CLASSIFIERS = {
+    "Development Status :: 4 - Beta",
+    "Intended Audience :: Developers",
+    "Intended Audience :: Science/Research",
+    "Operating System :: OS Independent",
+    "Programming Language :: Python :: 3",
+    "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    "Typing :: Typed",
+}
+RULES = """The rules for every distribution stand in docs/releasing.md, 'Metadata': the version of the core, also as
+__version__; description, readme, license = "Apache-2.0" with license-files = ["LICENSE"] (a copy of the one at the
+top: cp LICENSE FOLDER/), the authors, keywords with "lmflow", the classifiers of the others and none for the licence;
+LMFlow's own distributions in ranges that end with the next minor version; every other requirement begins with the
+oldest version known to work (>=), is the same everywhere, and ends where BOUNDED of this test says, if it is there;
+what a spec requires is an optional dependency, by the name of the distribution."""
 _TEXTS = (".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".json", ".sh", ".cfg", "")
 _LEFT_OUT = ("runs", "build", "dist", "site")
 
@@ -58,10 +82,11 @@ def _dependencies(folder: Path) -> dict[str, str]:
     return dict(map(_split, _project(folder)["dependencies"]))
 
 
-def _extras(folder: Path) -> Iterator[str]:
-    """Yield the distributions that a plugin can use when they are there."""
-    for dependencies in _project(folder).get("optional-dependencies", {}).values():
-        yield from dict(map(_split, dependencies))
+def _requirements(folder: Path) -> dict[str, str]:
+    """Return the ranges of all that a distribution needs or can use, by name."""
+    extras = _project(folder).get("optional-dependencies", {}).values()
+    listed = [*_project(folder)["dependencies"], *(requirement for extra in extras for requirement in extra)]
+    return dict(map(_split, listed))
 
 
 def _package(folder: Path) -> Path:
@@ -105,7 +130,7 @@ def _providers() -> Mapping[str, list[str]]:
 
 @each_distribution
 def test_every_import_is_declared(folder: Path) -> None:
-    declared = {*_dependencies(folder), *_extras(folder)}
+    declared = set(_requirements(folder))
     undeclared = {}
     for package, files in _third_party(_package(folder)).items():
         own = package.startswith("lmflow_")
@@ -113,6 +138,54 @@ def test_every_import_is_declared(folder: Path) -> None:
         if not providers & declared:
             undeclared[package] = sorted(files)
     assert undeclared == {}
+
+
+def _problems_of_metadata(folder: Path) -> Iterator[str]:
+    project = _project(folder)
+    expected = {
+        "readme": "README.md",
+        "license": "Apache-2.0",
+        "license-files": ["LICENSE"],
+        "authors": [{"name": "The LMFlow team"}],
+    }
+    yield from (f"{key} is not {value!r}" for key, value in expected.items() if project.get(key) != value)
+    licence = folder / "LICENSE"
+    if licence.is_symlink() or not licence.is_file() or licence.read_bytes() != (_ROOT / "LICENSE").read_bytes():
+        yield "LICENSE is not a copy of the one at the top"
+    if not project["description"].endswith(".") or "\n" in project["description"]:
+        yield "description is not one line that ends with a full stop"
+    if "lmflow" not in project.get("keywords", ()) or len(project["keywords"]) < 3:
+        yield "keywords are not 'lmflow' and at least two more"
+    if not set(project.get("classifiers", ())) >= CLASSIFIERS:
+        yield f"classifiers lack {sorted(CLASSIFIERS - set(project.get('classifiers', ())))}"
+    if any(classifier.startswith("License") for classifier in project.get("classifiers", ())):
+        yield "a classifier names the licence, which the license expression does"
+
+
+@each_distribution
+def test_metadata_is_that_of_the_others(folder: Path) -> None:
+    assert list(_problems_of_metadata(folder)) == [], RULES
+
+
+@each_distribution
+def test_every_requirement_begins_somewhere_and_ends_where_it_would_break(folder: Path) -> None:
+    problems = []
+    for name, range_ in _requirements(folder).items():
+        if name.startswith("lmflow-"):
+            continue
+        upper = f",<{BOUNDED[name]}" if name in BOUNDED else ""
+        if not re.fullmatch(rf">=\d[\d.]*{re.escape(upper)}", range_):
+            problems.append(f"{name}{range_}: the form is >=OLDEST{upper}")
+    assert problems == [], RULES
+
+
+def test_distributions_ask_for_the_same_versions() -> None:
+    asked: dict[str, dict[str, list[str]]] = {}
+    for folder in (_ROOT, *FOLDERS, *CONTRIB):
+        for name, range_ in _requirements(folder).items():
+            asked.setdefault(name, {}).setdefault(range_, []).append(folder.name)
+    assert {name: ranges for name, ranges in asked.items() if len(ranges) > 1} == {}, RULES
+    assert set(BOUNDED) <= set(asked)
 
 
 def test_the_kit_for_tests_loads_with_what_its_extra_declares() -> None:
@@ -128,24 +201,21 @@ def test_the_core_needs_few_others() -> None:
     assert len(_dependencies(_ROOT)) <= 5
 
 
-@pytest.mark.parametrize("folder", [_ROOT, *FOLDERS], ids=lambda folder: folder.name)
+@each_distribution
 def test_versions_are_in_step(folder: Path) -> None:
-    assert _project(folder)["version"] == lmflow_core.__version__
+    assert _project(folder)["version"] == lmflow_core.__version__, RULES
     assert _project(folder)["requires-python"] == _project(_ROOT)["requires-python"]
-
-
-@each_plugin
-def test_ranges_of_our_own_end_with_the_next_minor_version(folder: Path) -> None:
-    major, minor = lmflow_core.__version__.split(".")[:2]
-    ours = {name: range_ for name, range_ in _dependencies(folder).items() if name.startswith("lmflow-")}
-    assert "lmflow-core" in ours
-    assert set(ours.values()) == {f">={major}.{minor},<{major}.{int(minor) + 1}"}
-    assert satisfies(lmflow_core.__version__, ours["lmflow-core"])
+    told = re.search(r'^__version__ = "(.+)"$', (_package(folder) / "__init__.py").read_text("utf-8"), re.MULTILINE)
+    assert told is not None, f"{_package(folder).name}/__init__.py does not tell the version in __version__"
+    assert told[1] == lmflow_core.__version__
 
 
 @pytest.mark.parametrize("folder", [*FOLDERS, *CONTRIB], ids=lambda folder: folder.name)
-def test_every_range_of_the_core_has_an_upper_bound(folder: Path) -> None:
-    assert re.search(r"(^|,)\s*<", _dependencies(folder)["lmflow-core"])
+def test_ranges_of_our_own_end_with_the_next_minor_version(folder: Path) -> None:
+    ours = {name: range_ for name, range_ in _dependencies(folder).items() if name.startswith("lmflow-")}
+    assert "lmflow-core" in ours
+    assert set(ours.values()) == {core_range()}, RULES
+    assert satisfies(lmflow_core.__version__, ours["lmflow-core"])
 
 
 @each_plugin
@@ -161,9 +231,7 @@ def test_names_follow_from_the_folder(folder: Path) -> None:
 @pytest.mark.parametrize("folder", [*FOLDERS, *CONTRIB], ids=lambda folder: folder.name)
 def test_a_plugin_has_all_its_parts(folder: Path) -> None:
     assert (_package(folder) / "py.typed").is_file()
-    assert _project(folder)["readme"] == "README.md"
     assert list((folder / "tests").glob("test_*.py")) != []
-    assert _project(folder)["description"].endswith(".")
 
 
 def test_the_core_is_typed() -> None:
@@ -180,7 +248,14 @@ def _records() -> Mapping[str, PluginRecord]:
     return {record.distribution: record for record in load_plugins(PluginPolicy()).records}
 
 
-@each_plugin
+@pytest.mark.parametrize("folder", [*FOLDERS, *CONTRIB], ids=lambda folder: folder.name)
+def test_what_a_target_needs_is_an_optional_dependency_by_that_name(folder: Path) -> None:
+    # A message tells to install it: the name of a module would be another distribution, or nobody's.
+    needed = {_normal(name) for spec in _records()[folder.name].specs for name in spec.requires}
+    assert needed - set(_requirements(folder)) == set(), RULES
+
+
+@pytest.mark.parametrize("folder", [*FOLDERS, *CONTRIB], ids=lambda folder: folder.name)
 def test_the_readme_names_everything_the_plugin_provides(folder: Path) -> None:
     record = _records()[folder.name]
     assert record.status == "ok"
@@ -192,12 +267,21 @@ def test_the_readme_names_everything_the_plugin_provides(folder: Path) -> None:
     assert re.search(r"^```bash\n(.*\n)*?lmflow ", text, re.MULTILINE)
 
 
+def test_the_table_of_contributed_plugins_is_true() -> None:
+    rows = re.findall(
+        r"^\| \[([\w-]+)\]\(.* (\d+) \|$", (_ROOT / "contrib" / "README.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert rows == [(folder.name, str(_lines(folder / "src"))) for folder in CONTRIB]
+
+
+def _lines(folder: Path) -> int:
+    files = (path for path in folder.rglob("*") if path.suffix in (".py", ".yaml"))
+    return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files)
+
+
 @each_distribution
 def test_no_distribution_needs_or_takes_a_name_of_strangers(folder: Path) -> None:
-    taken = {"lmflow", *(f"lmflow-{name}" for name in TAKEN)}
-    extras = _project(folder).get("optional-dependencies", {}).values()
-    extra = {_split(requirement)[0] for requirements in extras for requirement in requirements}
-    assert taken & {_project(folder)["name"], *_dependencies(folder), *extra} == set()
+    assert TAKEN_BY_STRANGERS & {_project(folder)["name"], *_requirements(folder)} == set()
 
 
 def _texts(folder: Path) -> Iterator[Path]:
@@ -211,15 +295,21 @@ def _texts(folder: Path) -> Iterator[Path]:
 
 
 def test_nobody_is_sent_to_a_package_of_strangers() -> None:
-    named = re.compile(rf"(?<![\w-])lmflow[-_]({'|'.join(TAKEN)})(?![\w-])", re.IGNORECASE)
+    taken = "|".join(name.removeprefix("lmflow-") for name in TAKEN_BY_STRANGERS - {"lmflow"})
+    named = re.compile(rf"(?<![\w-])lmflow[-_]({taken})(?![\w-])", re.IGNORECASE)
+    # Until ours are published, their names on PyPI may be anybody's.
+    unpublished = re.compile(r"pip3? install[^\n`]*(?<![\w./-])lmflow-")
     bare = re.compile(r"pip3? install[^\n`]*(?<![\w./-])lmflow(?![\w-])")
+    patterns = (named, bare) if PUBLISHED else (named, bare, unpublished)
     assert named.search("see lmflow-vision.") is not None
     assert bare.search("pip install -U lmflow") is not None
+    assert unpublished.search("pip install 'lmflow-gguf[llama-cpp]'") is not None
+    assert unpublished.search("pip install './plugins/lmflow-gguf[llama-cpp]'") is None
     found = [
         f"{path.relative_to(_ROOT)}: {match.group()}"
         for path in _texts(_ROOT)
-        if path != Path(__file__)
-        for pattern in (named, bare)
+        if path not in (Path(__file__), _ROOT / "tests" / "test_installing.py")
+        for pattern in patterns
         for match in pattern.finditer(path.read_text(encoding="utf-8"))
     ]
     assert found == []

@@ -210,7 +210,7 @@ def test_without_the_binding_one_message_tells_what_to_install(
     finally:
         runtime.library.cache_clear()
     assert result.status == 2
-    assert "pip install 'lmflow-gguf[llama-cpp]'" in result.stderr
+    assert "in a checkout of LMFlow, pip install './plugins/lmflow-gguf[llama-cpp]'" in result.stderr
     assert list(tmp_path.iterdir()) == []
     assert _export(lmflow_cli, model_folder("qwen3"), tmp_path / "x.gguf", "--type", "q8_0").status == 0
 

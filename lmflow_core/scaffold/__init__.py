@@ -1,0 +1,1 @@
+"""New plugins, written from texts: ``common`` has what all have, ``kinds`` one file for each extension point."""

@@ -1,0 +1,43 @@
+"""Weights compared bit by bit, and likelihoods by plain transformers; torch is imported when they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def state_of(network: Any) -> dict[str, Any]:
+    """Return copies of all parameters and buffers of a network, by name."""
+    named = [*network.named_parameters(remove_duplicate=False), *network.named_buffers(remove_duplicate=False)]
+    return {name: tensor.detach().clone() for name, tensor in named}
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Return the names under which two sets of tensors differ by a bit, or that only one of them has."""
+    import torch
+
+    both = sorted(one.keys() & other.keys())
+    changed = [name for name in both if one[name].shape != other[name].shape or not torch.equal(one[name], other[name])]
+    return changed + sorted(one.keys() ^ other.keys())
+
+
+def plain_nll(folder: Path, sequences: Sequence[Sequence[int]]) -> list[float]:
+    """Return the negative log-likelihood, in nats, of token sequences behind their first token, by transformers alone.
+
+    Args:
+        folder: of a model that ``AutoModelForCausalLM`` loads.
+        sequences: token ids.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    network: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    network.eval()
+    found = []
+    with torch.no_grad():
+        for ids in sequences:
+            logits = network(input_ids=torch.tensor([list(ids)])).logits[0, :-1]
+            chosen = logits.log_softmax(-1).gather(1, torch.tensor(ids[1:])[:, None])
+            found.append(-float(chosen.sum()))
+    return found
