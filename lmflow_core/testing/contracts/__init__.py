@@ -1,10 +1,11 @@
 """What a plugin must do, as classes of checks: one for plugins as a whole, and one for each extension point."""
 
 from lmflow_core.testing.contracts.base import ComponentContract, Contract
+from lmflow_core.testing.contracts.decoder import DecoderContract
 from lmflow_core.testing.contracts.plugin import PluginContract
 from lmflow_core.testing.contracts.tuner import TunerContract
 
-_ALL: tuple[type[ComponentContract], ...] = (TunerContract,)
+_ALL: tuple[type[ComponentContract], ...] = (DecoderContract, TunerContract)
 CONTRACTS: dict[str, type[ComponentContract]] = {contract.kind: contract for contract in _ALL}
 
-__all__ = ["CONTRACTS", "ComponentContract", "Contract", "PluginContract", "TunerContract"]
+__all__ = ["CONTRACTS", "ComponentContract", "Contract", "DecoderContract", "PluginContract", "TunerContract"]

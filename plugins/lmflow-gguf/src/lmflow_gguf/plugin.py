@@ -38,6 +38,7 @@ def lmflow_register_decoders() -> Iterable[DecoderSpec]:
         runtime=RUNTIME,
         batches=True,
         requires=_BINDING,
+        exact=True,
     )
 
 

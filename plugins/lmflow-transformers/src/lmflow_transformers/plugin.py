@@ -74,6 +74,7 @@ def lmflow_register_decoders() -> Iterable[DecoderSpec]:
         summary="One token at a time: greedy, temperature, top-k, top-p.",
         options=SamplingOptions,
         batches=True,
+        exact=True,
     )
 
 
