@@ -46,6 +46,7 @@ class ExporterSpec(Spec):
             or no such folder. ``adapter``: an open model that is not loaded, with the adapter's folder in
             ``model.adapter``; a model without one is refused.
         ``suffix``: the ending of the file, for an exporter that writes one: ``--output`` may then name the file itself.
+        ``reopens``: what it writes can be given to ``--model`` and gives the same likelihoods, but for rounding.
 
     Example::
 
@@ -61,6 +62,7 @@ class ExporterSpec(Spec):
     selector: ClassVar[Selector | None] = Selector("format", "Form to write the model in.", {"export": "huggingface"})
     takes: str = "weights"
     suffix: str | None = None
+    reopens: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

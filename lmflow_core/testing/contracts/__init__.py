@@ -2,11 +2,12 @@
 
 from lmflow_core.testing.contracts.base import ComponentContract, Contract
 from lmflow_core.testing.contracts.decoder import DecoderContract
+from lmflow_core.testing.contracts.exporter import ExporterContract
 from lmflow_core.testing.contracts.plugin import PluginContract
 from lmflow_core.testing.contracts.position_scaling import PositionScalingContract
 from lmflow_core.testing.contracts.tuner import TunerContract
 
-_ALL: tuple[type[ComponentContract], ...] = (DecoderContract, PositionScalingContract, TunerContract)
+_ALL: tuple[type[ComponentContract], ...] = (DecoderContract, ExporterContract, PositionScalingContract, TunerContract)
 CONTRACTS: dict[str, type[ComponentContract]] = {contract.kind: contract for contract in _ALL}
 
 __all__ = [

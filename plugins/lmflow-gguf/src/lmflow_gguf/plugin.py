@@ -52,6 +52,7 @@ def lmflow_register_exporters() -> Iterable[ExporterSpec]:
         options=GgufOptions,
         takes="files",
         suffix=".gguf",
+        reopens=True,
     )
     yield ExporterSpec(
         name="gguf-adapter",

@@ -86,6 +86,7 @@ def lmflow_register_exporters() -> Iterable[ExporterSpec]:
         target="lmflow_transformers.export:HuggingFaceExporter",
         summary="A folder of safetensors that transformers loads.",
         aliases=("hf",),
+        reopens=True,
     )
 
 
