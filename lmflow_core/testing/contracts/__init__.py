@@ -4,6 +4,7 @@ from lmflow_core.testing.contracts.attention import AttentionContract
 from lmflow_core.testing.contracts.base import ComponentContract, Contract
 from lmflow_core.testing.contracts.decoder import DecoderContract
 from lmflow_core.testing.contracts.exporter import ExporterContract
+from lmflow_core.testing.contracts.model import ModelContract
 from lmflow_core.testing.contracts.plugin import PluginContract
 from lmflow_core.testing.contracts.position_scaling import PositionScalingContract
 from lmflow_core.testing.contracts.tuner import TunerContract
@@ -12,6 +13,7 @@ _ALL: tuple[type[ComponentContract], ...] = (
     AttentionContract,
     DecoderContract,
     ExporterContract,
+    ModelContract,
     PositionScalingContract,
     TunerContract,
 )
@@ -24,6 +26,7 @@ __all__ = [
     "Contract",
     "DecoderContract",
     "ExporterContract",
+    "ModelContract",
     "PluginContract",
     "PositionScalingContract",
     "TunerContract",
