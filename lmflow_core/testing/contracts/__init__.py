@@ -2,9 +2,10 @@
 
 from lmflow_core.testing.contracts.base import ComponentContract, Contract
 from lmflow_core.testing.contracts.plugin import PluginContract
+from lmflow_core.testing.contracts.template import TemplateContract
 from lmflow_core.testing.contracts.tuner import TunerContract
 
-_ALL: tuple[type[ComponentContract], ...] = (TunerContract,)
+_ALL: tuple[type[ComponentContract], ...] = (TemplateContract, TunerContract)
 CONTRACTS: dict[str, type[ComponentContract]] = {contract.kind: contract for contract in _ALL}
 
-__all__ = ["CONTRACTS", "ComponentContract", "Contract", "PluginContract", "TunerContract"]
+__all__ = ["CONTRACTS", "ComponentContract", "Contract", "PluginContract", "TemplateContract", "TunerContract"]
