@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lmflow_core.contracts.examples import Message, Segment, ToolCall, as_turns
@@ -154,3 +154,13 @@ def _tokenizer() -> Any:
         inner: Any = PreTrainedTokenizerFast
         _made.append(inner(tokenizer_object=Tokenizer(models.BPE()), bos_token=BOS, eos_token=EOS))
     return _made[0]
+
+
+def rendered_shapes(template: Any) -> Iterator[tuple[str, Shape, Sequence[Segment]]]:
+    """Yield the shapes that a template has a place for, with their segments."""
+    for name, shape in SHAPES.items():
+        try:
+            segments = template.render(*shape)
+        except ValueError:
+            continue
+        yield name, shape, segments

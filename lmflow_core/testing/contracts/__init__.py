@@ -1,11 +1,20 @@
 """What a plugin must do, as classes of checks: one for plugins as a whole, and one for each extension point."""
 
 from lmflow_core.testing.contracts.base import ComponentContract, Contract
+from lmflow_core.testing.contracts.dataset import DatasetContract
 from lmflow_core.testing.contracts.plugin import PluginContract
 from lmflow_core.testing.contracts.template import TemplateContract
 from lmflow_core.testing.contracts.tuner import TunerContract
 
-_ALL: tuple[type[ComponentContract], ...] = (TemplateContract, TunerContract)
+_ALL: tuple[type[ComponentContract], ...] = (DatasetContract, TemplateContract, TunerContract)
 CONTRACTS: dict[str, type[ComponentContract]] = {contract.kind: contract for contract in _ALL}
 
-__all__ = ["CONTRACTS", "ComponentContract", "Contract", "PluginContract", "TemplateContract", "TunerContract"]
+__all__ = [
+    "CONTRACTS",
+    "ComponentContract",
+    "Contract",
+    "DatasetContract",
+    "PluginContract",
+    "TemplateContract",
+    "TunerContract",
+]

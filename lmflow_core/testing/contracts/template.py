@@ -8,18 +8,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 
-from lmflow_core.contracts.examples import Message, Segment, ToolCall, is_trained
+from lmflow_core.contracts.examples import Message, Segment, ToolCall
 from lmflow_core.contracts.template import TemplateSpec
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.templates.sandbox import TemplateLimitError
 from lmflow_core.testing import chats
-from lmflow_core.testing.contracts.base import ComponentContract
+from lmflow_core.testing.contracts.template_training import TrainedParts
 
 # What chat templates may ask for: the values of a conversation, and what transformers and the sandbox add to Jinja.
 _VARIABLES = frozenset(
@@ -44,21 +43,8 @@ _CALLS = (
 )
 
 
-class TemplateContract(ComponentContract):
+class TemplateContract(TrainedParts):
     """What a template must do, tried on conversations of every shape; those it has no place for it must refuse."""
-
-    kind: ClassVar[str] = "template"
-
-    @classmethod
-    def made(cls, target: Any, option_values: Any) -> Any:
-        """Return the template: the target itself."""
-        return target
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def bound(cls, target: Any) -> Any:
-        """Return the template with tokens of a tokenizer."""
-        return target.bind(chats.BOS, chats.EOS)
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -86,7 +72,7 @@ class TemplateContract(ComponentContract):
 
     def test_segments_hold_text(self, bound: Any) -> None:
         """Segments are what the protocol says, none is empty, and a rendering is the same when it is repeated."""
-        for name, shape, segments in _rendered(bound):
+        for name, shape, segments in chats.rendered_shapes(bound):
             wrong = [segment for segment in segments if not isinstance(segment, Segment) or not segment.text]
             assert not wrong, f"{name}: {wrong[0]!r} is no segment with a text"
             assert bound.render(*shape) == segments, f"{name}: rendered again, it is another text"
@@ -133,50 +119,6 @@ class TemplateContract(ComponentContract):
             assert _controls(segments) == _controls(plain), f"with the content {nasty!r} the markup is another"
             _compare(repr(nasty), chats.sandboxed(jinja, shape), chats.text_of(segments))
 
-    def test_an_answer_is_trained_on_whole(self, bound: Any) -> None:
-        """Behind its prompt, an answer is trained on from its first character to the stop behind it."""
-        for name, shape, segments in _rendered(bound):
-            messages, prompt, tools = shape
-            if prompt or messages[-1].role != "assistant" or any(message.reasoning for message in messages):
-                continue
-            text, spans = chats.text_of(segments), dict(chats.trained_spans(segments))
-            for at, message in enumerate(messages):
-                if message.role != "assistant":
-                    continue
-                before = chats.text_of(bound.render(messages[:at], True, tools))
-                if not text.startswith(before) and at < len(messages) - 1:
-                    continue  # as in models that open each answer with reasoning, and leave it out later
-                asked = f"{name}: the answer {message.content or message.tool_calls!r}"
-                assert text.startswith(before), f"{asked} does not follow its prompt {before!r}: {text!r}"
-                assert len(before) in spans, f"{asked} is not trained on from its first character: {text!r}"
-                written = text[len(before) : spans[len(before)]]
-                assert message.text in written, f"{asked} is trained on as {written!r}"
-
-    def test_only_what_is_written_is_trained_on(self, bound: Any) -> None:
-        """Trained on is what follows a prompt, to the stop: no header, no system prompt, no question, no result."""
-        for name, (messages, _, tools), segments in _rendered(bound):
-            text = chats.text_of(segments)
-            prompts = {
-                chats.text_of(bound.render(messages[:at], True, tools))
-                for at, message in enumerate(messages)
-                if message.role == "assistant"
-            }
-            spans = chats.trained_spans(segments)
-            for start, end in spans:
-                trained = text[start:end]
-                assert text[:start] in prompts, f"{name}: {trained!r} is trained on, and follows no prompt"
-                self._check_end(bound, trained, (start, end) == spans[-1], f"{name}: {trained!r} is trained on")
-
-    @staticmethod
-    def _check_end(template: Any, trained: str, is_last: bool, told: str) -> None:
-        if not template.stop:
-            return
-        ends = [stop for stop in template.stop if trained.endswith(stop)]
-        # What stands behind an earlier answer may differ from what the model stops with, and is then not trained on.
-        assert ends or not is_last, f"{told}; it ends with none of {template.stop}"
-        inside = trained.removesuffix(max(ends, key=len, default=""))
-        assert not any(stop in inside for stop in template.stop), f"{told}, beyond its stop"
-
     def test_stops_are_texts(self, bound: Any) -> None:
         """Stops are texts that differ; where there are none, nothing of the template stands behind an answer."""
         assert isinstance(bound.stop, tuple), f"stop is {bound.stop!r}, no tuple"
@@ -185,38 +127,6 @@ class TemplateContract(ComponentContract):
         if not bound.stop:
             text = chats.text_of(bound.render((chats.ASK, chats.ANSWER), False))
             assert text.endswith(chats.ANSWER.text), f"there is no stop, and {text!r} goes on behind the answer"
-
-    def test_flags_of_messages_are_obeyed(self, bound: Any) -> None:
-        """A question that is to be trained on is, and an answer that is not to be is not."""
-        messages = (
-            *(replace(chats.ASK, train=True), replace(chats.ANSWER, train=False)),
-            *(chats.ASK_MORE, chats.ANSWER_MORE),
-        )
-        segments = bound.render(messages, False)
-        trained = [segment.text for segment in segments if segment.trainable and not segment.control]
-        expected = [message.content for message in messages if is_trained(message)]
-        assert trained == expected, f"trained on are {trained}, and to be trained on {expected}"
-
-    def test_an_answer_without_its_reasoning_is_not_trained_on(self, bound: Any) -> None:
-        """Where reasoning has a place, an answer whose reasoning is left out is not trained on."""
-        single = (chats.ASK, chats.REASONED)
-        if str(chats.REASONED.reasoning) not in chats.text_of(bound.render(single, False)):
-            assert bound.render(single, False) == bound.render((chats.ASK, chats.ANSWER), False), (
-                "it has no place for reasoning, and an answer with some is another text"
-            )
-            return
-        messages = (*single, chats.ASK_MORE, chats.REASONED_MORE)
-        segments = bound.render(messages, False)
-        text = chats.text_of(segments)
-        trained = "".join(segment.text for segment in segments if segment.trainable)
-        for at in (1, 3):
-            reasoning = str(messages[at].reasoning)
-            follows = text.startswith(chats.text_of(bound.render(messages[:at], True)))
-            begun = len(chats.text_of(bound.render(messages[:at], True))) in dict(chats.trained_spans(segments))
-            told = f"answer {(at + 1) // 2} of {text!r}: the text has its reasoning: {reasoning in text}; it follows "
-            told += f"from its prompt: {follows}; it is trained on: {begun}"
-            assert begun == (follows and reasoning in text), told
-            assert not begun or reasoning in trained, f"the reasoning of {told}"
 
     def test_tokens_of_the_tokenizer_are_filled_in(self, target: Any) -> None:
         """``bind`` fills in the tokens, leaves the template it is called on, and takes None for both."""
@@ -227,7 +137,7 @@ class TemplateContract(ComponentContract):
         assert swapped == _everything(other), "with other tokens more changes than the tokens"
         target.bind(None, None).render(*chats.SHAPES["single"])
         tokens = ("<S1>", "<E1>")
-        for name, _, segments in _rendered(one):
+        for name, _, segments in chats.rendered_shapes(one):
             data = [s.text for s in segments if not s.control and any(token in s.text for token in tokens)]
             assert not data, f"{name}: {data} is the tokenizer's, and not marked as control"
             slots = [slot for slot in ("{bos}", "{eos}") if slot in chats.text_of(segments)]
@@ -302,19 +212,13 @@ class TemplateContract(ComponentContract):
         _compare("a long conversation", found, chats.text_of(bound.render(messages, False)))
 
 
-def _rendered(template: Any) -> Iterator[tuple[str, chats.Shape, Sequence[Segment]]]:
-    """Yield the shapes that a template has a place for, with their segments."""
-    for name, shape in chats.SHAPES.items():
-        try:
-            segments = template.render(*shape)
-        except ValueError:
-            continue
-        yield name, shape, segments
-
-
 def _everything(template: Any) -> list[str]:
     """Return what a template renders: every shape it takes, its stops, what is trained on and its Jinja text."""
-    rendered = [text for _, _, segments in _rendered(template) for text in (chats.text_of(segments), _marked(segments))]
+    rendered = [
+        text
+        for _, _, segments in chats.rendered_shapes(template)
+        for text in (chats.text_of(segments), _marked(segments))
+    ]
     return [*rendered, *template.stop, template.to_jinja()]
 
 
