@@ -2,12 +2,21 @@
 
 from lmflow_core.testing.contracts.base import ComponentContract, Contract
 from lmflow_core.testing.contracts.dataset import DatasetContract
+from lmflow_core.testing.contracts.objective import ObjectiveContract
+from lmflow_core.testing.contracts.optimizer import OptimizerContract
 from lmflow_core.testing.contracts.plugin import PluginContract
 from lmflow_core.testing.contracts.source import SourceContract
 from lmflow_core.testing.contracts.template import TemplateContract
 from lmflow_core.testing.contracts.tuner import TunerContract
 
-_ALL: tuple[type[ComponentContract], ...] = (DatasetContract, SourceContract, TemplateContract, TunerContract)
+_ALL: tuple[type[ComponentContract], ...] = (
+    DatasetContract,
+    ObjectiveContract,
+    OptimizerContract,
+    SourceContract,
+    TemplateContract,
+    TunerContract,
+)
 CONTRACTS: dict[str, type[ComponentContract]] = {contract.kind: contract for contract in _ALL}
 
 __all__ = [
@@ -15,6 +24,8 @@ __all__ = [
     "ComponentContract",
     "Contract",
     "DatasetContract",
+    "ObjectiveContract",
+    "OptimizerContract",
     "PluginContract",
     "SourceContract",
     "TemplateContract",
