@@ -1,6 +1,7 @@
 """What a plugin must do, as classes of checks: one for plugins as a whole, and one for each extension point."""
 
 from lmflow_core.testing.contracts.base import ComponentContract, Contract
+from lmflow_core.testing.contracts.benchmark import BenchmarkContract
 from lmflow_core.testing.contracts.command import CommandContract
 from lmflow_core.testing.contracts.dataset import DatasetContract
 from lmflow_core.testing.contracts.objective import ObjectiveContract
@@ -11,6 +12,7 @@ from lmflow_core.testing.contracts.template import TemplateContract
 from lmflow_core.testing.contracts.tuner import TunerContract
 
 _ALL: tuple[type[ComponentContract], ...] = (
+    BenchmarkContract,
     CommandContract,
     DatasetContract,
     ObjectiveContract,
@@ -23,6 +25,7 @@ CONTRACTS: dict[str, type[ComponentContract]] = {contract.kind: contract for con
 
 __all__ = [
     "CONTRACTS",
+    "BenchmarkContract",
     "CommandContract",
     "ComponentContract",
     "Contract",

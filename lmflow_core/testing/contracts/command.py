@@ -64,8 +64,10 @@ class CommandContract(ComponentContract):
             command = [sys.executable, "-c", _RUN, json.dumps([spec.name, *arguments])]
             finished = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=120, check=False)
             *told, last = finished.stderr.rstrip("\n").split("\n")
-            known: dict[str, Any] = json.loads(last) if last.startswith("{") else {"status": finished.returncode, "torch": False}
-            errors = "\n".join(told).strip() if last.startswith("{") else finished.stderr
+            if not last.startswith("{"):  # the process ended on its own
+                told, last = finished.stderr.split("\n"), json.dumps({"status": finished.returncode, "torch": False})
+            known: dict[str, Any] = json.loads(last)
+            errors = "\n".join(told).strip()
             left = tuple(sorted(str(path.relative_to(folder)) for path in folder.rglob("*")))
             return Called(known["status"], finished.stdout, errors, known["torch"], left)
 
