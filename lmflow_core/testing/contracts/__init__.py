@@ -4,6 +4,7 @@ from lmflow_core.testing.contracts.base import ComponentContract, Contract
 from lmflow_core.testing.contracts.benchmark import BenchmarkContract
 from lmflow_core.testing.contracts.command import CommandContract
 from lmflow_core.testing.contracts.dataset import DatasetContract
+from lmflow_core.testing.contracts.engine import EngineContract
 from lmflow_core.testing.contracts.objective import ObjectiveContract
 from lmflow_core.testing.contracts.optimizer import OptimizerContract
 from lmflow_core.testing.contracts.plugin import PluginContract
@@ -15,6 +16,7 @@ _ALL: tuple[type[ComponentContract], ...] = (
     BenchmarkContract,
     CommandContract,
     DatasetContract,
+    EngineContract,
     ObjectiveContract,
     OptimizerContract,
     SourceContract,
@@ -30,6 +32,7 @@ __all__ = [
     "ComponentContract",
     "Contract",
     "DatasetContract",
+    "EngineContract",
     "ObjectiveContract",
     "OptimizerContract",
     "PluginContract",
