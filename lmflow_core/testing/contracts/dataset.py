@@ -15,6 +15,7 @@ from lmflow_core.contracts.dataset import DatasetSpec
 from lmflow_core.contracts.examples import Conversation, Example, Prompt, check_prompt, check_trainable, parts
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.testing.contracts.base import ComponentContract
+from lmflow_core.testing.others import loaded
 
 Row = dict[str, Any]
 # In the place of a field: what a file may hold there by mistake.
@@ -50,9 +51,7 @@ class DatasetContract(ComponentContract):
     @classmethod
     def others(cls, catalogue: Catalogue, provided: Any) -> dict[str, Any]:
         """Return readers of all other forms that are installed, by name."""
-        forms = catalogue.of(DatasetSpec)
-        names = [found.qualified for found in forms if found.qualified != provided.qualified]
-        return {name: forms.load(name)() for name in names}
+        return {found.qualified: form() for found, form in loaded(catalogue, cls.kind, but=provided.qualified)}
 
     def test_its_rows_are_recognised_and_read(self, component: Any, samples: list[Row]) -> None:
         """Its rows are recognised, and each becomes an example that can be trained on."""

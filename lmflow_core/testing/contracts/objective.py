@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 import pytest
 
-from lmflow_core.contracts.dataset import DatasetSpec
 from lmflow_core.contracts.model import LoadPlan
 from lmflow_core.contracts.objective import MetricPoint, ObjectiveSpec, TrainingJob, TrainingReport
 from lmflow_core.contracts.settings import TrainingSettings
@@ -22,6 +21,7 @@ from lmflow_core.errors import LmflowError
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.testing.contracts.base import ComponentContract
 from lmflow_core.testing.example_samples import EXAMPLES
+from lmflow_core.testing.others import loaded
 from lmflow_core.testing.tensors import differing, state_of
 
 _STEPS, _CHECKPOINT = 6, 3
@@ -250,8 +250,8 @@ class ObjectiveContract(ComponentContract):
         self, spec: ObjectiveSpec, values: Mapping[str, object], catalogue: Catalogue, tiny_model: Path, tmp_path: Path
     ) -> None:
         """Rows of a kind that it does not learn from are refused by the command line, with the file."""
-        forms = catalogue.of(DatasetSpec)
-        rows = [json.loads(form.spec.example) for form in forms if form.spec.example and self._is_other(form, spec)]
+        forms = [(form.spec.example, reader()) for form, reader in loaded(catalogue, "dataset") if form.spec.example]
+        rows = [json.loads(row) for row, reader in forms if reader.read(json.loads(row)).kind not in spec.examples]
         if not rows:
             pytest.skip("no form of rows of another kind is installed: lmflow-datasets has some")
         file = tmp_path / "other.json"
@@ -260,11 +260,6 @@ class ObjectiveContract(ComponentContract):
         assert status == 2, f"{rows[0]} is taken for an example of {', '.join(spec.examples)}: status {status}"
         assert "Traceback" not in told, f"refused with a traceback: {told}"
         assert file.name in told or "--" in told, f"{rows[0]} is refused without the file: {told}"
-
-    @staticmethod
-    def _is_other(form: Any, spec: ObjectiveSpec) -> bool:
-        reader = Catalogue.discover().of(DatasetSpec).load(form.qualified)()
-        return reader.read(json.loads(form.spec.example)).kind not in spec.examples
 
     @staticmethod
     def _refusal(

@@ -19,6 +19,7 @@ from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.templates.sandbox import TemplateLimitError
 from lmflow_core.testing import chats
 from lmflow_core.testing.contracts.template_training import TrainedParts
+from lmflow_core.testing.others import loaded
 
 # What chat templates may ask for: the values of a conversation, and what transformers and the sandbox add to Jinja.
 _VARIABLES = frozenset(
@@ -52,6 +53,12 @@ class TemplateContract(TrainedParts):
         """Return the text of each shape, None where the template has no place for it."""
         return {name: chats.text_or_none(bound, shape) for name, shape in chats.SHAPES.items()}
 
+    @pytest.fixture
+    def jinja(self, bound: Any) -> str:
+        """Return its Jinja text, where Jinja is there to render it."""
+        pytest.importorskip("jinja2", reason="jinja2 is not installed")
+        return str(bound.to_jinja())
+
     def test_it_renders_a_question_and_its_answer(self, bound: Any) -> None:
         """It has a place for a question and an answer, and for more of them."""
         for name in ("single", "several", "prompt", "second prompt"):
@@ -77,23 +84,20 @@ class TemplateContract(TrainedParts):
             assert not wrong, f"{name}: {wrong[0]!r} is no segment with a text"
             assert bound.render(*shape) == segments, f"{name}: rendered again, it is another text"
 
-    def test_jinja_renders_the_same_text(self, bound: Any, texts: Mapping[str, str | None]) -> None:
+    def test_jinja_renders_the_same_text(self, jinja: str, texts: Mapping[str, str | None]) -> None:
         """Jinja gives the text of the segments, and refuses what has no place."""
-        jinja = bound.to_jinja()
         for name, text in texts.items():
             _compare(name, chats.sandboxed(jinja, chats.SHAPES[name]), text)
 
-    def test_transformers_renders_the_same_text(self, bound: Any, texts: Mapping[str, str | None]) -> None:
+    def test_transformers_renders_the_same_text(self, jinja: str, texts: Mapping[str, str | None]) -> None:
         """The chat template of a saved model gives the text of the segments in plain transformers."""
         if importlib.util.find_spec("transformers") is None:
             pytest.skip("transformers is not installed")
-        jinja = bound.to_jinja()
         for name, text in texts.items():
             _compare(name, chats.by_transformers(jinja, chats.SHAPES[name]), text)
 
-    def test_white_space_and_empty_contents(self, bound: Any) -> None:
+    def test_white_space_and_empty_contents(self, bound: Any, jinja: str) -> None:
         """Contents with white space at their ends, and empty ones, are the same text in Jinja."""
-        jinja = bound.to_jinja()
         for contents in (("\n a ", " b\n"), ("", ""), ("a", " ")):
             messages = (Message("user", contents[0]), Message("assistant", contents[1]))
             systems = [(), *((Message("system", content),) for content in (" s\n", ""))]
@@ -101,9 +105,10 @@ class TemplateContract(TrainedParts):
                 shape: chats.Shape = ((*system, *messages), False, ())
                 _compare(repr(shape[0]), chats.sandboxed(jinja, shape), chats.text_or_none(bound, shape))
 
-    def test_what_looks_like_markup_stays_content(self, bound: Any, texts: Mapping[str, str | None]) -> None:
+    def test_what_looks_like_markup_stays_content(
+        self, bound: Any, jinja: str, texts: Mapping[str, str | None]
+    ) -> None:
         """A content that holds Jinja, slots or the template's own marks is content, and the markup stays as it was."""
-        jinja = bound.to_jinja()
         roles = ("user", "assistant") if texts["system"] is None else ("system", "user", "assistant")
         plain = bound.render(tuple(Message(role, "x") for role in roles), False)
         marks = [segment.text.strip() for segment in plain if segment.control and segment.text.strip()]
@@ -150,11 +155,10 @@ class TemplateContract(TrainedParts):
         assert digests[0] == digests[2], "bound to the same tokens twice, it has two fingerprints"
         if _everything(bound[0]) != _everything(bound[1]):
             assert digests[0] != digests[1], "bound to other tokens it renders another text under one fingerprint"
-        others = catalogue.of(TemplateSpec)
-        for provided in others:
-            template: Any = others.load(provided.qualified)
-            if template is not target and template.bind("<S1>", "<E1>").fingerprint == digests[0]:
-                same = _everything(template.bind("<S1>", "<E1>")) == _everything(bound[0])
+        for provided, template in loaded(catalogue, self.kind):
+            other = template.bind("<S1>", "<E1>")
+            if template is not target and other.fingerprint == digests[0]:
+                same = _everything(other) == _everything(bound[0])
                 assert same, f"{provided.qualified} renders another text and has the same fingerprint"
 
     def test_a_fingerprint_is_the_same_in_every_process(self, target: Any, spec: TemplateSpec) -> None:
@@ -189,12 +193,11 @@ class TemplateContract(TrainedParts):
         said = "Nothing to call."
         assert bound.read_calls(said, [_LOOK]) == (said, ()), "it reads a call in an answer without any"
 
-    def test_jinja_asks_for_nothing_more(self, bound: Any) -> None:
+    def test_jinja_asks_for_nothing_more(self, jinja: str) -> None:
         """The Jinja text uses the variables that chat templates are given, and no other."""
-        jinja2 = pytest.importorskip("jinja2", reason="jinja2 is not installed")
         meta, nodes = importlib.import_module("jinja2.meta"), importlib.import_module("jinja2.nodes")
-        environment = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"])
-        tree = environment.parse(bound.to_jinja())
+        environment = importlib.import_module("jinja2").Environment(extensions=["jinja2.ext.loopcontrols"])
+        tree = environment.parse(jinja)
         names = tree.find_all(nodes.Name)
         own = {name.name for name in names if name.ctx in ("store", "param")}
         own |= {macro.name for macro in tree.find_all(nodes.Macro)}
@@ -202,11 +205,11 @@ class TemplateContract(TrainedParts):
         unknown = sorted(meta.find_undeclared_variables(tree) - own - optional - _VARIABLES)
         assert not unknown, f"the Jinja text uses {', '.join(unknown)}, which chat templates are not given"
 
-    def test_a_long_conversation_is_within_bounds(self, bound: Any) -> None:
+    def test_a_long_conversation_is_within_bounds(self, bound: Any, jinja: str) -> None:
         """A conversation of hundreds of turns is rendered within the bounds of time and memory."""
         messages = (chats.ASK, chats.ANSWER) * _TURNS
         try:
-            found = chats.sandboxed(bound.to_jinja(), (messages, False, ()))
+            found = chats.sandboxed(jinja, (messages, False, ()))
         except TemplateLimitError as error:
             raise AssertionError(str(error)) from None
         _compare("a long conversation", found, chats.text_of(bound.render(messages, False)))
