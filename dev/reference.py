@@ -35,6 +35,7 @@ from lmflow_core.plugins.discovery import load_plugins
 from lmflow_core.plugins.policy import PluginPolicy
 from lmflow_core.plugins.record import PluginRecord, PluginSet
 from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.testing.contracts import CONTRACTS
 
 _ROOT = Path(__file__).parents[1]
 FOLDER = _ROOT / "docs" / "reference"
@@ -169,7 +170,22 @@ def point_page(spec_class: type[Spec], catalogue: Catalogue) -> str:
         "## Fields of the spec",
         _fields(spec_class),
         *_contracts(spec_class),
+        "## What is checked",
+        _checks(spec_class),
     )
+
+
+def _checks(spec_class: type[Spec]) -> str:
+    """Return what the contract of the kit asks, and what it can be told."""
+    contract = CONTRACTS[spec_class.kind]
+    begun = (
+        f"`lmflow plugins check NAME` and `{contract.__name__}` of `lmflow_core.testing.contracts` "
+        "([is my plugin right?](../../plugin-contracts.md)) try each of these:"
+    )
+    names = [name for name in dir(contract) if name.startswith("test_")]
+    summaries = [(getattr(contract, name).__doc__ or name).strip().splitlines()[0] for name in names]
+    told = inspect.cleandoc(contract.__doc__ or "").partition("\n\n")[2]
+    return "\n\n".join(filter(None, (begun, "\n".join(f"* {summary}" for summary in summaries), markdown(told))))
 
 
 def _chosen(spec_class: type[Spec]) -> str:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import pytest
 
 from lmflow_core.contracts.spec import Spec
+from lmflow_core.errors import RequestError
 from lmflow_core.options import build, fields_of
 from lmflow_core.plugins.provided import Provided
 from lmflow_core.plugins.registry import Catalogue
@@ -99,9 +100,16 @@ class ComponentContract(Contract):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def option_values(cls, spec: Any, values: dict[str, object]) -> Any:
+    def option_values(cls, spec: Any, values: dict[str, object], target: Any) -> Any:
         """Return the options object the component is made with; None when it has no options."""
-        return build(spec.options, values) if spec.options else None
+        built = build(spec.options, values) if spec.options else None
+        try:
+            cls.made(target, built)
+        except RequestError as error:
+            if values:
+                raise
+            pytest.skip(f"it cannot do with its defaults: {error}; give its options, or --option NAME=VALUE")
+        return built
 
     @classmethod
     def made(cls, target: Any, option_values: Any) -> Any:

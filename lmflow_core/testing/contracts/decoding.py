@@ -61,7 +61,13 @@ class DecodingContract(ComponentContract):
     @pytest.fixture(scope="class")
     @classmethod
     def make(
-        cls, spec: Any, target: Any, values: dict[str, object], model: LanguageModel, services: ModelServices
+        cls,
+        spec: Any,
+        target: Any,
+        option_values: Any,
+        values: dict[str, object],
+        model: LanguageModel,
+        services: ModelServices,
     ) -> Make:
         """Return what makes a decoder with some other options, prepared for the model."""
         known = {field.name for field in fields_of(spec.options)} if spec.options else set()

@@ -27,7 +27,7 @@ from lmflow_core.testing.engine_probe import VALUES, changes, state
 _TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 _SEVERAL = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
 _TEXTS = ("The quick brown fox jumps.", "hello world", "What is the capital of France?", "no")
-_SECONDS = 200
+_SECONDS = 400
 
 
 class EngineContract(ComponentContract):
