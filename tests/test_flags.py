@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -343,3 +344,12 @@ def test_the_help_shows_the_options_of_what_is_chosen() -> None:
     assert rows["--length-policy error|drop|truncate|split"].endswith(" [default: error]")
     with pytest.raises(UnknownNameError, match=r"^unknown tuner 'lorra'\. Did you mean 'lora'\?"):
         list(help_rows(FINETUNE, {"tuner": "lorra"}, CATALOGUE))
+
+
+def test_help_is_shown_where_the_default_components_are_not_installed(
+    lmflow_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMFLOW_PLUGINS", "")
+    told = lmflow_cli("finetune", "--help")
+    assert (told.status, "--tuner TEXT" in told.stdout) == (0, True), told.stderr
+    assert "unknown tuner 'lora'" in lmflow_cli("finetune", "--tuner", "lora", "--help").stderr

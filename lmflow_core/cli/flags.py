@@ -181,7 +181,8 @@ def with_run_file(parsed: Arguments, parser: FlagParser) -> dict[str, object]:
 
 def help_rows(schema: Schema, values: Mapping[str, object], catalogue: Catalogue) -> Iterator[tuple[str, str]]:
     """Yield each flag of a command with its help, for the components that the values choose."""
-    for option in all_fields(option_classes(schema, chosen(schema, values, catalogue))):
+    picked = chosen(schema, values, catalogue, defaults_may_lack=True)
+    for option in all_fields(option_classes(schema, picked)):
         yield f"{option.flag} {metavar(option)}".rstrip(), _help(option)
 
 
