@@ -237,6 +237,7 @@ def test_the_newest_kernel_that_fits_the_gpu_is_taken(monkeypatch: pytest.Monkey
 
 def test_no_gpu_package_is_told_before_anything_loads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(RequestError, match="pip install --no-build-isolation flash-attn, or use --attention sdpa"):
         FlashAttention().implementation("cuda")
     with pytest.raises(RequestError, match="there is no flash kernel for mps"):
