@@ -105,6 +105,7 @@ from lmflow_core.installing import how_to_install
 from lmflow_core.options import OptionField, option
 from lmflow_core.templates import ChatTemplate, Reasoning, Tools
 from lmflow_core.templates.control_tokens import ControlTextError, PlainTextEncoder
+from lmflow_core.templates.packaged import packaged_template
 from lmflow_core.templates.sandbox import TemplateLimitError, render_jinja
 
 API_LEVEL = 1
@@ -231,6 +232,7 @@ __all__ = [
     "is_trained",
     "messages_row",
     "option",
+    "packaged_template",
     "printable",
     "reading_parts",
     "render_jinja",

@@ -10,6 +10,7 @@ from lmflow_core.contracts.examples import Message
 from lmflow_core.errors import OptionError, RequestError
 from lmflow_core.templates import ChatTemplate, Reasoning, Tools
 from lmflow_core.templates.files import described, is_template_file, load_template_file
+from lmflow_core.templates.packaged import packaged_template
 from lmflow_core.testing.tiny import make_tokenizer
 from lmflow_transformers.tokenizers import TransformersTokenizer
 
@@ -105,3 +106,20 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"user: \xff")
     with pytest.raises(RequestError, match=r"^the template .*latin\.yaml cannot be read: "):
         load_template_file(str(tmp_path / "latin.yaml"), None)
+
+
+def test_a_file_of_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "fake_lmflow_packaged"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "mine.yaml").write_text(MINE, encoding="utf-8")
+    (package / "bad.yaml").write_text("user: 3", encoding="utf-8")
+    (package / "latin.yaml").write_bytes(b"user: \xff")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert packaged_template("fake_lmflow_packaged", "mine.yaml") == described(MINE, "mine.yaml")
+    with pytest.raises(OptionError, match=r"^fake_lmflow_packaged: bad\.yaml: assistant, stop must be given"):
+        packaged_template("fake_lmflow_packaged", "bad.yaml")
+    for package_name, file in (("fake_lmflow_packaged", "absent.yaml"), ("fake_lmflow_packaged", "latin.yaml"),
+                               ("fake_lmflow_absent", "mine.yaml")):  # fmt: skip
+        with pytest.raises(RequestError, match=rf"^the template {file} of {package_name} cannot be read: "):
+            packaged_template(package_name, file)

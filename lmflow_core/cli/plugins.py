@@ -85,7 +85,9 @@ def new(catalogue: Catalogue, name: str, kind: str, directory: Path | None) -> N
     folder = directory or Path(f"lmflow-{name}")
     for path in write_project(name, kind, folder, catalogue):
         console.show(folder / path)
-    console.show(f"\nNext: pip install -e {folder} && lmflow plugins check {name}; then see {folder / 'README.md'}")
+    console.show(f"\nNext: pip install -e {folder}")
+    console.show(f"then: lmflow plugins check {name}")
+    console.show(f"and:  see {folder / 'README.md'} for what to change")
 
 
 def _pair(text: str) -> tuple[str, str]:

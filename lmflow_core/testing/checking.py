@@ -80,9 +80,18 @@ def chosen_contracts() -> dict[str, type[Contract]]:
 class _Reporter:
     """A plugin of pytest that tells the outcome of each check."""
 
-    def __init__(self, tell: Callable[[Outcome], None]) -> None:
+    def __init__(self, tell: Callable[[Outcome], None], only: Mapping[str, str]) -> None:
         self._tell = tell
+        self._only = only
         self._known: dict[str, tuple[str, str, str]] = {}
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Leave out what is not asked for."""
+        items[:] = [item for item in items if self._is_asked_for(item)]
+
+    def _is_asked_for(self, item: pytest.Item) -> bool:
+        _, name, _ = self._known[item.nodeid]
+        return self._only.get(name) in (None, item.originalname)  # type: ignore[attr-defined]
 
     def pytest_itemcollected(self, item: pytest.Item) -> None:
         """Remember what a check is called."""
@@ -123,7 +132,11 @@ def _message(report: pytest.TestReport | pytest.CollectReport) -> str:
 
 
 def run_contracts(
-    plugin: str, kind: str | None, options: Mapping[str, object], tell: Callable[[Outcome], None]
+    plugin: str,
+    kind: str | None,
+    options: Mapping[str, object],
+    tell: Callable[[Outcome], None],
+    only: Mapping[str, str] | None = None,
 ) -> None:
     """Run the contracts of a plugin, in this process, and tell each outcome.
 
@@ -132,6 +145,7 @@ def run_contracts(
         kind: only components of this kind, or ``plugin``; None is everything.
         options: values for options of the components, by name.
         tell: is given each outcome as soon as it is known.
+        only: the one check to run of a component, by the component's name; of others all are run.
     """
     os.environ[_ENVIRONMENT] = json.dumps({"plugin": plugin, "kind": kind, "options": dict(options)})
     with tempfile.TemporaryDirectory(prefix="lmflow-check-") as name:
@@ -139,11 +153,16 @@ def run_contracts(
         file.write_text(_FILE, encoding="utf-8")
         Path(name, "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
         flags = ["-c", f"{name}/pytest.ini", "--rootdir", name, "--basetemp", f"{name}/temp", "-q", "--tb=short"]
-        pytest.main([*flags, "-p", "no:cacheprovider", "--import-mode=importlib", str(file)], [_Reporter(tell)])
+        pytest.main(
+            [*flags, "-p", "no:cacheprovider", "--import-mode=importlib", str(file)], [_Reporter(tell, only or {})]
+        )
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the contracts that a JSON object of plugin, kind and options asks for; tell outcomes on stdout."""
+    """Run the contracts that a JSON object asks for, and tell outcomes on stdout.
+
+    Its keys are the arguments of :func:`run_contracts`; ``only`` may be left out.
+    """
     asked = json.loads(arguments[0])
     # Whatever else is written to stdout, by pytest or by what is checked, is not an outcome.
     with os.fdopen(os.dup(1), "w") as channel, open(os.devnull, "w") as nowhere:
@@ -153,4 +172,5 @@ def main(arguments: Sequence[str]) -> None:
             asked["kind"],
             asked["options"],
             lambda outcome: print(json.dumps(asdict(outcome)), file=channel, flush=True),
+            asked.get("only"),
         )

@@ -95,7 +95,7 @@ class ComponentContract(Contract):
     def values(cls, spec: Any, request: pytest.FixtureRequest) -> dict[str, object]:
         """Return the values of the options that are not the defaults, fixtures filled in."""
         own = {field.name for field in fields_of(spec.options)} if spec.options else set()
-        return {name: _filled(value, request) for name, value in cls.options.items() if name in own}
+        return {name: filled(value, request) for name, value in cls.options.items() if name in own}
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -136,7 +136,8 @@ class ComponentContract(Contract):
         assert not problems, "; ".join(problems)
 
 
-def _filled(value: object, request: pytest.FixtureRequest) -> object:
+def filled(value: object, request: pytest.FixtureRequest) -> object:
+    """Return a value; of a text, with what fixtures give in the place of their names in braces."""
     if not isinstance(value, str):
         return value
     names = [name for _, name, _, _ in string.Formatter().parse(value) if name]

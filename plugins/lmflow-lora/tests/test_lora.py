@@ -144,9 +144,14 @@ def test_wrong_requests_are_clear(tiny_model: Path, tmp_path: Path) -> None:
         build(LoraOptions, {"lora_pissa": True, "lora_dora": True})
     with pytest.raises(RequestError, match=r"--lora-target-modules: .*nowhere"):
         LoraTuner(LoraOptions(lora_target_modules=("nowhere",))).prepare(_open(tiny_model), 0)
+    model = _open(tiny_model)
+    model.adapter = tmp_path
+    with pytest.raises(ModelError, match=r"^--tuner lora on the adapter in .*: merge it first with lmflow merge"):
+        LoraTuner().check(model)
     (tmp_path / "adapter_config.json").write_text("{}")
+    LoraTuner().check(model)
     with pytest.raises(ModelError, match="adapter without weights"):
-        LoraTuner().attach(_open(tiny_model), tmp_path)
+        LoraTuner().attach(model, tmp_path)
 
 
 def test_an_adapter_on_the_head_trains(tiny_model: Path, tmp_path: Path) -> None:

@@ -161,6 +161,13 @@ def test_options_reach_the_configuration() -> None:
         _scaled("longrope", 2.0, LongRopeOptions(longrope_long_factor=(1.0, 2.0)))
 
 
+def test_which_schemes_follow_the_length_of_a_text() -> None:
+    following = {name for name in SCHEMES if rotary.follows_length(_scaled(name, 2.0))}
+    assert following == {"dynamic-ntk", "longrope"}
+    alike = LongRopeOptions(longrope_short_factor=(3.0,) * 32, longrope_long_factor=(3.0,) * 32)
+    assert not rotary.follows_length(_scaled("longrope", 3.0, alike))
+
+
 def test_two_models_in_one_process_are_apart() -> None:
     plain, first, second = (
         AutoModelForCausalLM.from_config(c) for c in (_config(), _scaled("yarn", 2), _scaled("ntk", 8))

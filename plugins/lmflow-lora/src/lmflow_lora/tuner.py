@@ -14,7 +14,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from lmflow_core.api import Destination, LoadPlan, ModelError, ParameterGroup, RequestError, TrainingCallback, printable
-from lmflow_lora.adapter_check import check_adapter
+from lmflow_lora.adapter_check import CONFIG, check_adapter
 from lmflow_lora.options import LoraOptions
 from lmflow_transformers.api import CausalModel, parameter_groups, refusals_as_os_errors
 
@@ -34,7 +34,13 @@ class LoraTuner:
         return plan
 
     def check(self, model: CausalModel) -> None:
-        """Take any model, with an adapter of its own or without."""
+        """Check that what the model carries, if anything, is a LoRA adapter.
+
+        Raises:
+            ModelError: it is one of another tuner, which the result would not tell of.
+        """
+        if model.adapter is not None and not (model.adapter / CONFIG).is_file():
+            raise ModelError(f"--tuner lora on the adapter in {model.adapter}: merge it first with lmflow merge")
 
     def prepare(self, model: CausalModel, seed: int) -> None:
         """Wrap the network with fresh adapters.

@@ -6,7 +6,7 @@ Nothing is patched, so two models with different scalings in one process know no
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -33,8 +33,13 @@ def reach(config: Any) -> int | None:
 
 def follows_length(config: Any) -> bool:
     """Whether the frequencies of a pass depend on the longest text in it."""
-    sets = _parameter_sets(config.get_text_config()).values()
-    return any(parameters.get("rope_type") in ("dynamic", "longrope") for parameters in sets)
+    return any(map(_follows_length, _parameter_sets(config.get_text_config()).values()))
+
+
+def _follows_length(parameters: Mapping[str, Any]) -> bool:
+    """Whether a set does; ``longrope`` has divisors for short texts and for long ones, which may be the same."""
+    kind = parameters.get("rope_type")
+    return kind == "dynamic" or (kind == "longrope" and parameters["short_factor"] != parameters["long_factor"])
 
 
 def scale(config: Any, positions: ScaledPositions) -> None:
