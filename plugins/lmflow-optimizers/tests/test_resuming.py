@@ -82,5 +82,4 @@ def test_the_best_weights_are_those_that_were_measured(tiny_model: Path, tmp_pat
     assert losses[0] == min(losses)
     assert len(losses) == 3
     _, two = _trained(tiny_model, tmp_path / "two", name, ends)
-    # A measurement goes there and back, by one rounding.
-    assert {key for key, value in two.items() if not torch.allclose(value, best[key], atol=1e-6)} == set()
+    assert {key for key, value in two.items() if not torch.equal(value, best[key])} == set()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytorch_optimizer
+import torch
 
 from lmflow_core.api import ParameterGroup, TrainingSettings
 from lmflow_optimizers.making import CountedByParameter, Moments
@@ -84,6 +85,14 @@ class Lion(CountedByParameter, Moments):
     epsilon = None
 
 
+def _begin_means(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None and not optimizer.state[parameter]:
+                squares = torch.full_like(parameter, group["initial_accumulator"])
+                optimizer.state[parameter].update(exp_avg=torch.zeros_like(parameter), exp_avg_sq=squares)
+
+
 class NovoGrad(CountedByParameter, Moments):
     """NovoGrad (arXiv:1905.11286): one mean of squares for each weight matrix; decay is a part of the step."""
 
@@ -101,8 +110,14 @@ class Yogi(CountedByParameter, Moments):
     epsilon = 1e-3
 
     def arguments(self) -> dict[str, Any]:
-        """Add where its means start."""
+        """Add where its mean of squares starts."""
         return {**super().arguments(), "initial_accumulator": self.options.yogi_accumulator}
+
+    def make(self, groups: Sequence[ParameterGroup], settings: TrainingSettings) -> torch.optim.Optimizer:
+        """Return the optimizer, whose mean of gradients begins at zero: the library's would move without a gradient."""
+        made = super().make(groups, settings)
+        made.register_step_pre_hook(_begin_means)
+        return made
 
 
 class Lars(CountedByParameter):
@@ -114,6 +129,19 @@ class Lars(CountedByParameter):
     def arguments(self) -> dict[str, Any]:
         """Return momentum and trust."""
         return {"momentum": self.options.sgd_momentum, "trust_coefficient": self.options.lars_trust}
+
+    def make(self, groups: Sequence[ParameterGroup], settings: TrainingSettings) -> torch.optim.Optimizer:
+        """Return the optimizer, with which vectors decay too where their group does."""
+        made = super().make(groups, settings)
+        made.register_step_pre_hook(_let_vectors_decay)
+        return made
+
+
+def _let_vectors_decay(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.dim() <= 1 and parameter.grad is not None:
+                parameter.grad.add_(parameter.detach(), alpha=group["weight_decay"])
 
 
 class Sgdp(CountedByParameter):

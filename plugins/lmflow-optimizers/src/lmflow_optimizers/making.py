@@ -29,7 +29,9 @@ class LibraryOptimizer(AdamW):
 
     def make(self, groups: Sequence[ParameterGroup], settings: TrainingSettings) -> torch.optim.Optimizer:
         """Return the optimizer."""
-        return self.library(self.groups(groups, settings), **{**self.fixed, **self.arguments()})
+        made = self.library(self.groups(groups, settings), **{**self.fixed, **self.arguments()})
+        made.register_step_pre_hook(_leave_out_empty)
+        return made
 
     def groups(self, groups: Sequence[ParameterGroup], settings: TrainingSettings) -> list[dict[str, Any]]:
         """Return the groups that the class is given."""
@@ -38,6 +40,14 @@ class LibraryOptimizer(AdamW):
     def arguments(self) -> dict[str, Any]:
         """Return the arguments that follow from the options."""
         return {}
+
+
+def _leave_out_empty(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """Take the gradients of parameters without a number: some libraries divide by how many there are."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if not parameter.numel():
+                parameter.grad = None
 
 
 class Moments(LibraryOptimizer):

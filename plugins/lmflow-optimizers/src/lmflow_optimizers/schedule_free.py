@@ -13,9 +13,23 @@ from lmflow_optimizers.options import ScheduleFreeOptions, ScheduleFreeSgdOption
 
 class _Averaged(CountedByParameter):
     def use_weights(self, optimizer: torch.optim.Optimizer, *, training: bool) -> None:
-        """Set the parameters to the weights that train, or to their average."""
+        """Set the parameters to the weights that train, or to their average.
+
+        Those that train are kept meanwhile: computed back they would differ in their last bits, and training would
+        depend on how often it is measured.
+        """
         own: Any = optimizer
-        own.train() if training else own.eval()
+        if own.param_groups[0]["train_mode"] == training:
+            return
+        parameters = [parameter for group in own.param_groups for parameter in group["params"]]
+        if not training:
+            self._training = [parameter.detach().clone() for parameter in parameters]
+            own.eval()
+            return
+        own.train()
+        for parameter, kept in zip(parameters, self._training, strict=True):
+            parameter.data.copy_(kept)
+        self._training = []
 
 
 class ScheduleFreeAdamW(_Averaged, Moments):
