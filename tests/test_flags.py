@@ -339,7 +339,9 @@ def test_the_help_shows_the_options_of_what_is_chosen() -> None:
         "--lora-plus-ratio X": "Ratio.",
     }
     assert rows["--weight-decay X"] == "Weight decay. [default: 0.0]"
-    assert rows["--lr X"] == ("Peak learning rate; the tuner's own when left out. (also --learning_rate)")
+    assert rows["--lr X"] == (
+        "Peak learning rate; the optimizer's or the tuner's own when left out. (also --learning_rate)"
+    )
     assert rows["--dataset PATH,…"] == "Data file, folder or hub name; several with commas. [required]"
     assert rows["--length-policy error|drop|truncate|split"].endswith(" [default: error]")
     with pytest.raises(UnknownNameError, match=r"^unknown tuner 'lorra'\. Did you mean 'lora'\?"):

@@ -106,6 +106,8 @@ TRANSLATED: dict[str, Translation] = {
     "customized_optim": _optimizer,
     "optim_beta1": _named("adam_beta1"),
     "optim_beta2": _named("adam_beta2"),
+    "optim_beta3": _named("adam_beta3"),
+    "optim_momentum": _named("sgd_momentum"),
     "optim_weight_decay": _named("weight_decay"),
     "logging_strategy": _only("steps", "is not available: give --logging-steps N"),
     "save_strategy": _only(

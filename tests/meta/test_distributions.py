@@ -37,6 +37,7 @@ BOUNDED = {
     "llama-cpp-python": "0.4",
     "llguidance": "2",
     "peft": "1",
+    "pytorch-optimizer": "5",
     "transformers": "6",
 }
 CLASSIFIERS = {

@@ -16,9 +16,9 @@ from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.testing.contracts.base import ComponentContract
 from lmflow_core.testing.tensors import differing
 
-# Shapes as networks have them; an embedding gets gradients for the rows of a batch alone.
-_SHAPES = {"embedding": (11, 4), "matrix": (6, 5), "kernel": (2, 3, 2, 2), "vector": (7,), "single": (1,)}
-_SHAPES |= {"square": (8, 8), "empty": (0, 3)}
+# Shapes as networks have them, some in a numbered layer; an embedding gets gradients for the rows of a batch alone.
+_SHAPES = {"embedding": (11, 4), "layers.0.matrix": (6, 5), "kernel": (2, 3, 2, 2), "vector": (7,), "single": (1,)}
+_SHAPES |= {"layers.1.square": (8, 8), "empty": (0, 3)}
 _STEPS = 40
 _RATE, _DECAY = 2.0**-6, 0.125
 
