@@ -73,9 +73,12 @@ def _maker(folder: Path, owners: Sequence[Provided[TunerSpec]]) -> Provided[Tune
     makers = [owner for owner in owners if made_by in (owner.qualified, owner.spec.name, *owner.spec.aliases)]
     if len(makers) == 1:
         return makers[0]
-    if len({owner.plugin.name for owner in owners}) == 1:
+    first: dict[str, Provided[TunerSpec]] = {}
+    for owner in owners:
+        first.setdefault(owner.plugin.name, owner)
+    if len(first) == 1:
         return owners[0]
-    names = " or ".join(owner.qualified for owner in owners)
+    names = " or ".join(owner.qualified for owner in first.values())
     raise ModelError(
         f"the adapter in {folder} may be one of {names}, and its {RUN_FILE} does not tell which: leave all but one "
         "out with --no-plugin"

@@ -83,9 +83,7 @@ class CausalModel:
         """
         if plan.task not in _FACTORIES:
             raise RequestError(f"{self.reference}: no model of transformers is loaded for the task {plan.task!r} here")
-        if plan.quantization is not None:
-            from_gguf = "gguf_file" in self.arguments
-            check_quantisation(self.reference, plan, self._own_config, from_gguf=from_gguf)
+        check_quantisation(self.reference, plan, self._own_config, from_gguf="gguf_file" in self.arguments)
         if plan.new_tokens:
             raise RequestError(f"{self.reference}: tokens cannot be added to its vocabulary while it is loaded")
         self.device = pick_device(plan.device)

@@ -25,7 +25,7 @@ def check_quantisation(reference: str, plan: LoadPlan, config: Any, *, from_gguf
 
     Args:
         reference: what the user called the model.
-        plan: with a quantisation.
+        plan: how it is to be loaded.
         config: the model's own configuration.
         from_gguf: whether the weights come from a GGUF file.
 
@@ -33,8 +33,12 @@ def check_quantisation(reference: str, plan: LoadPlan, config: Any, *, from_gguf
         RequestError: it cannot; the message tells why, and what would do.
     """
     asked = plan.quantization
-    if asked is None or asked.form not in _FORMS or asked.compute_dtype not in _COMPUTE_DTYPES:
-        raise RequestError(f"{reference}: weights cannot be loaded as {asked}; the forms are {', '.join(_FORMS)}")
+    if asked is None:
+        return
+    if asked.form not in _FORMS:
+        raise RequestError(f"{reference}: weights cannot be loaded as {asked.form}; the forms are {', '.join(_FORMS)}")
+    if asked.compute_dtype not in _COMPUTE_DTYPES:
+        raise RequestError(f"{reference}: weights cannot be multiplied in {asked.compute_dtype}")
     if from_gguf:
         raise RequestError(
             f"{reference}: weights from a GGUF file cannot be quantised as {asked.form}: "
