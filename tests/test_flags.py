@@ -35,6 +35,12 @@ class LoraOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class QloraOptions(LoraOptions):
+    qlora_type: str = option("nf4", help="Form.", choices=("nf4", "fp4", "int8"))
+    qlora_double_quantization: bool = option(True, help="Double.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class GreedyOptions:
     """Options that would take the command's own, were they let."""
 
@@ -56,6 +62,7 @@ CATALOGUE = Catalogue(
                 specs=(
                     _spec(TunerSpec, "full"),
                     _spec(TunerSpec, "lora", options=LoraOptions),
+                    _spec(TunerSpec, "qlora", options=QloraOptions),
                     _spec(TunerSpec, "greedy", options=GreedyOptions),
                     _spec(ObjectiveSpec, "sft", examples=("text",)),
                     _spec(AttentionSpec, "sdpa"),
@@ -195,6 +202,11 @@ LMFLOW: list[tuple[tuple[str, ...], dict[str, object]]] = [
     (("--use_lora", "0"), {}),
     (("--use_lora=False",), {}),
     (("--use_qlora", "true"), {"tuner": "qlora"}),
+    (("--use_qlora", "1", "--quant_bit", "4"), {"tuner": "qlora"}),
+    (("--use_qlora", "1", "--bits", "8"), {"tuner": "qlora", "qlora_type": "int8"}),
+    (("--quantization_type", "nf4", "--quant_type", "nf4"), {"qlora_type": "nf4"}),
+    (("--quant_type", "fp4", "--double_quant", "0"), {"qlora_type": "fp4", "qlora_double_quantization": False}),
+    (("--double_quant", "true"), {"qlora_double_quantization": True}),
     (("--use_lisa", "1"), {"tuner": "lisa"}),
     (("--use_dora", "yes"), {"tuner": "lora", "lora_dora": True}),
     (("--use_flash_attention", "on"), {"attention": "flash"}),
