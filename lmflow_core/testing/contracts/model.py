@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from lmflow_core.contracts.model import LanguageModel, LoadPlan
+from lmflow_core.contracts.model import LanguageModel, LoadPlan, Quantization
 from lmflow_core.contracts.settings import ModelSettings
 from lmflow_core.contracts.tokens import IGNORE, EncodedSequence, Tokenizer
 from lmflow_core.errors import LmflowError, ModelError, RequestError
@@ -195,7 +195,7 @@ class ModelContract(ComponentContract):
         before = fresh.plan
         wrong = {
             "task 'no-such-task'": replace(before, task="no-such-task"),
-            "quantization 'no-such-form'": replace(before, quantization="no-such-form"),
+            "quantization 'no-such-form'": replace(before, quantization=Quantization("no-such-form")),
         }
         for name, plan in wrong.items():
             told = ""

@@ -11,3 +11,7 @@ class TestPlugin(PluginContract):
 
 class TestLora(TunerContract):
     name = "lora"
+
+
+class TestQlora(TunerContract):
+    name = "qlora"
