@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lmflow_core.plugins.targets import missing_requirement
-from lmflow_core.testing.contracts import OptimizerContract
+from lmflow_core.testing.contracts import OptimizerContract, PluginContract
 from lmflow_optimizers.plugin import lmflow_register_optimizers
 
 # Rates in other units than Adam's, with which the checks' few steps are enough.
@@ -16,6 +16,10 @@ _OPTIONS = {
     "galore": {"galore_rank": 2, "galore_interval_steps": 2},
     "apollo": {"apollo_rank": 2, "apollo_interval_steps": 2},
 }
+
+
+class TestPlugin(PluginContract):
+    name = "optimizers"
 
 
 class TestDummy(OptimizerContract):

@@ -1,7 +1,7 @@
 """Sophia (arXiv:2305.14342), with the squared gradient as its estimate of the curvature.
 
 The estimates of the paper need second derivatives or another pass with labels that the model samples, neither of which
-an optimizer can ask for. That which takes the gradient of the data is in the paper's ablation, as E-F.
+an optimizer can ask for, so that this is not the method of the paper to the letter.
 """
 
 from __future__ import annotations
