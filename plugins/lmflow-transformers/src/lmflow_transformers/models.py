@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -35,6 +36,10 @@ from lmflow_transformers.writing import refusals_as_os_errors
 # Loading bars of a library would cut into our own output, and its advice is not meant for our users.
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+if not torch.accelerator.is_available():
+    # DeepSpeed is imported when a model is saved, wherever it is installed, and would tell on stdout what it runs on.
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
