@@ -16,7 +16,10 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 from lmflow_core.api import (
     IGNORE,
     EncodedExample,
+    ModelError,
+    ModelSettings,
     ParameterGroup,
+    Quantization,
     RequestError,
     TrainingCallback,
     TrainingSettings,
@@ -29,7 +32,7 @@ from lmflow_lisa.options import LisaOptions
 from lmflow_lisa.switching import LayerSwitch
 from lmflow_lisa.tuner import LisaTuner
 from lmflow_transformers.api import AdamW, torch_groups
-from lmflow_transformers.models import CausalModel
+from lmflow_transformers.models import CausalModel, CausalModelLoader
 from lmflow_transformers.training.sft import SftObjective
 
 LAYERS = 6
@@ -222,3 +225,10 @@ def test_wrong_requests_are_clear() -> None:
         check_counts(2, 1, (1.0, 1.0, 1.0))
     with pytest.raises(RequestError, match="fewer than 2 layers have a weight above 0"):
         check_counts(2, 2, (1.0, 0.0))
+
+
+def test_quantised_weights_are_refused(six_layers: Path) -> None:
+    model = CausalModelLoader().open(str(six_layers), ModelSettings(model=str(six_layers), device="cpu"))
+    model.plan = dataclasses.replace(model.plan, quantization=Quantization("nf4"))
+    with pytest.raises(ModelError, match=r"has quantised weights \(nf4\), which cannot train: --tuner qlora"):
+        LisaTuner().check(model)
