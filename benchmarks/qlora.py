@@ -54,11 +54,12 @@ def main() -> None:
 
 def _measured(name: str, training: list[str], trained: Path, validation: Path, output: Path) -> dict[str, Any]:
     print(f"training by {name}", file=sys.stderr, flush=True)
-    record = _lmflow(
-        ["finetune", "--model", MODEL, "--dataset", str(trained), "--output", str(output), "--overwrite"],
-        [*TUNERS[name], *training, *_LENGTH],
-    )
-    told = _lmflow(["evaluate", "--model", str(output), "--dataset", str(validation)], _LENGTH)
+    output_flags = ["--output", str(output), "--overwrite"]
+    _lmflow("finetune", "--model", MODEL, "--dataset", str(trained), *output_flags, *TUNERS[name], *training)
+    record = json.loads((output / "run.json").read_text(encoding="utf-8"))
+    told_in = output.with_name("told.json")
+    _lmflow("evaluate", "--model", str(output), "--dataset", str(validation), "--output-file", str(told_in))
+    told = json.loads(told_in.read_text(encoding="utf-8"))
     return {
         "name": name,
         "loss": statistics.fmean(loss for _, loss in record["losses"][-_LAST:]),
@@ -69,9 +70,8 @@ def _measured(name: str, training: list[str], trained: Path, validation: Path, o
     }
 
 
-def _lmflow(command: list[str], flags: list[str]) -> Any:
-    finished = subprocess.run(["lmflow", *command, *flags, "--json"], stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(finished.stdout)
+def _lmflow(*command: str) -> None:
+    subprocess.run(["lmflow", *command, *_LENGTH], stdout=sys.stderr, check=True)
 
 
 def _bytes_of_weights(form: str | None) -> int:

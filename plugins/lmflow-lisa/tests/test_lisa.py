@@ -17,7 +17,10 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 from lmflow_core.api import (
     IGNORE,
     EncodedExample,
+    ModelError,
+    ModelSettings,
     ParameterGroup,
+    Quantization,
     RequestError,
     TrainingCallback,
     TrainingSettings,
@@ -30,7 +33,7 @@ from lmflow_lisa.options import LisaOptions
 from lmflow_lisa.switching import LayerSwitch
 from lmflow_lisa.tuner import LisaTuner
 from lmflow_transformers.api import AdamW, torch_groups
-from lmflow_transformers.models import CausalModel
+from lmflow_transformers.models import CausalModel, CausalModelLoader
 from lmflow_transformers.training.sft import SftObjective
 
 LAYERS = 6
@@ -236,3 +239,10 @@ def test_what_two_parameters_share_is_offloaded_whole(tmp_path: Path) -> None:
     assert read._offloaded[1]["step"] == 3
     assert all(torch.equal(read._offloaded[number]["map"], table) for number in (1, 2))
     assert torch.equal(read._offloaded[2]["mean"], torch.eye(3)[:, :2])
+
+
+def test_quantised_weights_are_refused(six_layers: Path) -> None:
+    model = CausalModelLoader().open(str(six_layers), ModelSettings(model=str(six_layers), device="cpu"))
+    model.plan = dataclasses.replace(model.plan, quantization=Quantization("nf4"))
+    with pytest.raises(ModelError, match=r"has quantised weights \(nf4\), which cannot train: --tuner qlora"):
+        LisaTuner().check(model)
