@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -56,18 +57,18 @@ def alone(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Callabl
     return result
 
 
-def _check_alike(one: Path, other: Path) -> None:
+def _check_alike(one: Path, other: Path, tolerance: float = 1e-4) -> None:
     from safetensors.torch import load_file
 
     records: list[dict[str, Any]] = [json.loads((folder / "run.json").read_text()) for folder in (one, other)]
     first, second = ([loss for _, loss in record["losses"]] for record in records)
     assert len(first) == 20
-    assert second == pytest.approx(first, abs=1e-4)
+    assert second == pytest.approx(first, abs=tolerance)
     assert records[0]["tokens"] == records[1]["tokens"]
     (name,) = (path.name for path in one.glob("*model.safetensors"))
     weights, others = load_file(one / name), load_file(other / name)
     assert weights.keys() == others.keys()
-    assert max(float((weights[key] - others[key]).abs().max()) for key in weights) < 1e-4
+    assert max(float((weights[key] - others[key]).abs().max()) for key in weights) <= tolerance
 
 
 @pytest.mark.parametrize(
@@ -85,29 +86,28 @@ def _check_alike(one: Path, other: Path) -> None:
 def test_two_processes_equal_one(
     tuner: str, stage: str, more: list[str], flags: list[str], alone: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    job = [*flags, *_TUNERS[tuner], "--batch-size", "4", "--engine", "deepspeed", "--zero-stage", stage, *more]
+    # By default DeepSpeed keeps whole what is as small as all of this model.
+    file = tmp_path / "ds.json"
+    zero = {"stage": int(stage), "stage3_param_persistence_threshold": 0}
+    file.write_text(json.dumps({"zero_optimization": zero}), encoding="utf-8")
+    job = [*flags, *_TUNERS[tuner], "--batch-size", "4", "--deepspeed", str(file), *more]
     finished = _run([*_TWO, *job, "--output", str(tmp_path / "two")])
     assert finished.returncode == 0, finished.stderr
     _check_alike(alone(tuner), tmp_path / "two")
 
 
-def test_a_run_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(
-    flags: list[str], alone: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_a_run_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(flags: list[str], tmp_path: Path) -> None:
     job = [*flags, *_TUNERS["full"], "--batch-size", "4", "--engine", "deepspeed", "--zero-stage", "3"]
-    job += ["--save-steps", "12", "--output", str(tmp_path / "out")]
-    stopped = _run([*_TWO, *job, "--max-steps", "12", "--lr-scheduler-type", "constant"])
-    assert stopped.returncode == 0, stopped.stderr
-    other = _run([*_ONE, *job, "--resume", "--resume-anyway", "--lr-scheduler-type", "constant"])
-    assert other.returncode != 0
-    assert "was written by 2 processes" in other.stderr
-    resumed = _run([*_TWO, *job, "--resume", "--lr-scheduler-type", "constant"])
-    assert resumed.returncode == 0, resumed.stderr
-    whole = _run(
-        [*_ONE, *job[:-4], "--batch-size", "8", "--lr-scheduler-type", "constant", "--output", str(tmp_path / "whole")]
-    )
+    command = [*_TWO, *job, "--save-steps", "12", "--output", str(tmp_path / "out")]
+    whole = _run(command)
     assert whole.returncode == 0, whole.stderr
-    _check_alike(tmp_path / "whole", tmp_path / "out")
+    shutil.copytree(tmp_path / "out", tmp_path / "whole")
+    shutil.rmtree(tmp_path / "out" / "checkpoints" / "checkpoint-20")
+    resumed = _run([*command, "--resume"])
+    assert resumed.returncode == 0, resumed.stderr
+    assert "step 12/" not in resumed.stderr
+    assert "step 13/" in resumed.stderr
+    _check_alike(tmp_path / "whole", tmp_path / "out", 1e-7)
 
 
 def test_one_process_alone_takes_a_file_of_the_original(
