@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -12,6 +13,9 @@ import torch
 from torch.distributed import HashStore
 
 from lmflow_core.api import RequestError, World
+
+# DeepSpeed calls torch by names that are going away, at each step.
+warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
 
 _OF_A_LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _HOW = "start the command with 'torchrun --nproc-per-node N -m lmflow_core finetune …'"
