@@ -8,7 +8,7 @@ BIN = $(abspath $(VENV))/bin
 TOGETHER ?= -n 2 --dist worksteal
 
 # llama.cpp is compiled for some minutes, so only those who run GGUF files, and CI, have it.
-.PHONY: help setup llama-cpp quickstart test test-fast lint types isolate official wheels clean
+.PHONY: help setup llama-cpp quickstart test test-fast lint types isolate official docs wheels clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/  /'
@@ -50,8 +50,12 @@ isolate: setup   ## run each plugin's tests with only the core and what it decla
 official: setup   ## write the index of official names anew
 	$(BIN)/python dev/official.py
 
+docs: setup   ## write the reference from the code, and build the site in site/
+	$(BIN)/python dev/reference.py
+	$(BIN)/python -m mkdocs build --strict --quiet
+
 wheels: setup   ## build every distribution into dist/, and check what an index would
 	$(BIN)/python dev/build.py
 
 clean:   ## remove the environment and all results
-	rm -rf $(VENV) runs build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) runs build dist site .mypy_cache .pytest_cache .ruff_cache

@@ -51,7 +51,15 @@ from lmflow_core.contracts.generation import (
     Written,
 )
 from lmflow_core.contracts.hooks import hookimpl
-from lmflow_core.contracts.model import LanguageModel, LoadPlan, ModelLoader, ModelServices, ModelSpec, Score
+from lmflow_core.contracts.model import (
+    LanguageModel,
+    LoadPlan,
+    ModelLoader,
+    ModelServices,
+    ModelSpec,
+    Quantization,
+    Score,
+)
 from lmflow_core.contracts.objective import (
     Curves,
     JobServices,
@@ -186,6 +194,7 @@ __all__ = [
     "Prompt",
     "PromptTooLongError",
     "Prompted",
+    "Quantization",
     "Reasoning",
     "Recipe",
     "RequestError",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,12 @@ class LoraOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class QloraOptions(LoraOptions):
+    qlora_type: str = option("nf4", help="Form.", choices=("nf4", "fp4", "int8"))
+    qlora_double_quantization: bool = option(True, help="Double.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class GreedyOptions:
     """Options that would take the command's own, were they let."""
 
@@ -55,6 +62,7 @@ CATALOGUE = Catalogue(
                 specs=(
                     _spec(TunerSpec, "full"),
                     _spec(TunerSpec, "lora", options=LoraOptions),
+                    _spec(TunerSpec, "qlora", options=QloraOptions),
                     _spec(TunerSpec, "greedy", options=GreedyOptions),
                     _spec(ObjectiveSpec, "sft", examples=("text",)),
                     _spec(AttentionSpec, "sdpa"),
@@ -194,6 +202,11 @@ LMFLOW: list[tuple[tuple[str, ...], dict[str, object]]] = [
     (("--use_lora", "0"), {}),
     (("--use_lora=False",), {}),
     (("--use_qlora", "true"), {"tuner": "qlora"}),
+    (("--use_qlora", "1", "--quant_bit", "4"), {"tuner": "qlora"}),
+    (("--use_qlora", "1", "--bits", "8"), {"tuner": "qlora", "qlora_type": "int8"}),
+    (("--quantization_type", "nf4", "--quant_type", "nf4"), {"qlora_type": "nf4"}),
+    (("--quant_type", "fp4", "--double_quant", "0"), {"qlora_type": "fp4", "qlora_double_quantization": False}),
+    (("--double_quant", "true"), {"qlora_double_quantization": True}),
     (("--use_lisa", "1"), {"tuner": "lisa"}),
     (("--use_dora", "yes"), {"tuner": "lora", "lora_dora": True}),
     (("--use_flash_attention", "on"), {"attention": "flash"}),
@@ -338,8 +351,19 @@ def test_the_help_shows_the_options_of_what_is_chosen() -> None:
         "--lora-plus-ratio X": "Ratio.",
     }
     assert rows["--weight-decay X"] == "Weight decay. [default: 0.0]"
-    assert rows["--lr X"] == ("Peak learning rate; the tuner's own when left out. (also --learning_rate)")
+    assert rows["--lr X"] == (
+        "Peak learning rate; the optimizer's or the tuner's own when left out. (also --learning_rate)"
+    )
     assert rows["--dataset PATH,…"] == "Data file, folder or hub name; several with commas. [required]"
     assert rows["--length-policy error|drop|truncate|split"].endswith(" [default: error]")
     with pytest.raises(UnknownNameError, match=r"^unknown tuner 'lorra'\. Did you mean 'lora'\?"):
         list(help_rows(FINETUNE, {"tuner": "lorra"}, CATALOGUE))
+
+
+def test_help_is_shown_where_the_default_components_are_not_installed(
+    lmflow_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMFLOW_PLUGINS", "")
+    told = lmflow_cli("finetune", "--help")
+    assert (told.status, "--tuner TEXT" in told.stdout) == (0, True), told.stderr
+    assert "unknown tuner 'lora'" in lmflow_cli("finetune", "--tuner", "lora", "--help").stderr

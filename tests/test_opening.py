@@ -212,6 +212,17 @@ def test_the_run_tells_which_of_two_tuners_made_an_adapter(tiny_model: Path, tmp
         assert open_model(ModelSettings(model=str(tmp_path), device="cpu"), two).adapter == tmp_path
 
 
+def test_of_the_tuners_of_one_plugin_the_first_puts_on_what_none_is_told_to_have_made(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tiny_model)}))
+    made_by = {None: "LoraTuner", "lora": "LoraTuner", "qlora": "QloraTuner"}
+    for name, tuner in made_by.items():
+        (tmp_path / "run.json").write_text(json.dumps({"options": {"tuner": name}}))
+        opened = open_model(ModelSettings(model=str(tmp_path), device="cpu"), CATALOGUE)
+        assert type(opened.tuner).__name__ == tuner
+
+
 def test_a_whole_model_that_replaces_an_adapter_opens_as_one(
     lmflow_cli: Callable[..., CliResult], tiny_model: Path, write_rows: Callable[..., Path], tmp_path: Path
 ) -> None:

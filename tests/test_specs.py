@@ -123,6 +123,12 @@ def test_fields_of_one_kind_are_checked_too() -> None:
     assert DatasetSpec(name="text", target="a:b", summary="x", fields="one text").fields == "one text"
 
 
+@pytest.mark.parametrize("example", ["{", "[1]", '"text"', "7"])
+def test_the_example_of_a_form_is_one_row(example: str) -> None:
+    with pytest.raises(SpecError, match=r"^example of 'text' must be a JSON object, one row, not "):
+        DatasetSpec(name="text", target="a:b", summary="x", fields="text", example=example)
+
+
 def test_an_engine_needs_variables_of_a_launcher() -> None:
     with pytest.raises(SpecError, match=r"^environment of 'mine': HOME is set without any launcher$"):
         EngineSpec(name="mine", target="a:b", summary="x", environment=("RANK", "HOME"))

@@ -18,7 +18,14 @@ Run = Callable[[Request, Catalogue, Arguments], None]
 
 
 class SchemaCommand(click.Command):
-    """A command that hands its raw arguments to a :class:`FlagParser`. ``preset`` holds defaults of its own."""
+    """A command that hands its raw arguments to a :class:`FlagParser`.
+
+    Attributes:
+        schema: what it takes.
+        run_file: whether a run file may come first.
+        switches: flags of the command line itself, which have no value.
+        preset: values that it has in place of the schema's defaults.
+    """
 
     def __init__(
         self,
@@ -31,11 +38,11 @@ class SchemaCommand(click.Command):
         preset: Mapping[str, object] | None = None,
     ):
         super().__init__(schema.name, add_help_option=False, help=summary)
-        self._schema = schema
+        self.schema = schema
         self._run = run
-        self._run_file = run_file
-        self._switches = ("json", *switches)
-        self._preset = dict(preset or {})
+        self.run_file = run_file
+        self.switches = ("json", *switches)
+        self.preset = dict(preset or {})
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Keep the arguments as they are; :meth:`invoke` parses them."""
@@ -45,29 +52,29 @@ class SchemaCommand(click.Command):
     def invoke(self, ctx: click.Context) -> None:
         """Parse, check and run; or show the help for the chosen components."""
         catalogue: Catalogue = ctx.obj
-        parser = FlagParser(self._schema, catalogue, self._switches)
+        parser = FlagParser(self.schema, catalogue, self.switches)
         parsed = parser.parse(ctx.args)
-        if self._run_file:
+        if self.run_file:
             values = with_run_file(parsed, parser)
         elif parsed.positional:
-            raise OptionError(f"unexpected argument {parsed.positional[0]!r} of 'lmflow {self._schema.name}'")
+            raise OptionError(f"unexpected argument {parsed.positional[0]!r} of 'lmflow {self.schema.name}'")
         else:
             values = parsed.values
-        values = {**self._preset, **values}
+        values = {**self.preset, **values}
         if "help" in parsed.switches:
             console.show(self._help_text(values, catalogue))
             return
-        self._run(resolve(self._schema, values, catalogue), catalogue, parsed)
+        self._run(resolve(self.schema, values, catalogue), catalogue, parsed)
 
     def _help_text(self, values: dict[str, Any], catalogue: Catalogue) -> str:
         formatter = click.HelpFormatter(width=110)
-        usage = "[RUN.yaml] [OPTIONS]" if self._run_file else "[OPTIONS]"
-        formatter.write_usage(f"lmflow {self._schema.name}", usage)
+        usage = "[RUN.yaml] [OPTIONS]" if self.run_file else "[OPTIONS]"
+        formatter.write_usage(f"lmflow {self.schema.name}", usage)
         formatter.write_paragraph()
         formatter.write_text(self.help or "")
         with formatter.section("Options"):
-            rows = list(help_rows(self._schema, values, catalogue))
-            rows += [(f"--{switch}", _SWITCH_HELP.get(switch, "")) for switch in self._switches]
+            rows = list(help_rows(self.schema, values, catalogue))
+            rows += [(f"--{switch}", _SWITCH_HELP.get(switch, "")) for switch in self.switches]
             formatter.write_dl([*rows, ("-h, --help", "Show this; with components chosen, their options too.")])
         return formatter.getvalue().rstrip()
 

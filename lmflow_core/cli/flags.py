@@ -181,16 +181,18 @@ def with_run_file(parsed: Arguments, parser: FlagParser) -> dict[str, object]:
 
 def help_rows(schema: Schema, values: Mapping[str, object], catalogue: Catalogue) -> Iterator[tuple[str, str]]:
     """Yield each flag of a command with its help, for the components that the values choose."""
-    for option in all_fields(option_classes(schema, chosen(schema, values, catalogue))):
-        yield f"{option.flag} {_metavar(option)}".rstrip(), _help(option)
+    picked = chosen(schema, values, catalogue, defaults_may_lack=True)
+    for option in all_fields(option_classes(schema, picked)):
+        yield f"{option.flag} {metavar(option)}".rstrip(), _help(option)
 
 
-def _metavar(option: OptionField) -> str:
+def metavar(option: OptionField) -> str:
+    """Return what stands for the value of an option: its choices, or a word for its type."""
     if option.choices:
         return "|".join(option.choices)
     names = {bool: "", int: "N", float: "X", str: "TEXT"}
-    metavar = names.get(option.type, "PATH")
-    return f"{metavar},…" if option.many else metavar
+    word = names.get(option.type, "PATH")
+    return f"{word},…" if option.many else word
 
 
 def _help(option: OptionField) -> str:

@@ -85,6 +85,8 @@ def _optimizer(given: str) -> Values:
 
 
 _ARCHITECTURES = "is not available yet; models that predict the next token are trained, those that see images too"
+_BITS = _one_of({"4": {"tuner": "qlora"}, "8": {"tuner": "qlora", "qlora_type": "int8"}}, "is neither 4 nor 8")
+_QUANTISED = _one_of({"nf4": {"qlora_type": "nf4"}, "fp4": {"qlora_type": "fp4"}}, "is neither nf4 nor fp4")
 _TRUNCATED: Translation = lambda given: {"max_length": given, "length_policy": "truncate"}  # noqa: E731
 
 TRANSLATED: dict[str, Translation] = {
@@ -106,8 +108,15 @@ TRANSLATED: dict[str, Translation] = {
     "optim": _optimizer,
     "optimizer_type": _optimizer,
     "customized_optim": _optimizer,
+    "quant_bit": _BITS,
+    "bits": _BITS,
+    "quant_type": _QUANTISED,
+    "quantization_type": _QUANTISED,
+    "double_quant": _truth({"qlora_double_quantization": True}, {"qlora_double_quantization": False}),
     "optim_beta1": _named("adam_beta1"),
     "optim_beta2": _named("adam_beta2"),
+    "optim_beta3": _named("adam_beta3"),
+    "optim_momentum": _named("sgd_momentum"),
     "optim_weight_decay": _named("weight_decay"),
     "logging_strategy": _only("steps", "is not available: give --logging-steps N"),
     "save_strategy": _only(

@@ -12,7 +12,7 @@ from lmflow_core.config.schema import Schema
 from lmflow_core.contracts.engine import EngineSpec
 from lmflow_core.contracts.model import ModelSpec
 from lmflow_core.contracts.spec import TORCH
-from lmflow_core.errors import LmflowError, OptionError, RequestError, suggestion
+from lmflow_core.errors import LmflowError, OptionError, RequestError, UnknownNameError, suggestion
 from lmflow_core.options import OptionField, build, changed, fields_of, to_values
 from lmflow_core.plugins.provided import Provided
 from lmflow_core.plugins.references import find_model
@@ -72,8 +72,16 @@ class Request:
         return resolved
 
 
-def chosen(schema: Schema, values: Mapping[str, object], catalogue: Catalogue) -> dict[str, Provided[Any]]:
+def chosen(
+    schema: Schema, values: Mapping[str, object], catalogue: Catalogue, *, defaults_may_lack: bool = False
+) -> dict[str, Provided[Any]]:
     """Return what each selector of a command chooses, by the given values and the defaults; some may choose nothing.
+
+    Args:
+        schema: the command.
+        values: given values, by name.
+        catalogue: the components there are.
+        defaults_may_lack: pass over a default that is not installed, as ``--help`` does.
 
     Raises:
         UnknownNameError, NameConflictError: a name is not that of one healthy component.
@@ -88,8 +96,13 @@ def chosen(schema: Schema, values: Mapping[str, object], catalogue: Catalogue) -
             name = _engine_of_options(values, catalogue) or _engine_of_environment(catalogue)
         if name is None and selector == "decoder":
             name = _decoder_of_model(values, catalogue)
-        if name is not None:
+        if name is None:
+            continue
+        try:
             found[selector] = catalogue.of_kind(kind).find(name)
+        except UnknownNameError:
+            if selector in values or not defaults_may_lack:
+                raise
     return found
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from lmflow_core.contracts.examples import Example
 from lmflow_core.contracts.spec import Spec
+from lmflow_core.errors import SpecError
 
 
 class DatasetFormat(Protocol):
@@ -28,7 +30,8 @@ class DatasetFormat(Protocol):
 class DatasetSpec(Spec):
     """A form that rows come in; ``target`` is called with no argument and satisfies ``DatasetFormat``.
 
-    Pure Python. ``fields`` describes the fields of a row in a few words, for error messages.
+    Pure Python. ``fields`` describes the fields of a row in a few words, for error messages; ``example`` is one row, as
+    JSON, from which the form can be checked.
 
     Example::
 
@@ -39,9 +42,23 @@ class DatasetSpec(Spec):
                 target="lmflow_minutes.rows:Minutes",
                 summary="Minutes of meetings.",
                 fields="speaker, said",
+                example='{"speaker": "Ada", "said": "Let us begin."}',
             )
     """
 
     kind: ClassVar[str] = "dataset"
     contract: ClassVar[type | None] = DatasetFormat
     fields: str
+    example: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.example and not isinstance(_parsed(self.example), dict):
+            raise SpecError(f"example of {self.name!r} must be a JSON object, one row, not {self.example!r}")
+
+
+def _parsed(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

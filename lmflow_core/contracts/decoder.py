@@ -172,6 +172,8 @@ class DecoderSpec(Spec):
         ``runtime``: that of the models it can drive.
         ``unbounded``: it goes on beyond a model's context, so that no prompt is too long for it.
         ``batches``: the target satisfies ``BatchDecoder``.
+        ``exact``: greedy, the answer is the model's own likeliest tokens; sampled, it follows the model's own
+            distribution; as long as nothing of the text is dropped.
 
     Example::
 
@@ -190,6 +192,7 @@ class DecoderSpec(Spec):
     runtime: str = TORCH
     unbounded: bool = False
     batches: bool = False
+    exact: bool = False
 
     def contracts(self) -> tuple[type, ...]:
         """Return the protocols that the target of this very spec satisfies."""

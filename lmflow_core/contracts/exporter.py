@@ -48,6 +48,7 @@ class ExporterSpec(Spec):
         ``library``: the library that loads what is written, where that is a whole model in a folder: a model card that
             names it is put beside it.
         ``suffix``: the ending of the file, for an exporter that writes one: ``--output`` may then name the file itself.
+        ``reopens``: what it writes can be given to ``--model`` and gives the same likelihoods, but for rounding.
 
     Example::
 
@@ -64,6 +65,7 @@ class ExporterSpec(Spec):
     takes: str = "weights"
     suffix: str | None = None
     library: str | None = None
+    reopens: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

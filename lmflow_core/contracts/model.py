@@ -27,6 +27,22 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Quantization:
+    """How the linear layers of a model but its head are quantised while they are read.
+
+    Attributes:
+        form: of the weights: ``nf4`` or ``fp4``, four bits in blocks (arXiv:2305.14314), or ``int8``, eight bits in
+            rows (arXiv:2208.07339). A runtime refuses one that it does not know.
+        double: the factors of the blocks are quantised too; ``int8`` has no blocks.
+        compute_dtype: number format in which weights of four bits are multiplied; ``auto`` is that of the others.
+    """
+
+    form: str
+    double: bool = False
+    compute_dtype: str = "auto"
+
+
+@dataclass(frozen=True)
 class LoadPlan:
     """How the weights of a model are read. Who has a say adds to it before that; the model refuses what it cannot do.
 
@@ -41,7 +57,7 @@ class LoadPlan:
             looks at more than a number at a time cannot work so, nor a tuner that drops the state of single weights.
         attention: the attention implementation, as the runtime knows it; None is the model's own.
         positions: the scaling of rotary positions, if any.
-        quantization: the form of quantised weights, such as ``nf4``; None reads them as they are.
+        quantization: how weights are quantised while they are read; None reads them as they are.
         new_tokens: rows that are added to embeddings and head.
     """
 
@@ -53,7 +69,7 @@ class LoadPlan:
     sharded_state: bool = False
     attention: str | None = None
     positions: ScaledPositions | None = None
-    quantization: str | None = None
+    quantization: Quantization | None = None
     new_tokens: int = 0
 
 

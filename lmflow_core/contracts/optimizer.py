@@ -49,6 +49,8 @@ class Optimizer(Protocol):
 class OptimizerSpec(Spec):
     """A way to update parameters; ``target(options)`` satisfies ``Optimizer``.
 
+    ``learning_rate`` is the peak used when the user gives none, for one with which the tuner's own would not do.
+
     Example::
 
         @hookimpl
@@ -59,3 +61,4 @@ class OptimizerSpec(Spec):
     kind: ClassVar[str] = "optimizer"
     contract: ClassVar[type | None] = Optimizer
     selector: ClassVar[Selector | None] = Selector("optimizer", "How parameters are updated.", {"finetune": "adamw"})
+    learning_rate: float | None = None

@@ -112,7 +112,10 @@ class TrainingSettings:
     )
     gradient_accumulation_steps: int = option(1, help="Batches per optimizer step.", minimum=1)
     lr: float | None = option(
-        None, help="Peak learning rate; the tuner's own when left out.", above=0, aliases=("learning_rate",)
+        None,
+        help="Peak learning rate; the optimizer's or the tuner's own when left out.",
+        above=0,
+        aliases=("learning_rate",),
     )
     lr_scheduler_type: str = option(
         "cosine",

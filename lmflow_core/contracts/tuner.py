@@ -109,7 +109,8 @@ class Tuner(Protocol):
 class TunerSpec(Spec):
     """Which parameters train and how they are kept; ``target(options)`` satisfies ``Tuner``.
 
-    ``adapter_file`` is the file that marks a folder as an adapter of this tuner, when it makes adapters.
+    ``adapter_file`` is the file that marks a folder as an adapter of this tuner, when it makes adapters. Of several
+    tuners of a plugin that make the same adapters, the first puts one on whose folder does not tell its tuner.
     ``learning_rate`` is the peak used when the user gives none.
 
     Example::

@@ -65,12 +65,20 @@ def _tuner_of(folder: Path, catalogue: Catalogue) -> Tuner:
 
 
 def _maker(folder: Path, owners: Sequence[Provided[TunerSpec]]) -> Provided[TunerSpec]:
-    """Return, of several tuners whose adapters have the same form, the one that made this adapter."""
+    """Return, of several tuners whose adapters have the same form, the one that made this adapter.
+
+    Where that is not told, the first will do if all are of one plugin, which knows its own adapters.
+    """
     made_by = adapter_options(folder).get("tuner")
     makers = [owner for owner in owners if made_by in (owner.qualified, owner.spec.name, *owner.spec.aliases)]
     if len(makers) == 1:
         return makers[0]
-    names = " or ".join(owner.qualified for owner in owners)
+    first: dict[str, Provided[TunerSpec]] = {}
+    for owner in owners:
+        first.setdefault(owner.plugin.name, owner)
+    if len(first) == 1:
+        return owners[0]
+    names = " or ".join(owner.qualified for owner in first.values())
     raise ModelError(
         f"the adapter in {folder} may be one of {names}, and its {RUN_FILE} does not tell which: leave all but one "
         "out with --no-plugin"

@@ -98,6 +98,15 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def peaked_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a folder with a model like :func:`tiny_model` that finds few tokens likely, as trained ones do."""
+    from lmflow_core.testing.tiny import make_tiny_model
+
+    folder = tmp_path_factory.mktemp("peaked") / "model"
+    return make_tiny_model(folder, seed=1, initializer_range=0.3, sharpness=2.5)
+
+
+@pytest.fixture(scope="session")
 def smollm2_folder() -> Path:
     """Return the folder of the real SmolLM2-135M-Instruct, for slow tests."""
     from lmflow_smollm2.loader import cached_folder

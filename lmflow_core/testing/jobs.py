@@ -41,6 +41,7 @@ def make_job(
     *,
     tuner: Any = None,
     optimizer: Any = None,
+    objective: Any = None,
     validation: Sequence[EncodedExample] | None = None,
     attention: str = "sdpa",
     dtype: str = "auto",
@@ -54,6 +55,7 @@ def make_job(
         data: what is trained on.
         tuner: the tuner; full fine-tuning when None.
         optimizer: the optimizer; AdamW when None.
+        objective: has a say in how the weights are read; nothing when None.
         validation: what the loss is measured on.
         attention: the name of the attention.
         dtype: number format of the weights, as ``--dtype`` takes it.
@@ -62,7 +64,8 @@ def make_job(
     opened = open_model(ModelSettings(model=str(model), device="cpu", dtype=dtype), catalogue)
     tuner = tuner or catalogue.of(TunerSpec).load("full")(None)
     implementation = catalogue.of(AttentionSpec).load(attention)(None).implementation("cpu")
-    opened.model.accept(tuner.plan(opened.model.plan))
+    plan = tuner.plan(opened.model.plan)
+    opened.model.accept(plan if objective is None else objective.plan(plan))
     tuner.check(opened.model)
     opened.load()
     tuner.prepare(opened.model, settings.seed)

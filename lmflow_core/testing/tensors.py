@@ -41,3 +41,27 @@ def plain_nll(folder: Path, sequences: Sequence[Sequence[int]]) -> list[float]:
             chosen = logits.log_softmax(-1).gather(1, torch.tensor(ids[1:])[:, None])
             found.append(-float(chosen.sum()))
     return found
+
+
+def bytes_held(network: Any) -> int:
+    """Return the bytes of the weights of a network, each counted once, with the factors of quantised ones."""
+    tensors = [*network.parameters(), *network.buffers()]
+    for weight in list(tensors):
+        tensors += _factors(getattr(weight, "quant_state", None)) + _factors(getattr(weight, "SCB", None))
+    for module in network.modules():
+        tensors += _factors(getattr(getattr(module, "state", None), "SCB", None))
+    return sum(
+        storage.nbytes() for storage in {t.untyped_storage().data_ptr(): t.untyped_storage() for t in tensors}.values()
+    )
+
+
+def _factors(held: Any) -> list[Any]:
+    """Return the tensors that bitsandbytes keeps beside a quantised weight: one, or a state with a state within."""
+    import torch
+
+    if held is None:
+        return []
+    if isinstance(held, torch.Tensor):
+        return [held]
+    parts = (held.absmax, held.code, getattr(held, "offset", None))
+    return [part for part in parts if isinstance(part, torch.Tensor)] + _factors(getattr(held, "state2", None))

@@ -49,13 +49,14 @@ def make_tokenizer(vocabulary: int = 400) -> Any:
     return tokenizer
 
 
-def make_tiny_model(folder: Path, *, seed: int = 0, layers: int = 2, **changes: Any) -> Path:
+def make_tiny_model(folder: Path, *, seed: int = 0, layers: int = 2, sharpness: float = 1.0, **changes: Any) -> Path:
     """Write a random Llama and its tokenizer into a folder, and return it.
 
     Args:
         folder: where to write.
         seed: of the random weights.
         layers: number of decoder layers.
+        sharpness: what the logits are multiplied by.
         changes: other values of ``LlamaConfig``.
     """
     import torch
@@ -76,6 +77,9 @@ def make_tiny_model(folder: Path, *, seed: int = 0, layers: int = 2, **changes: 
         "eos_token_id": 2,
         "pad_token_id": 2,
     }
-    LlamaForCausalLM(LlamaConfig(**{**values, **changes})).save_pretrained(folder)
+    network = LlamaForCausalLM(LlamaConfig(**{**values, **changes}))
+    with torch.no_grad():
+        network.model.norm.weight.mul_(sharpness)
+    network.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

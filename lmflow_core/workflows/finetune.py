@@ -116,7 +116,7 @@ def _setup(
 ) -> TrainingSetup[LanguageModel]:
     settings = request.get(TrainingSettings)
     if settings.lr is None:
-        settings = dataclasses.replace(settings, lr=request.components["tuner"].provided.spec.learning_rate)
+        settings = dataclasses.replace(settings, lr=_learning_rate(request))
     return TrainingSetup(
         model=opened.model,
         tuner=request.components["tuner"].make(catalogue),
@@ -125,6 +125,13 @@ def _setup(
         settings=settings,
         services=services,
     )
+
+
+def _learning_rate(request: Request) -> float:
+    """Return the peak learning rate where the user gives none: the optimizer's if it has one, or the tuner's."""
+    of_optimizer: float | None = request.components["optimizer"].provided.spec.learning_rate
+    of_tuner: float = request.components["tuner"].provided.spec.learning_rate
+    return of_tuner if of_optimizer is None else of_optimizer
 
 
 def _plan(request: Request, catalogue: Catalogue, setup: TrainingSetup[LanguageModel], objective: Objective) -> str:

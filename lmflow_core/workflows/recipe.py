@@ -64,7 +64,7 @@ def recipe(
         fixed["the validation data"] = None if validation is None else validation.fingerprint()
         fixed["--eval-steps"] = settings.eval_steps
     fixed |= _flags(options, [name for name in options if name not in _ELSEWHERE])
-    fixed |= {"the number of processes": world.size, **_software(plugins)}
+    fixed |= {"the number of processes": world.size, **_software(plugins, trained)}
     return Recipe(fixed, explained, _flags(options, _LENGTH))
 
 
@@ -79,12 +79,15 @@ def _content(model: LanguageModel) -> str:
     return told if model.adapter is None else f"{told}-{model_fingerprint(model.adapter)}"
 
 
-def _software(plugins: PluginSet) -> dict[str, str]:
-    """Return the versions of what computes; a plugin that takes no part in training does not count."""
+def _software(plugins: PluginSet, trained: LanguageModel) -> dict[str, str]:
+    """Return the versions of what computes; what takes no part in this training does not count."""
     known = versions(plugins)
     taking_part = {
         f"plugin {record.name}": record.version
         for record in plugins.healthy()
         if not {spec.kind for spec in record.specs} <= _AFTER_TRAINING
     }
-    return {"lmflow_core": known["lmflow_core"], **taking_part, **known["libraries"]}
+    libraries = dict(known["libraries"])
+    if trained.plan.quantization is None:
+        libraries.pop("bitsandbytes", None)
+    return {"lmflow_core": known["lmflow_core"], **taking_part, **libraries}

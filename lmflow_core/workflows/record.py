@@ -15,7 +15,7 @@ from lmflow_core.contracts.objective import Curves, TrainingReport
 from lmflow_core.plugins.record import PluginSet
 
 SCHEMA = 1
-_LIBRARIES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors")
+_LIBRARIES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "bitsandbytes")
 
 
 def versions(plugins: PluginSet) -> dict[str, Any]:

@@ -16,7 +16,7 @@ Cli = Callable[..., CliResult]
 PLUGIN = """
 import dataclasses
 
-from lmflow_core.api import CommandSpec, ModelError, ObjectiveSpec, TunerSpec, hookimpl
+from lmflow_core.api import CommandSpec, ModelError, ObjectiveSpec, Quantization, TunerSpec, hookimpl
 
 PRESET = {"objective": "picky", "tuner": "mild", "max_steps": 3}
 ODD = ["objective"]
@@ -56,7 +56,7 @@ class Mild:
 
 class Heavy(Mild):
     def plan(self, plan):
-        return dataclasses.replace(plan, quantization="nf3")
+        return dataclasses.replace(plan, quantization=Quantization("nf3"))
 
 class Picky:
     def __init__(self, options):
@@ -119,7 +119,8 @@ def test_a_check_sees_what_everybody_asked_of_the_weights(lmflow_cli: Cli, tiny_
         "error: Mild with 512 positions, regression in float32, computed in bfloat16 with lmflow_packed on cpu\n"
         in lmflow_cli(*asked, *flags).stderr
     )
-    assert f"error: {tiny_model}: weights of the form nf3 cannot" in lmflow_cli(*asked, "--tuner", "heavy").stderr
+    refused = lmflow_cli(*asked, "--tuner", "heavy").stderr
+    assert f"error: {tiny_model}: weights cannot be loaded as nf3; the forms are nf4" in refused
 
 
 @pytest.mark.usefixtures("plugin")

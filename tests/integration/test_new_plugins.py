@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,12 @@ def _usage(readme: str) -> Iterator[list[str]]:
     yield from (re.sub(r'"(.*?)"', r"\1", line).split() for line in block.splitlines() if line.startswith("lmflow"))
 
 
+def _seconds_of_children() -> float:
+    """Return how long the processes that were waited for have computed: the machine may have other work beside."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def _write_data(folder: Path, kind: str) -> None:
     rows = _ASKED if kind == "dataset" else _ROWS
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
@@ -73,15 +79,17 @@ def test_a_new_plugin_works_and_passes_its_contract(
     _install(environment, project)
     _write_data(tmp_path, kind)
 
-    begun = time.monotonic()
+    begun = _seconds_of_children()
     listed = {plugin["name"]: plugin for plugin in json.loads(run("lmflow", "plugins", "--json"))["plugins"]}
     assert (listed[name]["status"], listed[name]["provides"]) == ("ok", {kind: [name]})
     for command in _usage((project / "README.md").read_text(encoding="utf-8")):
         run(*(str(tiny_model) if word == "MODEL" else word for word in command))
     checked = json.loads(run("lmflow", "plugins", "check", name, "--json"))
     assert set(checked["counts"]) <= {"passed", "not checked"}
-    assert time.monotonic() - begun < _SECONDS
-    run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", project / "tests", "-k", "not Test")
+    assert _seconds_of_children() - begun < _SECONDS
+    contract = f"Test{name.replace('-', ' ').title().replace(' ', '')}"
+    own = f"not TestPlugin and not {contract}"  # the contracts have been run
+    run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", project / "tests", "-k", own)
 
 
 @each_kind

@@ -107,7 +107,7 @@ from lmflow_core.api import OptimizerSpec
 
 @hookimpl
 def lmflow_register_optimizers():
-    yield OptimizerSpec(name="sgd", target="lmflow_pairs.optimizer:Sgd", summary="Plain descent.")
+    yield OptimizerSpec(name="plain-descent", target="lmflow_pairs.optimizer:Sgd", summary="Plain descent.")
 """
     _install(
         tmp_path / "site",
@@ -136,7 +136,7 @@ def lmflow_register_optimizers():
             "--objective",
             "pairs",
             "--optimizer",
-            "sgd",
+            "plain-descent",
             "--max-steps",
             "2",
         ),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -22,16 +21,13 @@ from lmflow_core.config.schema import CHAT
 from lmflow_core.contracts.decoder import DecodeStep
 from lmflow_core.generation.chat_model import ChatModelOpener
 from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.testing.browser import MISSING, open_browser, origins_asked
 from lmflow_core.testing.tiny import make_tiny_model
 from lmflow_transformers.sampling import SamplingDecoder
 from lmflow_webui.command import make_app
 from lmflow_webui.conversations import WebChat
 
-webdriver = pytest.importorskip("selenium.webdriver")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not shutil.which("chromedriver"), reason="needs chromium and its driver"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(MISSING, reason="needs chromium and its driver")]
 
 
 @pytest.fixture
@@ -52,15 +48,8 @@ def address(tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium") or ""
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1200,1400"):
-        options.add_argument(argument)
-    options.add_experimental_option("prefs", {"download.default_directory": str(tmp_path)})
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
-    yield driver
-    driver.quit()
+    with open_browser(tmp_path) as driver:
+        yield driver
 
 
 def _until(condition: Any, seconds: float = 60) -> Any:
@@ -70,13 +59,6 @@ def _until(condition: Any, seconds: float = 60) -> Any:
             return found
         time.sleep(0.1)
     raise AssertionError("it did not come about")
-
-
-def _asked(browser: Any) -> set[str]:
-    """Return the origins that the browser asked for something."""
-    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    sent = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
-    return {url.split("/")[0] + "//" + url.split("/")[2] for url in sent if url.startswith("http")}
 
 
 HOSTILE = (
@@ -153,7 +135,7 @@ def test_hostile_texts_are_shown_and_do_nothing(browser: Any, hostile_page: tupl
     assert browser.execute_script("return window.hurt") is None
     assert browser.title == "LMFlow"
     assert browser.current_url.startswith(address)
-    assert _asked(browser) == {address}
+    assert origins_asked(browser) == {address}
 
 
 def test_one_talks_stops_regenerates_and_downloads(browser: Any, address: str, tmp_path: Path) -> None:
@@ -184,6 +166,6 @@ def test_one_talks_stops_regenerates_and_downloads(browser: Any, address: str, t
     said = json.loads(row.read_text(encoding="utf-8"))["messages"]
     assert [turn["role"] for turn in said] == ["user", "assistant"]
     assert said[0]["content"] == typed
-    assert _asked(browser) == {address}
+    assert origins_asked(browser) == {address}
     click("reset")
     _until(lambda: typed not in browser.find_element("css selector", "#chat").text)

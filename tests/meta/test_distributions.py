@@ -37,6 +37,7 @@ BOUNDED = {
     "llama-cpp-python": "0.4",
     "llguidance": "2",
     "peft": "1",
+    "pytorch-optimizer": "5",
     "transformers": "6",
 }
 CLASSIFIERS = {
@@ -55,7 +56,7 @@ LMFlow's own distributions in ranges that end with the next minor version; every
 oldest version known to work (>=), is the same everywhere, and ends where BOUNDED of this test says, if it is there;
 what a spec requires is an optional dependency, by the name of the distribution."""
 _TEXTS = (".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".json", ".sh", ".cfg", "")
-_LEFT_OUT = ("runs", "build", "dist")
+_LEFT_OUT = ("runs", "build", "dist", "site")
 
 each_plugin = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 each_distribution = pytest.mark.parametrize("folder", [_ROOT, *FOLDERS, *CONTRIB], ids=lambda folder: folder.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from lmflow_core.plugins.provided import Provided
 from lmflow_core.plugins.record import PluginSet
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.plugins.targets import missing_requirement
+from lmflow_core.testing.contracts import CONTRACTS, ComponentContract
 
 _ROOT = Path(__file__).parents[2]
 # Offered to others; the core's own tests install a plugin that uses it.
@@ -59,6 +61,26 @@ def test_every_hook_is_used_by_an_official_plugin() -> None:
     assert set(HOOKS) - used <= USED_BY_OTHERS
     given = {spec.kind for record in _official().records for spec in record.specs}
     assert {HOOKS[hook].kind for hook in used} == given
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_has_a_contract_and_a_page(kind: str) -> None:
+    assert issubclass(CONTRACTS[kind], ComponentContract)
+    assert (_ROOT / "docs" / "reference" / "points" / f"{kind}.md").is_file()
+    assert (_ROOT / "dev" / "faults" / f"{kind}.py").is_file()
+    assert (_ROOT / "lmflow_core" / "scaffold" / "kinds" / f"{kind}.yaml").is_file()
+
+
+@pytest.mark.parametrize("plugin", [record.distribution for record in _official().records])
+def test_every_plugin_is_held_to_its_contracts(plugin: str) -> None:
+    tests = (path.read_text(encoding="utf-8") for path in (_ROOT / "plugins" / plugin / "tests").glob("*.py"))
+    text = "\n".join(tests)
+    (record,) = (record for record in _official().records if record.distribution == plugin)
+    assert "(PluginContract)" in text
+    for spec in record.specs:
+        contract = CONTRACTS[spec.kind].__name__
+        named = rf'\({contract}\):\n    name = "{re.escape(spec.name)}"'
+        assert re.search(named, text) or f"({contract},)" in text, f"no {contract} for {spec.name}"
 
 
 @pytest.mark.parametrize("hook", HOOKS)

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import pytest
 
 from lmflow_core.contracts.spec import Spec
+from lmflow_core.errors import RequestError
 from lmflow_core.options import build, fields_of
 from lmflow_core.plugins.provided import Provided
 from lmflow_core.plugins.registry import Catalogue
@@ -95,13 +96,20 @@ class ComponentContract(Contract):
     def values(cls, spec: Any, request: pytest.FixtureRequest) -> dict[str, object]:
         """Return the values of the options that are not the defaults, fixtures filled in."""
         own = {field.name for field in fields_of(spec.options)} if spec.options else set()
-        return {name: _filled(value, request) for name, value in cls.options.items() if name in own}
+        return {name: filled(value, request) for name, value in cls.options.items() if name in own}
 
     @pytest.fixture(scope="class")
     @classmethod
-    def option_values(cls, spec: Any, values: dict[str, object]) -> Any:
+    def option_values(cls, spec: Any, values: dict[str, object], target: Any) -> Any:
         """Return the options object the component is made with; None when it has no options."""
-        return build(spec.options, values) if spec.options else None
+        built = build(spec.options, values) if spec.options else None
+        try:
+            cls.made(target, built)
+        except RequestError as error:
+            if values:
+                raise
+            pytest.skip(f"it cannot do with its defaults: {error}; give its options, or --option NAME=VALUE")
+        return built
 
     @classmethod
     def made(cls, target: Any, option_values: Any) -> Any:
@@ -136,7 +144,8 @@ class ComponentContract(Contract):
         assert not problems, "; ".join(problems)
 
 
-def _filled(value: object, request: pytest.FixtureRequest) -> object:
+def filled(value: object, request: pytest.FixtureRequest) -> object:
+    """Return a value; of a text, with what fixtures give in the place of their names in braces."""
     if not isinstance(value, str):
         return value
     names = [name for _, name, _, _ in string.Formatter().parse(value) if name]

@@ -424,6 +424,11 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
         {"instruction": "x"},
         "the field 'response' is missing; the row has 'instruction'",
     ),
+    "context a number": (
+        "instruction_response",
+        {"instruction": "x", "context": 4, "response": "y"},
+        "the field 'context' must be text, not a number",
+    ),
     "a dialogue without speakers": (
         "dialogue_pair",
         {"chosen": "Blue.", "rejected": "Seven."},

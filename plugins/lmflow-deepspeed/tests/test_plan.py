@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lmflow_core.api import LoadPlan, RequestError
+from lmflow_core.api import LoadPlan, Quantization, RequestError
 from lmflow_deepspeed.engine import DeepSpeedEngine
 from lmflow_deepspeed.options import DeepSpeedOptions
 
@@ -38,6 +38,6 @@ def test_float32_is_kept_beside_half_precision_by_deepspeed() -> None:
 
 
 def test_quantised_weights_are_not_spread() -> None:
-    assert _plan(2, _cpu(quantization="nf4")).quantization == "nf4"
+    assert _plan(2, _cpu(quantization=Quantization("nf4"))).quantization == Quantization("nf4")
     with pytest.raises(RequestError, match="ZeRO stage 3 cannot spread weights of the form nf4"):
-        _plan(3, _cpu(quantization="nf4"))
+        _plan(3, _cpu(quantization=Quantization("nf4")))

@@ -114,6 +114,12 @@ def test_what_the_cpu_kernel_cannot_do_is_refused_not_replaced() -> None:
         attend(query=query.to(torch.complex64), key=key.to(torch.complex64), value=value.to(torch.complex64))
 
 
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RequestError, match="on cuda:1: PyTorch finds no GPU here; use --device cpu"):
+        FlashAttention().implementation("cuda:1")
+
+
 def test_a_model_with_capped_scores_is_refused() -> None:
     config = Gemma2Config(**TINY_SHAPE, head_dim=8, query_pre_attn_scalar=8)
     network = AutoModelForCausalLM.from_config(config)
@@ -231,6 +237,7 @@ def test_the_newest_kernel_that_fits_the_gpu_is_taken(monkeypatch: pytest.Monkey
 
 def test_no_gpu_package_is_told_before_anything_loads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(RequestError, match="pip install --no-build-isolation flash-attn, or use --attention sdpa"):
         FlashAttention().implementation("cuda")
     with pytest.raises(RequestError, match="there is no flash kernel for mps"):

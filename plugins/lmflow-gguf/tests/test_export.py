@@ -17,6 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lmflow_core.api import ModelSettings
+from lmflow_core.testing.disks import full_behind, sizes_of
 from lmflow_core.testing.fixtures import CliResult
 from lmflow_gguf.options import GgufOptions, OllamaOptions
 from lmflow_transformers.api import CausalModelLoader
@@ -102,6 +103,18 @@ def test_an_adapter_is_merged_on_the_way(
     told = json.loads(ours.fields["lmflow.run"].contents())
     assert told["tuner"] == "lora"
     assert told["steps"] == 3
+
+
+def test_a_disk_that_refuses_small_tensors_is_told(lora_folder: Path, tmp_path: Path, lmflow_cli: Cli) -> None:
+    flags = ("export", "--model", lora_folder, "--format", "gguf-adapter", "--output")
+    assert lmflow_cli(*flags, tmp_path / "whole").status == 0
+    (size,) = sizes_of(tmp_path / "whole").values()
+    for least in (size // 2, size - 100):
+        with full_behind(least):
+            refused = lmflow_cli(*flags, tmp_path / "short")
+        assert refused.status != 0
+        assert "cannot be written: File too large" in refused.stderr
+        assert not (tmp_path / "short").exists()
 
 
 def test_an_adapter_alone_is_a_file_for_llama_cpp(lora_folder: Path, tmp_path: Path, lmflow_cli: Cli) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from lmflow_core.api import (
@@ -222,3 +223,16 @@ def test_wrong_requests_are_clear() -> None:
         check_counts(2, 1, (1.0, 1.0, 1.0))
     with pytest.raises(RequestError, match="fewer than 2 layers have a weight above 0"):
         check_counts(2, 2, (1.0, 0.0))
+
+
+def test_what_two_parameters_share_is_offloaded_whole(tmp_path: Path) -> None:
+    """The tables of 8-bit optimizers are one tensor for all parameters, which safetensors does not hold twice."""
+    switch = LayerSwitch(nn.ModuleList(), LisaOptions(), 0)
+    table = torch.arange(4.0)
+    switch._offloaded = {1: {"map": table, "step": 3}, 2: {"map": table, "mean": torch.eye(3)[:, :2]}}
+    switch.save(tmp_path)
+    read = LayerSwitch(nn.ModuleList(), LisaOptions(), 0)
+    read._load_offloaded(tmp_path)
+    assert read._offloaded[1]["step"] == 3
+    assert all(torch.equal(read._offloaded[number]["map"], table) for number in (1, 2))
+    assert torch.equal(read._offloaded[2]["mean"], torch.eye(3)[:, :2])

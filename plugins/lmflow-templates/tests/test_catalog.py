@@ -7,7 +7,6 @@ import importlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,34 @@ from hypothesis import strategies as st
 from lmflow_core.api import ChatTemplate, Conversation, Message, Segment, ToolCall, is_trained
 from lmflow_core.data.encoding import Encoder
 from lmflow_core.templates.reasoning import reasoning_marks
+from lmflow_core.testing.chats import (
+    ADD,
+    ANSWER,
+    ANSWER_MORE,
+    ASK,
+    ASK_MORE,
+    BOS,
+    CALL,
+    EOS,
+    NASTY,
+    NOON,
+    NOW,
+    REASONED,
+    REASONED_MORE,
+    RESULT,
+    SYSTEM,
+    TOOLS,
+    TWO_CALLS,
+    text_of,
+    trained_spans,
+)
+from lmflow_core.testing.contracts import TemplateContract
 from lmflow_core.testing.tiny import make_tokenizer
 from lmflow_templates import others, plugin
 
 GOLDEN: dict[str, dict[str, str]] = yaml.safe_load(Path(__file__).with_name("golden.yaml").read_text(encoding="utf-8"))
 CHATS, CALLS, REASONED_CHATS = GOLDEN["chats"], GOLDEN["calls"], GOLDEN["reasoning"]
 WITHOUT_SYSTEM = frozenset(("mistral", "gemma", "orion"))
-
-BOS, EOS = "<s>", "</s>"
 
 
 def load(target: str) -> ChatTemplate:
@@ -37,82 +56,13 @@ def load(target: str) -> ChatTemplate:
 
 
 TEMPLATES = {spec.name: load(spec.target) for spec in plugin.lmflow_register_templates()}
-
-ADD = {
-    "type": "function",
-    "function": {
-        "name": "add",
-        "description": "Add two numbers",
-        "parameters": {
-            "type": "object",
-            "properties": {"a": {"type": "number"}, "b": {"type": "number"}},
-            "required": ["a", "b"],
-        },
-    },
-}
-NOW = {
-    "type": "function",
-    "function": {"name": "now", "description": "Té", "parameters": {"type": "object", "properties": {}}},
-}
-TOOLS: tuple[Mapping[str, Any], ...] = (ADD, NOW)
-
-SYSTEM = Message("system", "Be brief.")
-ASK, ANSWER = Message("user", "2 + 3?"), Message("assistant", "5")
-ASK_MORE, ANSWER_MORE = Message("user", "And 2 * 3?"), Message("assistant", "6")
-REASONED = Message("assistant", "5", reasoning="2, 3.")
-REASONED_MORE = Message("assistant", "6", reasoning="Twice 3.")
-_ADD_CALL, _NOW_CALL = ToolCall("add", {"a": 2, "b": 3}), ToolCall("now", {})
-CALL, TWO_CALLS = (Message("assistant", "", tool_calls=calls) for calls in ((_ADD_CALL,), (_ADD_CALL, _NOW_CALL)))
-SAY_AND_CALL = Message("assistant", "Let me see.", tool_calls=(_ADD_CALL,))
-THINK_AND_CALL = Message("assistant", "", reasoning="Call it.", tool_calls=(_ADD_CALL,))
-RESULT, NOON = Message("tool", "5"), Message("tool", '"noon"')
-
-Shape = tuple[tuple[Message, ...], bool, tuple[Mapping[str, Any], ...]]
-SHAPES: dict[str, Shape] = {
-    "single": ((ASK, ANSWER), False, ()),
-    "several": ((ASK, ANSWER, ASK_MORE, ANSWER_MORE), False, ()),
-    "system": ((SYSTEM, ASK, ANSWER), False, ()),
-    "system, several": ((SYSTEM, ASK, ANSWER, ASK_MORE, ANSWER_MORE), False, ()),
-    "prompt": ((ASK,), True, ()),
-    "system, prompt": ((SYSTEM, ASK), True, ()),
-    "second prompt": ((ASK, ANSWER, ASK_MORE), True, ()),
-    "system, second prompt": ((SYSTEM, ASK, ANSWER, ASK_MORE), True, ()),
-    "reasoning": ((ASK, REASONED), False, ()),
-    "reasoning, several": ((ASK, REASONED, ASK_MORE, REASONED_MORE), False, ()),
-    "reasoning, second prompt": ((ASK, REASONED, ASK_MORE), True, ()),
-    "reasoning at first": ((ASK, REASONED, ASK_MORE, ANSWER_MORE), False, ()),
-    "tools": ((ASK,), True, TOOLS),
-    "tools, system": ((SYSTEM, ASK), True, TOOLS),
-    "call": ((ASK, CALL), False, TOOLS),
-    "result": ((SYSTEM, ASK, CALL, RESULT), True, TOOLS),
-    "result, answer": ((SYSTEM, ASK, CALL, RESULT, ANSWER), False, TOOLS),
-    "two calls": ((ASK, TWO_CALLS, RESULT, NOON, ANSWER), False, TOOLS),
-    "call after call": ((ASK, CALL, RESULT, CALL, RESULT, ANSWER), False, TOOLS),
-    "text and call": ((ASK, SAY_AND_CALL, RESULT, ANSWER), False, TOOLS),
-    "result, several": ((ASK, CALL, RESULT, ANSWER, ASK_MORE, ANSWER_MORE), False, TOOLS),
-    "reasoning and call": ((ASK, THINK_AND_CALL, RESULT, REASONED), False, TOOLS),
-    "reasoning and call, prompt": ((ASK, THINK_AND_CALL, RESULT), True, TOOLS),
-}
-
-
-def text_of(segments: Sequence[Segment]) -> str:
-    return "".join(segment.text for segment in segments)
+globals().update({f"Test_{name}": type(f"Test_{name}", (TemplateContract,), {"name": name}) for name in TEMPLATES})
 
 
 def marked(segments: Sequence[Segment]) -> str:
     """Return the text with ``⟦…⟧`` around what is trained on."""
     written = "".join(f"⟦{segment.text}⟧" if segment.trainable else segment.text for segment in segments)
     return written.replace("⟧⟦", "")
-
-
-def rendered(template: ChatTemplate, shape: Shape) -> str | None:
-    """Return the text of a conversation, or None when the template has no place for something in it."""
-    try:
-        return text_of(template.render(*shape))
-    except ValueError as error:
-        if "no place for" not in str(error):
-            raise
-        return None
 
 
 def with_tools_written(golden: str) -> str:
@@ -213,24 +163,6 @@ def test_a_content_that_holds_its_reasoning_is_split(name: str) -> None:
     assert template.render((ASK, Message("assistant", written)), False) == whole
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", TEMPLATES)
-def test_the_saved_jinja_renders_the_segments_text(name: str, shape: str) -> None:
-    assert _jinja(TEMPLATES[name], *SHAPES[shape]) == rendered(TEMPLATES[name], SHAPES[shape])
-
-
-@pytest.mark.parametrize("name", TEMPLATES)
-def test_white_space_at_the_ends_and_empty_contents(name: str) -> None:
-    template = TEMPLATES[name]
-    system = () if name in WITHOUT_SYSTEM else (Message("system", " s\n"),)
-    for messages in (
-        (*system, Message("user", "\n a "), Message("assistant", " b\n")),
-        (Message("user", ""), Message("assistant", "")),
-        (*(replace(message, content="") for message in system), ASK, Message("assistant", " ")),
-    ):
-        assert _jinja(template, messages, False) == text_of(template.render(messages, False))
-
-
 STRIPPED = {
     "llama2": (True, True),
     "llama3": (True, True),
@@ -256,40 +188,6 @@ def test_a_tokenizer_without_an_end_token_leaves_no_mark() -> None:
     assert text_of(unended.render((ASK, ANSWER), False)) == "<|user|>\n2 + 3?\n<|assistant|>\n5\n"
 
 
-@pytest.mark.parametrize("name", TEMPLATES)
-def test_every_stop_is_the_templates_own(name: str) -> None:
-    """A trained answer ends with a stop, but where there is no markup at all."""
-    template = TEMPLATES[name]
-    trained = "".join(segment.text for segment in template.render((ASK, ANSWER), False) if segment.trainable)
-    assert trained.endswith(template.stop) or (name, template.stop) == ("empty_no_special_tokens", ())
-    assert len(set(template.stop)) == len(template.stop)
-
-
-@pytest.mark.parametrize("name", TEMPLATES)
-def test_users_may_be_trained_on_and_system_and_tools_never(name: str) -> None:
-    template = TEMPLATES[name]
-    system = () if name in WITHOUT_SYSTEM else (replace(SYSTEM, train=False),)
-    messages = (*system, replace(ASK, train=True), replace(ANSWER, train=False), ASK_MORE, ANSWER_MORE)
-    segments = template.render(messages, False)
-    trained = [segment.text for segment in segments if segment.trainable]
-    assert trained[0] == ASK.content
-    assert SYSTEM.content not in trained
-    assert ANSWER.content not in trained
-    assert ANSWER_MORE.content in trained
-
-
-NASTY = [
-    "{{ messages }}",
-    "{% raw %}{% endfor %}",
-    "{# gone #}",
-    "{content} {bos} {eos} {tools}",
-    'it\'s "quoted" `so`',
-    "back\\slash \\n \\u0041 \\",
-    "line\nline\r\nline\ttab",
-    "😀 café \u2028 \x85 \x00 \x7f",
-    "<b>&amp;</b>",
-    "⟦⟧",
-]
 _MARKS = re.compile(r"<[^<>\s]{1,60}>|\[/?[A-Z_]{3,20}\]|\[\|\w+\|\]|\]~!?b[\]\[]|\[e~\[")
 CONTROLS = sorted({mark for template in TEMPLATES.values() for mark in _MARKS.findall(template.to_jinja())})
 # A content that holds what closes reasoning is split there, as a model writes both in one.
@@ -299,14 +197,12 @@ EVERY_CONTROL = " ".join(_PLAIN) + "".join(_PLAIN)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-@pytest.mark.parametrize("nasty", [*NASTY, EVERY_CONTROL])
-def test_special_characters_survive(name: str, nasty: str) -> None:
+def test_marks_of_all_templates_stay_content(name: str) -> None:
     template = TEMPLATES[name]
-    messages = (Message("user", nasty), Message("assistant", nasty))
-    if name not in WITHOUT_SYSTEM:
-        messages = (Message("system", nasty), *messages)
+    roles = ("user", "assistant") if name in WITHOUT_SYSTEM else ("system", "user", "assistant")
+    messages = tuple(Message(role, EVERY_CONTROL) for role in roles)
     segments = template.render(messages, True)
-    assert [segment.text for segment in segments if not segment.control] == [nasty] * len(messages)
+    assert [segment.text for segment in segments if not segment.control] == [EVERY_CONTROL] * len(messages)
     assert _jinja(template, messages, True) == text_of(segments)
 
 
@@ -382,7 +278,7 @@ def test_rules_that_every_rendering_keeps(
     assert all(segment.text for segment in segments)
 
     # A trained answer follows from its prompt, and with its stop is all that is trained on.
-    for start, _ in _trained_spans(segments):
+    for start, _ in trained_spans(segments):
         assert is_trained(messages[_asked_at(template, messages, text[:start], tools)])
     written = "".join(segment.text for segment in segments if segment.trainable and not segment.control)
     assert len(written) <= sum(_size(message) for message in messages if is_trained(message))
@@ -405,19 +301,6 @@ def _size(message: Message) -> int:
     """Return the length of all that an answer is made of; JSON escapes take up to six characters."""
     calls = sum(len(call.name) + len(json.dumps(call.arguments, ensure_ascii=False)) for call in message.tool_calls)
     return len(message.content) + len(message.reasoning or "") + calls + 9 * len(message.tool_calls)
-
-
-def _trained_spans(segments: Sequence[Segment]) -> list[tuple[int, int]]:
-    """Return where trained text begins and ends, joined where nothing stands between."""
-    spans: list[tuple[int, int]] = []
-    position = 0
-    for segment in segments:
-        end = position + len(segment.text)
-        if segment.trainable:
-            start = spans.pop()[0] if spans and spans[-1][1] == position else position
-            spans.append((start, end))
-        position = end
-    return spans
 
 
 CLOSED = {

@@ -90,6 +90,21 @@ def test_a_weight_that_is_written_to_is_copied_anew() -> None:
     torch.testing.assert_close(_logits(quick, 3), _logits(plain, 3), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_weight_that_an_optimizer_changed_is_copied_anew(fused: bool) -> None:
+    # A layer whose forward pass a training pass goes around keeps its copy, and a fused step tells no new version.
+    plain, quick = _pair()
+    keep_copies(quick)
+    _logits(quick, 3)
+    for network in (plain, quick):
+        weights = [module.weight for module in network.modules() if type(module) is nn.Linear]
+        optimizer = torch.optim.AdamW(weights, lr=0.1, fused=fused)
+        for weight in weights:
+            weight.grad = torch.ones_like(weight)
+        optimizer.step()
+    torch.testing.assert_close(_logits(quick, 3), _logits(plain, 3), atol=1e-5, rtol=1e-4)
+
+
 def test_without_memory_for_copies_none_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, quick = _pair()
     monkeypatch.setattr(linear_module, "free_memory", lambda device: 1000)

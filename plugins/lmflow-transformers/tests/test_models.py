@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from lmflow_core.api import IGNORE, EncodedSequence, ModelError, ModelSettings, RequestError
+from lmflow_core.api import IGNORE, EncodedSequence, ModelError, ModelSettings, Quantization, RequestError
 from lmflow_transformers.loading import hub_folder
 from lmflow_transformers.models import CausalModel, CausalModelLoader
 from lmflow_transformers.writing import refusals_as_os_errors
@@ -128,7 +128,9 @@ def test_the_files_of_a_hub_model_are_fetched_when_they_are_asked_for(
     ("changes", "message"),
     [
         ({"task": "speech"}, "no model of transformers is loaded for the task 'speech'"),
-        ({"quantization": "nf4"}, "weights of the form nf4 cannot be loaded here"),
+        ({"quantization": Quantization("nf3")}, "weights cannot be loaded as nf3; the forms are nf4, fp4, int8"),
+        ({"quantization": Quantization("nf4", compute_dtype="int3")}, "weights cannot be multiplied in int3"),
+        ({"quantization": Quantization("nf4"), "sharded": True}, "quantised as nf4 cannot be spread over processes"),
         ({"new_tokens": 3}, "tokens cannot be added to its vocabulary"),
     ],
 )

@@ -50,8 +50,8 @@ class Alpaca:
         return Conversation((*alpaca_prompt(row), Message("assistant", text(row, "output"))))
 
 
-def alpaca_prompt(row: Mapping[str, Any]) -> tuple[Message, ...]:
-    """Return the messages before the answer: system prompt, history, and the instruction with its input.
+def alpaca_prompt(row: Mapping[str, Any], context: str = "input") -> tuple[Message, ...]:
+    """Return the messages before the answer: system prompt, history, and the instruction with the field ``context``.
 
     Raises:
         ValueError: a field is missing or not what it must be.
@@ -61,7 +61,7 @@ def alpaca_prompt(row: Mapping[str, Any]) -> tuple[Message, ...]:
         if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)):
             raise ValueError("the field 'history' must hold pairs of texts: [[user, assistant], …]")
         turns += [Message("user", pair[0]), Message("assistant", pair[1])]
-    parts = [text(row, "instruction"), optional_text(row, "input")]
+    parts = [text(row, "instruction"), optional_text(row, context)]
     turns.append(Message("user", "\n\n".join(part for part in parts if part)))
     return with_system(optional_text(row, "system"), turns)
 
@@ -100,5 +100,4 @@ class InstructionResponse:
 
     def read(self, row: Mapping[str, Any]) -> Conversation:
         """Return a conversation of two turns, the context below the instruction."""
-        prompt = alpaca_prompt({**row, "input": row.get("context")})
-        return Conversation((*prompt, Message("assistant", text(row, "response"))))
+        return Conversation((*alpaca_prompt(row, "context"), Message("assistant", text(row, "response"))))

@@ -59,7 +59,7 @@ class DeepSpeedEngine:
             )
         if plan.quantization is not None and self._stage == 3:
             raise RequestError(
-                f"ZeRO stage 3 cannot spread weights of the form {plan.quantization}: take --zero-stage 2 or "
+                f"ZeRO stage 3 cannot spread weights of the form {plan.quantization.form}: take --zero-stage 2 or "
                 "leave out the quantisation"
             )
         computed = plan.compute_dtype or str(pick_dtype(plan.dtype, device)).removeprefix("torch.")
@@ -110,7 +110,7 @@ class DeepSpeedEngine:
     def trainer_arguments(self) -> Mapping[str, Any]:
         """Give the trainer the configuration. DeepSpeed finds the device itself, also where it is a processor."""
         tell_accelerate()
-        formats = {key: self._config[key]["enabled"] for key in ("fp16", "bf16")}
+        formats = {key: self._config.get(key, {}).get("enabled") is True for key in ("fp16", "bf16")}
         state = {"use_configured_state": True}
         return {
             "deepspeed": self._config,

@@ -29,6 +29,8 @@ class FlashAttention:
         if kind == "cpu":
             return register_attention(_ON_CPU, cpu_attention)
         if kind == "cuda":
+            if not torch.cuda.is_available():
+                raise RequestError(f"--attention flash on {device}: PyTorch finds no GPU here; use --device cpu")
             kernel = best_kernel(torch.cuda.get_device_capability())
             return register_attention(f"lmflow_fa{kernel.generation}", varlen_attention(kernel))
         raise RequestError(f"--attention flash: there is no flash kernel for {kind}; use --attention sdpa")

@@ -193,5 +193,17 @@ def write_planned(writer: gguf.GGUFWriter, plan: Sequence[Planned], description:
     writer.write_ti_data_to_file()
     with progress(description, sum(planned.nbytes for planned in plan)) as advance:
         for planned in plan:
-            writer.write_tensor_data(np.ascontiguousarray(planned.values()))
+            writer.write_tensor_data(np.ascontiguousarray(planned.values()).view(_Told))
             advance(planned.nbytes)
+
+
+class _Told(np.ndarray):
+    """An array that Python writes: numpy's own way does not tell when the disk refuses the last kilobytes of one."""
+
+    def tofile(self, fid: Any, sep: str = "", format: str = "%s") -> None:
+        """Write the bytes to an open file.
+
+        Raises:
+            OSError: the disk refuses them.
+        """
+        fid.write(self.data.cast("B"))

@@ -115,15 +115,15 @@ class LlamaCppModel:
         with self._lock:
             self._idle.append(session)
 
-    def score(self, examples: Iterable[EncodedSequence]) -> Iterator[Score]:
-        """Yield each example's summed NLL, computed with the cache in float32."""
+    def score(self, sequences: Iterable[EncodedSequence]) -> Iterator[Score]:
+        """Yield each sequence's summed NLL, computed with the cache in float32."""
         session: Session | None = None
-        for example in examples:
-            if session is None or session.length < len(example.input_ids):
+        for sequence in sequences:
+            if session is None or session.length < len(sequence.input_ids):
                 session = None
-                session = Session(self.weights, len(example.input_ids), exact=True, adapter=self.adapter)
+                session = Session(self.weights, len(sequence.input_ids), exact=True, adapter=self.adapter)
             session.keep(0)
-            yield _score(session, example)
+            yield _score(session, sequence)
 
     def save(self, folder: Path, chat_template: str | None) -> None:
         """Refuse: the file itself is the model.

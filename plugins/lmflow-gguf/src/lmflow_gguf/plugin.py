@@ -38,6 +38,7 @@ def lmflow_register_decoders() -> Iterable[DecoderSpec]:
         runtime=RUNTIME,
         batches=True,
         requires=_BINDING,
+        exact=True,
     )
 
 
@@ -51,6 +52,7 @@ def lmflow_register_exporters() -> Iterable[ExporterSpec]:
         options=GgufOptions,
         takes="files",
         suffix=".gguf",
+        reopens=True,
     )
     yield ExporterSpec(
         name="gguf-adapter",

@@ -50,7 +50,7 @@ class LayerSwitch(TrainingCallback):
     def save(self, checkpoint: Path) -> None:
         """Put offloaded state into a checkpoint; active state is in the optimizer's own."""
         flat = {f"{n}.{key}": value for n, kept in self._offloaded.items() for key, value in kept.items()}
-        tensors = {name: value for name, value in flat.items() if isinstance(value, torch.Tensor)}
+        tensors = _unshared({name: value for name, value in flat.items() if isinstance(value, torch.Tensor)})
         numbers = {name: value for name, value in flat.items() if name not in tensors}
         if flat:
             save_file(tensors, checkpoint / _OFFLOADED, {"numbers": json.dumps(numbers)})
@@ -96,6 +96,18 @@ class LayerSwitch(TrainingCallback):
         for name, value in {**load_file(path), **numbers}.items():
             number, _, key = name.partition(".")
             self._offloaded.setdefault(int(number), {})[key] = value
+
+
+def _unshared(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return tensors as a file holds them: none is another as well, as bitsandbytes' tables are, or has gaps."""
+    seen: set[int] = set()
+    own: dict[str, torch.Tensor] = {}
+    for name, value in tensors.items():
+        own[name] = (
+            value.clone(memory_format=torch.contiguous_format) if value.data_ptr() in seen else value.contiguous()
+        )
+        seen.add(value.data_ptr())
+    return own
 
 
 def _moved(state: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Options of the LoRA tuner; LMFlow's names and defaults."""
+"""Options of the LoRA and QLoRA tuners; LMFlow's names and defaults."""
 
 from __future__ import annotations
 
@@ -27,3 +27,23 @@ class LoraOptions:
     def __post_init__(self) -> None:
         if self.lora_pissa and (self.lora_dora or self.lora_rslora):
             raise ValueError("--lora-pissa cannot be combined with --lora-dora or --lora-rslora")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QloraOptions(LoraOptions):
+    """Those of LoRA, and how the weights beside the adapters are quantised."""
+
+    qlora_type: str = option("nf4", help="Form of the quantised weights.", choices=("nf4", "fp4", "int8"))
+    qlora_double_quantization: bool = option(
+        True, help="Quantise the factors of the blocks of nf4 and fp4 too (arXiv:2305.14314)."
+    )
+    qlora_compute_dtype: str = option(
+        "auto",
+        help="Number format in which nf4 and fp4 are multiplied; auto is that of the other weights.",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lora_pissa:
+            raise ValueError("--lora-pissa takes from the weights, which are quantised: use --tuner lora")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -23,6 +23,7 @@ class LoraTuner:
     """Trains adapters and keeps them as plain peft adapters."""
 
     freezes_while_training = False
+    name: ClassVar[str] = "lora"
 
     def __init__(self, options: LoraOptions | None = None) -> None:
         self._options = options or LoraOptions()
@@ -40,7 +41,7 @@ class LoraTuner:
             ModelError: it is one of another tuner, which the result would not tell of.
         """
         if model.adapter is not None and not (model.adapter / CONFIG).is_file():
-            raise ModelError(f"--tuner lora on the adapter in {model.adapter}: merge it first with lmflow merge")
+            raise ModelError(f"--tuner {self.name} on the adapter in {model.adapter}: merge it first with lmflow merge")
         if model.plan.sharded and self._options.lora_pissa:
             raise RequestError("--lora-pissa takes from weights, which ZeRO stage 3 spreads: take --zero-stage 2")
 

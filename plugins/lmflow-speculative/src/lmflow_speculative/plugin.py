@@ -23,18 +23,21 @@ def lmflow_register_decoders() -> Iterable[DecoderSpec]:
         summary="Drafts looked up in the text so far; no second model.",
         options=PromptLookupOptions,
         batches=True,
+        exact=True,
     )
     yield DecoderSpec(
         name="speculative",
         target="lmflow_speculative.decoders:DraftModelDecoder",
         summary="Drafts of a smaller model, checked by the large one.",
         options=DraftModelOptions,
+        exact=True,
     )
     yield DecoderSpec(
         name="self-speculative",
         target="lmflow_speculative.decoders:SelfSpeculativeDecoder",
         summary="Drafts of the model's own first layers.",
         options=SelfSpeculativeOptions,
+        exact=True,
     )
 
 

@@ -18,4 +18,5 @@ def lmflow_register_decoders() -> Iterable[DecoderSpec]:
         options=StreamingOptions,
         unbounded=True,
         batches=True,
+        exact=True,
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from lmflow_transformers.devices import free_memory
 
@@ -49,7 +50,7 @@ class _QuickLinear:
     def __init__(self, module: nn.Linear) -> None:
         self._module = module
         self._copy: torch.Tensor | None = None
-        self._copied: tuple[int, int] | None = None
+        self._copied: tuple[int, int, int] | None = None
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
         weight, bias = self._module.weight, self._module.bias
@@ -63,10 +64,24 @@ class _QuickLinear:
 
     def _copy_of(self, weight: torch.Tensor) -> torch.Tensor:
         """Return the copy, made anew if the weight is not what was copied."""
-        version = (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
+        version = (weight.data_ptr(), 0 if weight.is_inference() else weight._version, _STEPS.done)
         if self._copy is None or self._copied != version:
             self._copy, self._copied = _packed(weight), version
         return self._copy
+
+
+class _Steps:
+    """Counts the steps of all optimizers: fused ones change weights without a new version of their tensors."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        register_optimizer_step_post_hook(self._count)
+
+    def _count(self, *_: object) -> None:
+        self.done += 1
+
+
+_STEPS = _Steps()
 
 
 def _packed(weight: torch.Tensor) -> torch.Tensor:

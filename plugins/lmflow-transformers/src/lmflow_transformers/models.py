@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -27,6 +29,7 @@ from lmflow_transformers.batches import MediaInputs
 from lmflow_transformers.devices import pick_device, pick_dtype
 from lmflow_transformers.folder_check import check_folder
 from lmflow_transformers.loading import forget_quantisation, hub_folder, opened, save_network
+from lmflow_transformers.quantisation import check_quantisation, keep_trainable, quantised_by
 from lmflow_transformers.scoring import scores
 from lmflow_transformers.sharding import loaded_whole
 from lmflow_transformers.tokenizers import TransformersTokenizer
@@ -35,7 +38,12 @@ from lmflow_transformers.writing import refusals_as_os_errors
 # Loading bars of a library would cut into our own output, and its advice is not meant for our users.
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+if not torch.accelerator.is_available():
+    # DeepSpeed is imported when a model is saved, wherever it is installed, and would tell on stdout what it runs on.
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 _FACTORIES = {
     "causal": AutoModelForCausalLM,
@@ -77,12 +85,12 @@ class CausalModel:
         """Take the plan by which :meth:`load` will build the network.
 
         Raises:
-            RequestError: the model cannot be loaded so, has no rotary embeddings to scale, or has them scaled already.
+            RequestError: the model cannot be loaded or quantised so, has no rotary embeddings to scale, or has them
+                scaled already.
         """
         if plan.task not in _FACTORIES:
             raise RequestError(f"{self.reference}: no model of transformers is loaded for the task {plan.task!r} here")
-        if plan.quantization is not None:
-            raise RequestError(f"{self.reference}: weights of the form {plan.quantization} cannot be loaded here")
+        check_quantisation(self.reference, plan, self._own_config, from_gguf="gguf_file" in self.arguments)
         if plan.new_tokens:
             raise RequestError(f"{self.reference}: tokens cannot be added to its vocabulary while it is loaded")
         self.device = pick_device(plan.device)
@@ -139,8 +147,11 @@ class CausalModel:
             forget_quantisation(network)
         if self.plan.attention is not None:
             attend_with(network, self.plan.attention)
-        # An engine that shards has put each process's part where it belongs.
-        self._network = (network if self.plan.sharded else network.to(self.device)).eval()
+        if self.plan.quantization is not None:
+            keep_trainable(network)
+        # An engine that shards has put each process's part where it belongs; quantised weights are made on the device.
+        in_place = self.plan.sharded or self.plan.quantization is not None
+        self._network = (network if in_place else network.to(self.device)).eval()
 
     def _check_vocabulary(self) -> None:
         """Check that the weights have a row for each token; tokens that were added and are never used may have none."""
@@ -152,6 +163,9 @@ class CausalModel:
     def _building(self) -> dict[str, Any]:
         """Return how the network is built; the configuration is given only where it is not the checkpoint's own."""
         building: dict[str, Any] = {"dtype": self.dtype, "use_safetensors": "gguf_file" not in self.arguments}
+        if self.plan.quantization is not None:
+            building["quantization_config"] = quantised_by(self.plan.quantization, self.dtype)
+            building["device_map"] = {"": self.device}
         own = self.plan.positions is None and self.plan.task != "regression"
         return building if own else {**building, "config": self.config}
 

@@ -74,6 +74,7 @@ def lmflow_register_decoders() -> Iterable[DecoderSpec]:
         summary="One token at a time: greedy, temperature, top-k, top-p.",
         options=SamplingOptions,
         batches=True,
+        exact=True,
     )
 
 
@@ -86,6 +87,7 @@ def lmflow_register_exporters() -> Iterable[ExporterSpec]:
         summary="A folder of safetensors that transformers loads.",
         aliases=("hf",),
         library="transformers",
+        reopens=True,
     )
 
 

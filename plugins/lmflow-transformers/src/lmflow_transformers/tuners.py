@@ -32,13 +32,22 @@ class FullTuner:
         """Check that the model is a whole one.
 
         Raises:
-            ModelError: it carries an adapter.
+            ModelError: it carries an adapter, or is to be quantised.
         """
         if model.adapter is not None:
             raise ModelError("--tuner full on a model with an adapter: merge it first with lmflow merge")
+        if model.plan.quantization is not None:
+            raise _quantised(model, model.plan.quantization.form)
 
     def prepare(self, model: CausalModel, seed: int) -> None:
-        """Let every parameter train."""
+        """Let every parameter train.
+
+        Raises:
+            ModelError: some are quantised, as they were before.
+        """
+        parameters = model.network.named_parameters()
+        if quantised := next((name for name, p in parameters if not p.is_floating_point()), None):
+            raise _quantised(model, quantised)
         model.network.requires_grad_(True)
 
     def parameter_groups(self, model: CausalModel) -> Sequence[ParameterGroup]:
@@ -67,6 +76,12 @@ class FullTuner:
     def base_reference(self, folder: Path) -> str | None:
         """Return nothing: a whole model has no base."""
         return None
+
+
+def _quantised(model: CausalModel, how: str) -> ModelError:
+    return ModelError(
+        f"{model.reference} has quantised weights ({how}), which cannot train: --tuner qlora trains adapters on such"
+    )
 
 
 def with_master_weights(plan: LoadPlan) -> LoadPlan:

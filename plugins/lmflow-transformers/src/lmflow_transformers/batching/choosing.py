@@ -64,8 +64,19 @@ class TokenChooser:
         accepted = sum(one == other for one, other in zip(tokens, draft, strict=False))
         return DecodeStep(tuple(tokens), len(draft), accepted, logprobs=tuple(logprobs))
 
+    def adjusted(self, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """Return the logits that the next token is chosen by: those of the model, which must not be written to.
+
+        Temperature, penalties and the rest act on the outcome; log-probabilities that are told stay the model's own.
+
+        Args:
+            ids: (1, length), the text so far.
+            logits: (1, vocabulary), float32.
+        """
+        return logits
+
     def _sampled(self, ids: torch.Tensor, logits: torch.Tensor) -> int:
-        scores = self._processors(ids, logits)
+        scores = self._processors(ids, self.adjusted(ids, logits))
         if self._options.temperature == 0:
             return int(scores.argmax(-1))
         return int(torch.multinomial(scores.softmax(-1), 1, generator=self._generator))

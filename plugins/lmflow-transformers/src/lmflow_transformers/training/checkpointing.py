@@ -17,6 +17,7 @@ from lmflow_core.api import LmflowError, Recipe
 from lmflow_transformers.training.checkpoints import FIGURES, PARTIAL, STATE, damage, mark_whole, put_in_place, rotate
 from lmflow_transformers.training.failures import check_finite
 from lmflow_transformers.training.job import TorchJob
+from lmflow_transformers.training.optimizers import AdamW
 from lmflow_transformers.writing import refusals_as_os_errors
 
 
@@ -52,7 +53,7 @@ class CheckpointingTrainer(Trainer):
             super()._load_from_checkpoint(resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
-        """Go back to the best weights.
+        """Go back to the best weights, and to the state from which an optimizer makes those one uses of them.
 
         Raises:
             LmflowError: their checkpoint was damaged meanwhile.
@@ -65,6 +66,8 @@ class CheckpointingTrainer(Trainer):
             )
         with self._network_as_model():
             super()._load_best_model()
+        if type(self._job.optimizer).use_weights is not AdamW.use_weights:
+            self._load_optimizer_and_scheduler(str(best))
 
     @contextmanager
     def _network_as_model(self) -> Iterator[None]:

@@ -1,0 +1,73 @@
+"""What one process of a job sees of its engine: ``python -m lmflow_core.testing.engine_probe NAME OPTIONS FOLDER``.
+
+Every process writes what it saw into the folder, as JSON under its process number. Launchers start it several times.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lmflow_core.contracts.engine import EngineSpec, World
+from lmflow_core.options import build
+from lmflow_core.plugins.registry import Catalogue
+
+# What is passed around, so that each process passes something else; any value that JSON holds may be.
+VALUES: tuple[Any, ...] = (None, True, 7, "Ünï", [1, {"a": [None, "b"]}], {"nested": {"list": [0.5]}}, "x" * 100_000)
+
+
+class ProbeError(Exception):
+    """Raised inside of an engine's context, to see what it leaves behind."""
+
+
+def state() -> dict[str, Any]:
+    """Return what an engine must leave as it was: variables, folder, and the process group."""
+    group = "torch.distributed" in sys.modules and _has_group(sys.modules["torch.distributed"])
+    return {"variables": dict(os.environ), "folder": os.getcwd(), "group": group}
+
+
+def _has_group(distributed: Any) -> bool:
+    return bool(distributed.is_available() and distributed.is_initialized())
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Return what differs, a few words for each."""
+    names = sorted(before["variables"].items() ^ after["variables"].items())
+    found = [f"the variable {name}" for name in dict.fromkeys(name for name, _ in names)]
+    found += ["the working directory"] if before["folder"] != after["folder"] else []
+    return found + (["the process group"] if before["group"] != after["group"] else [])
+
+
+def observed(engine: Any) -> dict[str, Any]:
+    """Return what a process sees of an engine that it starts twice, the first time with an error inside."""
+    before, raised = state(), False
+    try:
+        with engine.start():
+            raise ProbeError
+    except ProbeError:
+        raised = True
+    behind_error = changes(before, state())
+    with engine.start() as world:
+        told = {"is_world": isinstance(world, World), "rank": world.rank, "size": world.size}
+        gathered = [engine.all_gather([world.rank, value]) for value in VALUES]
+        arguments = engine.trainer_arguments()
+        told |= {"gathered": gathered, "arguments": sorted(arguments), "is_mapping": isinstance(arguments, Mapping)}
+    return {**told, "error_passes": raised, "behind_error": behind_error, "behind": changes(before, state())}
+
+
+def main() -> None:
+    """Probe the engine that the arguments name."""
+    name, options, folder = sys.argv[1:]
+    engines = Catalogue.discover().of(EngineSpec)
+    spec = engines.find(name).spec
+    engine = engines.load(name)(build(spec.options, json.loads(options)) if spec.options else None)
+    found = observed(engine)
+    Path(folder, f"{os.getpid()}.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
