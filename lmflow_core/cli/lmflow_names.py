@@ -102,6 +102,8 @@ TRANSLATED: dict[str, Translation] = {
     "rope_pi_ratio": _rope("linear"),
     "rope_ntk_ratio": _rope("ntk"),
     "resume_from_checkpoint": lambda given: {} if given.lower() in FALSE else {"resume": True},
+    # Where the plugin is installed, the flag is an option of the engine.
+    "deepspeed": lambda given: {"engine": "deepspeed"},
     "lisa_step_interval": _named("lisa_interval_steps"),
     "optim": _optimizer,
     "optimizer_type": _optimizer,

@@ -93,7 +93,7 @@ def chosen(
         selecting = fields[selector]
         name = selecting.parse(values[selector], selecting.flag) if selector in values else selecting.default
         if name is None and selector == "engine":
-            name = _engine_of_environment(catalogue)
+            name = _engine_of_options(values, catalogue) or _engine_of_environment(catalogue)
         if name is None and selector == "decoder":
             name = _decoder_of_model(values, catalogue)
         if name is None:
@@ -114,6 +114,19 @@ def _decoder_of_model(values: Mapping[str, object], catalogue: Catalogue) -> str
         return find_model(str(values.get("model")), catalogue, runtime).spec.decoder
     except LmflowError:
         return ModelSpec.decoder
+
+
+def _engine_of_options(values: Mapping[str, object], catalogue: Catalogue) -> str | None:
+    """Return the engine that an option chooses which is given, if one does.
+
+    Raises:
+        RequestError: options of several are given.
+    """
+    asked = [provided for provided in catalogue.of(EngineSpec) if provided.spec.chosen_by in values]
+    if len(asked) > 1:
+        names = " or ".join(f"--engine {provided.qualified}" for provided in asked)
+        raise RequestError(f"the options given choose several engines; choose one: {names}")
+    return asked[0].qualified if asked else None
 
 
 def _engine_of_environment(catalogue: Catalogue) -> str:

@@ -52,7 +52,8 @@ class Engine(Protocol):
     def full_weights(self, model: LanguageModel) -> Mapping[str, Any] | None:
         """Return all weights of a model that is spread over the processes, by name; all of them call this.
 
-        None where each process has them all, so that they can be saved as they are.
+        None where each process has them all, so that they can be saved as they are. Processes other than the main
+        one, which alone saves, may be given none of them.
         """
 
 
@@ -60,7 +61,8 @@ class Engine(Protocol):
 class EngineSpec(Spec):
     """How a training job is spread over processes; ``target(options)`` satisfies ``Engine``.
 
-    ``environment`` names the variables of a launcher whose presence chooses this engine when none is asked for.
+    ``environment`` names the variables of a launcher whose presence chooses this engine when none is asked for;
+    ``chosen_by`` names one of its options that chooses it, when it is given, before any variable does.
 
     Example::
 
@@ -80,6 +82,7 @@ class EngineSpec(Spec):
         "engine", "How the job is spread; recognised from the environment when left out.", {"finetune": None}
     )
     environment: tuple[str, ...] = ()
+    chosen_by: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -53,6 +53,8 @@ class LoadPlan:
         compute_dtype: number format of the computation where it is not that of the weights.
         device: where the weights go; ``auto`` is a GPU where there is one.
         sharded: the engine places the weights itself, so that they are not moved to a device.
+        sharded_state: the engine keeps the optimizer's state as pieces of one long row of numbers. An optimizer that
+            looks at more than a number at a time cannot work so, nor a tuner that drops the state of single weights.
         attention: the attention implementation, as the runtime knows it; None is the model's own.
         positions: the scaling of rotary positions, if any.
         quantization: how weights are quantised while they are read; None reads them as they are.
@@ -64,6 +66,7 @@ class LoadPlan:
     compute_dtype: str | None = None
     device: str = "auto"
     sharded: bool = False
+    sharded_state: bool = False
     attention: str | None = None
     positions: ScaledPositions | None = None
     quantization: Quantization | None = None

@@ -8,7 +8,7 @@ from lmflow_transformers.batching.layers import Seen
 from lmflow_transformers.batching.texts import CacheLayout, TextCache, WholeText
 from lmflow_transformers.batching.turns import Chooser, SharedBatchDecoder
 from lmflow_transformers.caching import for_decoding
-from lmflow_transformers.devices import peak_memory_bytes
+from lmflow_transformers.devices import peak_memory_bytes, pick_device, pick_dtype
 from lmflow_transformers.export import HuggingFaceExporter
 from lmflow_transformers.folder_check import check_files, check_folder, read_object, weight_files
 from lmflow_transformers.isolation import isolates_sequences
@@ -71,6 +71,8 @@ __all__ = [
     "open_shared_batch",
     "parameter_groups",
     "peak_memory_bytes",
+    "pick_device",
+    "pick_dtype",
     "read_object",
     "refusals_as_os_errors",
     "register_attention",

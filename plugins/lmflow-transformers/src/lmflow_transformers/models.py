@@ -7,6 +7,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from lmflow_transformers.folder_check import check_folder
 from lmflow_transformers.loading import forget_quantisation, hub_folder, opened, save_network
 from lmflow_transformers.quantisation import check_quantisation, keep_trainable, quantised_by
 from lmflow_transformers.scoring import scores
+from lmflow_transformers.sharding import loaded_whole
 from lmflow_transformers.tokenizers import TransformersTokenizer
 from lmflow_transformers.writing import refusals_as_os_errors
 
@@ -136,7 +138,8 @@ class CausalModel:
             return
         self._check_vocabulary()
         factory = _FACTORIES[self.plan.task]
-        network = opened(factory, self.source, {**self.arguments, **self._building()}, self.reference)
+        with nullcontext() if self.plan.sharded else loaded_whole():
+            network = opened(factory, self.source, {**self.arguments, **self._building()}, self.reference)
         if self.plan.positions is not None:
             rotary.check(network)
         rotary.judge_each_pass_alone(network)

@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from lmflow_transformers.training.deepspeed_values import filled
 from lmflow_transformers.training.job import TorchJob
 
 
@@ -61,6 +62,8 @@ def _of_engine(job: TorchJob) -> dict[str, Any]:
     added = dict(job.engine.trainer_arguments())
     if "ddp_backend" in added and job.model.device.type == "cpu":
         added["ddp_backend"] = "gloo"
+    if "deepspeed" in added:
+        added["deepspeed"] = filled(added["deepspeed"], job)
     return added
 
 

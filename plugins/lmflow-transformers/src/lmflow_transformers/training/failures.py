@@ -47,7 +47,9 @@ def check_finite(network: torch.nn.Module, step: int, all_gather: Callable[[obje
     Raises:
         LmflowError: a weight is not.
     """
-    finite = all(bool(weight.isfinite().all()) for weight in network.parameters() if weight.requires_grad)
+    # Of a parameter that ZeRO has spread over processes, this one's part is at its side.
+    parts = [getattr(weight, "ds_tensor", weight) for weight in network.parameters() if weight.requires_grad]
+    finite = all(bool(part.isfinite().all()) for part in parts)
     if not all(all_gather(finite)):
         raise LmflowError(f"the weights are no numbers any more at step {step}: {_MEND_NAN}")
 

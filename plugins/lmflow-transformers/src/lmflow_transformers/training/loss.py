@@ -10,6 +10,7 @@ import torch
 
 from lmflow_core.api import LmflowError
 from lmflow_transformers.batches import Batch
+from lmflow_transformers.sharding import keep_head_whole
 
 # What the trainer tells beside the metrics of a loss.
 TRAINER_NAMES = frozenset(("loss", "step", "epoch", "learning_rate", "grad_norm"))
@@ -71,6 +72,7 @@ class LossModule(torch.nn.Module):
         # Not a second child: its parameters are the network's.
         self._inner = (inner,)
         self._loss = loss
+        keep_head_whole(self, inner)
 
     def forward(self, batch: Batch, units: torch.Tensor | int) -> dict[str, Any]:
         """Return ``loss``, the share of a batch in the loss of a step of so many units, and ``metrics``.

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lmflow_core.api import LmflowError, ParameterGroup, TrainingSettings
+from lmflow_core.api import LmflowError, ParameterGroup, RequestError, TrainingSettings
 from lmflow_transformers.options import AdamWOptions
 
 
@@ -15,10 +15,15 @@ def parameter_groups(network: torch.nn.Module) -> list[ParameterGroup]:
     """Return every parameter that trains, in two groups: biases and norms, of one dimension, do not decay."""
     trained = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
     groups = (
-        ParameterGroup({name: p for name, p in trained if p.dim() > 1}),
-        ParameterGroup({name: p for name, p in trained if p.dim() <= 1}, decays=False),
+        ParameterGroup({name: p for name, p in trained if dimensions(p) > 1}),
+        ParameterGroup({name: p for name, p in trained if dimensions(p) <= 1}, decays=False),
     )
     return [group for group in groups if group.parameters]
+
+
+def dimensions(parameter: torch.nn.Parameter) -> int:
+    """Return how many dimensions a parameter has; one that ZeRO has spread over processes is empty for itself."""
+    return len(getattr(parameter, "ds_shape", parameter.shape))
 
 
 def torch_groups(groups: Iterable[ParameterGroup], settings: TrainingSettings) -> list[dict[str, Any]]:
@@ -48,6 +53,28 @@ def check_optimizer(optimizer: object, groups: Sequence[ParameterGroup]) -> None
         raise LmflowError(
             f"the optimizer {type(optimizer).__name__} updates {len(given & asked)} of {len(asked)} parameters that "
             f"train and {len(given - asked)} others: make it of torch_groups(groups, settings)"
+        )
+
+
+# Those of torch that treat each number alike.
+_ELEMENTWISE = ("ASGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD")
+
+
+def check_elementwise(optimizer: torch.optim.Optimizer, weights_differ: bool) -> None:
+    """Check that an optimizer can work on pieces of one long row of numbers, as ZeRO gives it.
+
+    Args:
+        optimizer: what was made.
+        weights_differ: the weights that train are not those one uses.
+
+    Raises:
+        RequestError: it cannot, or does not say so by an attribute ``elementwise`` that is true.
+    """
+    own = {getattr(torch.optim, name) for name in _ELEMENTWISE}
+    if not getattr(optimizer, "elementwise", type(optimizer) in own and not weights_differ):
+        raise RequestError(
+            f"the optimizer {type(optimizer).__name__} needs whole weights, and this engine gives it pieces of one "
+            "long row of numbers: take --optimizer adamw, --zero-stage 0 or --engine torchrun"
         )
 
 

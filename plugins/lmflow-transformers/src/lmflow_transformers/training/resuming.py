@@ -27,11 +27,28 @@ def checkpoint_to_resume(job: TorchJob, recipe: Recipe) -> Path | None:
     if not job.resume:
         return None
     checkpoint = last_whole_checkpoint(job.checkpoints)
+    if job.model.plan.sharded_state:
+        _check_processes(kept_recipe(checkpoint), checkpoint, job.world.size)
     told = recipe.check(kept_recipe(checkpoint), str(checkpoint), anyway=job.resume_anyway)
     if job.world.is_main:
         changes = f"; changed since: {'; '.join(told)}" if told else ""
         print(f"lmflow: going on from {checkpoint}{changes}", file=sys.stderr)
     return checkpoint
+
+
+def _check_processes(kept: object, checkpoint: Path, size: int) -> None:
+    """Check that each process finds its part of the optimizer's state.
+
+    Raises:
+        RequestError: the checkpoint was written by another number of processes.
+    """
+    fixed = kept.get("fixed", {}) if isinstance(kept, dict) else {}
+    before = fixed.get("the number of processes", size)
+    if before != size:
+        raise RequestError(
+            f"{checkpoint} was written by {before} processes, each with its part of the optimizer's state, and this "
+            f"job has {size}: start {before}, or leave out --resume and add --overwrite to start anew"
+        )
 
 
 def go_on(state: TrainerState, arguments: TrainingArguments, checkpoint: Path) -> None:

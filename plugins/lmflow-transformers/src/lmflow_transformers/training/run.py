@@ -9,12 +9,14 @@ from typing import Any
 
 from transformers import PrinterCallback
 
-from lmflow_core.api import LmflowError, TrainingReport
+from lmflow_core.api import LmflowError, RequestError, TrainingReport
 from lmflow_transformers.attention import using_attention
 from lmflow_transformers.devices import peak_memory_bytes
 from lmflow_transformers.isolation import isolates_sequences, masked_attention
 from lmflow_transformers.lean import lean_layers
+from lmflow_transformers.likelihood.head import head_is_plain
 from lmflow_transformers.memory import keep_freed_memory, take_into_memory
+from lmflow_transformers.sharding import gathered_as_needed
 from lmflow_transformers.training.early_stopping import early_stopping
 from lmflow_transformers.training.failures import StopAtNan, check_finite, explained_failures
 from lmflow_transformers.training.interruption import StopOnSignal
@@ -38,17 +40,25 @@ def train(job: TorchJob, loss: Loss, rollout: Rollout | None = None) -> Training
             network is in evaluation mode meanwhile.
 
     Raises:
-        RequestError: a tracker is not there, or the checkpoint to go on from was trained otherwise.
+        RequestError: a tracker is not there, the weights are spread over processes and the objective answers, or the
+            checkpoint to go on from was trained otherwise.
         LmflowError: the loss is no number any more, memory ran out, a checkpoint cannot be written, or the run was
             stopped by a signal, having left a checkpoint.
     """
     model = job.model
+    if model.plan.sharded and rollout is not None:
+        raise RequestError(
+            "this objective answers prompts while it trains, which weights that are spread over processes cannot: "
+            "take --zero-stage 2"
+        )
     prepare_trackers(job.settings.report_to, job.checkpoints.parent)
     if model.device.type == "cpu":
         keep_freed_memory()
         take_into_memory(model.network)
     progress, stop = Progress(), StopOnSignal()
-    isolated = isolates_sequences(model.base, job.attention)
+    with gathered_as_needed(model.base):
+        isolated = isolates_sequences(model.base, job.attention)
+        head_is_plain(model.base)
     if not isolated and job.world.is_main:
         print("lmflow: packed sequences would reach each other in this model: each goes alone", file=sys.stderr)
     try:
@@ -80,7 +90,10 @@ def _set_for_training(job: TorchJob, isolated: bool) -> Iterator[None]:
     network, settings = job.model.base, job.settings
     offload = offloaded_activations(network, job.model.device) if settings.activation_offload else nullcontext()
     attention = job.attention if isolated else masked_attention(network)
-    with using_attention(network, attention), _fewer_activations(network, settings.gradient_checkpointing), offload:
+    # What is made again in a backward pass needs weights that ZeRO gives back before it.
+    lean = nullcontext() if job.model.plan.sharded else lean_layers(network)
+    fewer = _recomputed_layers(network) if settings.gradient_checkpointing else lean
+    with using_attention(network, attention), fewer, offload:
         own, network.config.use_cache = getattr(network.config, "use_cache", True), False
         try:
             yield
@@ -89,12 +102,8 @@ def _set_for_training(job: TorchJob, isolated: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _fewer_activations(network: Any, checkpointing: bool) -> Iterator[None]:
-    """Recompute whole layers in backward where that is asked for; else only what costs next to nothing."""
-    if not checkpointing:
-        with lean_layers(network):
-            yield
-        return
+def _recomputed_layers(network: Any) -> Iterator[None]:
+    """Recompute whole layers in backward."""
     _activation_checkpointing(network, "enable", {"use_reentrant": False})
     try:
         yield

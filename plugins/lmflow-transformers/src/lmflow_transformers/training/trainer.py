@@ -26,7 +26,7 @@ from lmflow_transformers.training.job import Rollout, TorchJob
 from lmflow_transformers.training.loss import Loss, LossModule, Mean
 from lmflow_transformers.training.metrics import RunningMeans
 from lmflow_transformers.training.micro_batches import micro_batches, tokens_per_micro_batch
-from lmflow_transformers.training.optimizers import allocate_state, check_optimizer
+from lmflow_transformers.training.optimizers import AdamW, allocate_state, check_elementwise, check_optimizer
 from lmflow_transformers.training.packs import EvenShares, MicroBatches, Pack, Packs
 from lmflow_transformers.training.progress import Progress
 from lmflow_transformers.training.resuming import go_on
@@ -203,7 +203,9 @@ class LossTrainer(CheckpointingTrainer):
             groups = self._job.tuner.parameter_groups(self._job.model)
             self.optimizer = self._raw_optimizer = self._job.optimizer.make(groups, self._job.settings)
             check_optimizer(self.optimizer, groups)
-            if not self._job.resume and not self._job.tuner.freezes_while_training:
+            if sharded := self._job.model.plan.sharded_state:
+                check_elementwise(self.optimizer, type(self._job.optimizer).use_weights is not AdamW.use_weights)
+            if not self._job.resume and not self._job.tuner.freezes_while_training and not sharded:
                 allocate_state(self.optimizer)
         return self.optimizer
 

@@ -1,0 +1,21 @@
+"""Declares the engine ``deepspeed``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from lmflow_core.api import EngineSpec, hookimpl
+from lmflow_deepspeed.options import DeepSpeedOptions
+
+
+@hookimpl
+def lmflow_register_engines() -> Iterable[EngineSpec]:
+    """Offer DeepSpeed."""
+    yield EngineSpec(
+        name="deepspeed",
+        target="lmflow_deepspeed.engine:DeepSpeedEngine",
+        summary="ZeRO: state, gradients and weights are spread.",
+        options=DeepSpeedOptions,
+        chosen_by="deepspeed",
+        requires=("deepspeed",),
+    )
