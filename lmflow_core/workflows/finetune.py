@@ -144,8 +144,8 @@ def _plan(request: Request, catalogue: Catalogue, setup: TrainingSetup[LanguageM
     if plan.sharded_state and setup.tuner.freezes_while_training:
         raise RequestError(
             f"--tuner {request.components['tuner'].name} freezes weights while it trains and drops their optimizer "
-            f"state, which --engine {request.components['engine'].name} spreads over processes in one "
-            "piece (ZeRO stages 1 to 3, any in half precision): take --zero-stage 0, --engine torchrun or --tuner lora"
+            f"state, which --engine {request.components['engine'].name} spreads over processes in one piece as it is "
+            "set: see the engine's README for what does not, or take --engine torchrun or --tuner lora"
         )
     setup.model.accept(plan)
     assert plan.attention is not None
