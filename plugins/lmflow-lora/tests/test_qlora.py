@@ -265,13 +265,13 @@ def test_a_real_model_takes_a_third_of_the_memory_and_learns_as_by_lora(smollm2_
     assert bytes_held(quantised) <= 0.35 * bytes_held(whole)
     del whole, quantised
     generator = torch.Generator().manual_seed(0)
-    starts = torch.randint(100, 4000, (24,), generator=generator).tolist()
-    rows: list[EncodedExample] = [single([start + 7 * place for place in range(24)]) for start in starts]
-    losses = []
+    starts = torch.randint(100, 4000, (8,), generator=generator).tolist()
+    rows: list[EncodedExample] = [single([start + 7 * place for place in range(12)]) for start in starts]
+    falls = []
     for tuner in (LoraTuner(), QloraTuner()):
-        settings = _settings(lr=2e-4, batch_size=8, max_steps=50, epochs=20, logging_steps=1)
+        settings = _settings(lr=1e-3, batch_size=4, max_steps=50, epochs=50, logging_steps=1)
         job = make_job(smollm2_folder, tmp_path / tuner.name, settings, rows, tuner=tuner)
         points = SftObjective().train(job).training["loss"]
-        losses.append(sum(point.value for point in points[-10:]) / 10)
-        assert losses[-1] < 0.7 * points[0].value
-    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+        falls.append(points[0].value - sum(point.value for point in points[-10:]) / 10)
+    assert falls[0] > 1
+    assert falls[1] == pytest.approx(falls[0], rel=0.05)
