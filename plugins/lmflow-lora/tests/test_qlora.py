@@ -21,7 +21,6 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from lmflow_core.api import (
     IGNORE,
     Destination,
-    EncodedExample,
     ModelError,
     ModelSettings,
     Quantization,
@@ -260,18 +259,6 @@ def test_weights_that_are_quantised_already_do_not_train(tiny_model: Path) -> No
 
 
 @pytest.mark.slow
-def test_a_real_model_takes_a_third_of_the_memory_and_learns_as_by_lora(smollm2_folder: Path, tmp_path: Path) -> None:
+def test_a_real_model_takes_a_third_of_the_memory(smollm2_folder: Path) -> None:
     whole, quantised = (_open(smollm2_folder, asked).network for asked in (None, Quantization("nf4", double=True)))
     assert bytes_held(quantised) <= 0.35 * bytes_held(whole)
-    del whole, quantised
-    generator = torch.Generator().manual_seed(0)
-    starts = torch.randint(100, 4000, (8,), generator=generator).tolist()
-    rows: list[EncodedExample] = [single([start + 7 * place for place in range(12)]) for start in starts]
-    falls = []
-    for tuner in (LoraTuner(), QloraTuner()):
-        settings = _settings(lr=1e-3, batch_size=4, max_steps=50, epochs=50, logging_steps=1)
-        job = make_job(smollm2_folder, tmp_path / tuner.name, settings, rows, tuner=tuner)
-        points = SftObjective().train(job).training["loss"]
-        falls.append(points[0].value - sum(point.value for point in points[-10:]) / 10)
-    assert falls[0] > 1
-    assert falls[1] == pytest.approx(falls[0], rel=0.05)
