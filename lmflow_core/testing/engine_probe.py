@@ -1,6 +1,7 @@
-"""What one process of a job sees of its engine: ``python -m lmflow_core.testing.engine_probe NAME OPTIONS FOLDER``.
+"""What one process of a job sees of its engine: ``python -m lmflow_core.testing.engine_probe`` and what it takes.
 
 Every process writes what it saw into the folder, as JSON under its process number. Launchers start it several times.
+Each probe starts the engine once: processes that joined a second time could meet what is left of the first.
 """
 
 from __future__ import annotations
@@ -43,29 +44,38 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 
 
 def observed(engine: Any) -> dict[str, Any]:
-    """Return what a process sees of an engine that it starts twice, the first time with an error inside."""
-    before, raised = state(), False
-    try:
-        with engine.start():
-            raise ProbeError
-    except ProbeError:
-        raised = True
-    behind_error = changes(before, state())
+    """Return what a process sees of an engine that it starts."""
+    before = state()
     with engine.start() as world:
         told = {"is_world": isinstance(world, World), "rank": world.rank, "size": world.size}
         gathered = [engine.all_gather([world.rank, value]) for value in VALUES]
         arguments = engine.trainer_arguments()
         told |= {"gathered": gathered, "arguments": sorted(arguments), "is_mapping": isinstance(arguments, Mapping)}
-    return {**told, "error_passes": raised, "behind_error": behind_error, "behind": changes(before, state())}
+    return {**told, "behind": changes(before, state())}
+
+
+def observed_failing(engine: Any) -> dict[str, Any]:
+    """Return what a process sees of an engine within which an error is raised."""
+    before, raised, rank = state(), False, -1
+    try:
+        with engine.start() as world:
+            rank = world.rank
+            raise ProbeError
+    except ProbeError:
+        raised = True
+    return {"rank": rank, "error_passes": raised, "behind_error": changes(before, state())}
+
+
+PROBES = {"whole": observed, "failing": observed_failing}
 
 
 def main() -> None:
     """Probe the engine that the arguments name."""
-    name, options, folder = sys.argv[1:]
+    probe, name, options, folder = sys.argv[1:]
     engines = Catalogue.discover().of(EngineSpec)
     spec = engines.find(name).spec
     engine = engines.load(name)(build(spec.options, json.loads(options)) if spec.options else None)
-    found = observed(engine)
+    found = PROBES[probe](engine)
     Path(folder, f"{os.getpid()}.json").write_text(json.dumps(found), encoding="utf-8")
 
 

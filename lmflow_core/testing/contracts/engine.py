@@ -22,7 +22,7 @@ from lmflow_core.errors import RequestError
 from lmflow_core.models.opening import open_model
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.testing.contracts.base import ComponentContract
-from lmflow_core.testing.engine_probe import VALUES, changes, state
+from lmflow_core.testing.engine_probe import PROBES, VALUES, changes, state
 
 _TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 _SEVERAL = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
@@ -64,10 +64,15 @@ class EngineContract(ComponentContract):
         tmp_path_factory: pytest.TempPathFactory,
     ) -> list[dict[str, Any]]:
         """Return what each of its processes sees, in the order of their ranks."""
-        folder = tmp_path_factory.mktemp("seen")
-        _launch([*launching, "-m", "lmflow_core.testing.engine_probe", spec.name, json.dumps(dict(values)), folder])
-        found = [json.loads(path.read_text(encoding="utf-8")) for path in folder.iterdir()]
-        return sorted(found, key=lambda one: int(one["rank"]))
+        seen: dict[int, dict[str, Any]] = {}
+        for probe in PROBES:
+            folder = tmp_path_factory.mktemp(probe)
+            program = ["-m", "lmflow_core.testing.engine_probe", probe]
+            _launch([*launching, *program, spec.name, json.dumps(dict(values)), folder])
+            for path in folder.iterdir():
+                found = json.loads(path.read_text(encoding="utf-8"))
+                seen.setdefault(int(found["rank"]), {}).update(found)
+        return [seen[rank] for rank in sorted(seen)]
 
     def test_processes_are_told_apart(self, seen: list[dict[str, Any]], launching: Sequence[str]) -> None:
         """``start`` gives a world, with a rank for each process and how many there are."""
