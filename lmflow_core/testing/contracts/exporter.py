@@ -222,7 +222,7 @@ class ExporterContract(ComponentContract):
         if spec.reopens:
             found = _likelihoods(self._reopened(merged, spec, catalogue))
             wanted = _likelihoods(open_model(given, catalogue))
-            told = f"reopened {found}, and {wanted} of the model with its adapter"
+            told = f"the adapter is not as it was in what is written (merge it first): {found}, not {wanted}"
             assert found == pytest.approx(wanted, rel=self.tolerance), told
 
 
