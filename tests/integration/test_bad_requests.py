@@ -163,7 +163,7 @@ def test_merge_needs_an_adapter(lmflow_cli: Cli, tiny_model: Path, tmp_path: Pat
     result = lmflow_cli("merge", "--model", tiny_model, "--output", tmp_path / "out")
     _assert_refused(result, "there is no adapter to merge: add --adapter FOLDER", tmp_path / "out")
     result = lmflow_cli("merge", "--model", tiny_model, "--adapter", tiny_model, "--output", tmp_path / "out")
-    _assert_refused(result, f"{tiny_model} holds no adapter (looked for adapter_config.json)", tmp_path / "out")
+    _assert_refused(result, f"{tiny_model} holds no adapter (looked for adapter_config.json", tmp_path / "out")
 
 
 def test_an_unknown_command_is_answered_with_the_nearest(lmflow_cli: Cli) -> None:
