@@ -11,6 +11,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+import lmflow_core
 from lmflow_core.contracts.command import CORE_COMMANDS
 from lmflow_core.contracts.hooks import KINDS
 from lmflow_core.errors import OptionError
@@ -19,10 +20,13 @@ from lmflow_core.plugins.official import TAKEN_BY_STRANGERS, official_distributi
 from lmflow_core.plugins.registry import Catalogue
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_MAJOR, _MINOR = lmflow_core.__version__.split(".")[:2]
+# Of LMFlow's own, which share a minor version.
+_OWN = f">={_MAJOR}.{_MINOR},<{_MAJOR}.{int(_MINOR) + 1}"
 _RANGES = {
     "click": ">=8.2",
-    "lmflow-core": ">=0.1,<0.2",
-    "lmflow-transformers": ">=0.1,<0.2",
+    "lmflow-core": _OWN,
+    "lmflow-transformers": _OWN,
     "tokenizers": ">=0.22",
     "torch": ">=2.7",
     "transformers": ">=5.0,<6",

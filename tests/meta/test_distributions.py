@@ -24,6 +24,7 @@ from lmflow_core.plugins.policy import PluginPolicy
 from lmflow_core.plugins.record import PluginRecord
 from lmflow_core.plugins.versions import satisfies
 from lmflow_core.testing.distributions import core_range
+from lmflow_core.testing.imports import needed
 
 _ROOT = Path(__file__).parents[2]
 FOLDERS = sorted(path.parent for path in _ROOT.glob("plugins/*/pyproject.toml"))
@@ -96,19 +97,8 @@ def _package(folder: Path) -> Path:
 
 
 def _needed(node: ast.AST) -> Iterator[str]:
-    """Yield the packages that code imports; those it can do without, in a ``try`` for ``ImportError``, are not."""
-    if isinstance(node, ast.Import):
-        yield from (alias.name.split(".")[0] for alias in node.names)
-    elif isinstance(node, ast.ImportFrom) and node.module:
-        yield node.module.split(".")[0]
-    optional = isinstance(node, ast.Try) and any(
-        isinstance(name, ast.Name) and name.id in ("ImportError", "ModuleNotFoundError")
-        for handler in node.handlers
-        for name in ast.walk(handler.type or handler)
-    )
-    for child in ast.iter_child_nodes(node):
-        if not (optional and isinstance(child, ast.Import | ast.ImportFrom)):
-            yield from _needed(child)
+    """Yield the packages that code imports and cannot do without."""
+    yield from (module.split(".")[0] for module in needed(node))
 
 
 def _third_party(package: Path) -> dict[str, set[str]]:
