@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import random
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +14,14 @@ from lmflow_core.config.run_file import read_run_file
 from lmflow_core.config.schema import FINETUNE
 from lmflow_core.errors import RequestError
 from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.testing.scripts import load_script
 
 _CAMPAIGNS = Path(__file__).parents[1] / "dev" / "campaigns"
 
 
 @pytest.fixture(scope="module")
 def campaign() -> Any:
-    sys.path.insert(0, str(_CAMPAIGNS))
-    specification = importlib.util.spec_from_file_location("run_files", _CAMPAIGNS / "run_files.py")
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    sys.path.remove(str(_CAMPAIGNS))
-    return module
+    return load_script(_CAMPAIGNS / "run_files.py")
 
 
 def test_attacks_and_mutations_end_in_one_message(campaign: Any, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
 import tomllib
@@ -11,17 +10,14 @@ from typing import Any
 
 import pytest
 
+from lmflow_core.testing.scripts import load_script
+
 _ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def script() -> Any:
-    specification = importlib.util.spec_from_file_location("version_script", _ROOT / "dev" / "version.py")
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    return load_script(_ROOT / "dev" / "version.py")
 
 
 @pytest.fixture

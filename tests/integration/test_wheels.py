@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import json
 import re
 import subprocess
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 
 from lmflow_core.testing.environments import Environment, link_third_party
+from lmflow_core.testing.scripts import load_script
 
 _ROOT = Path(__file__).parents[2]
 _BUILD = _ROOT / "dev" / "build.py"
@@ -138,15 +138,7 @@ def test_the_core_alone_says_what_to_install(core_alone: Environment, tmp_path: 
 
 @pytest.fixture(scope="module")
 def script() -> Any:
-    specification = importlib.util.spec_from_file_location("build_script", _BUILD)
-    assert specification is not None
-    assert specification.loader is not None
-    sys.path.insert(0, str(_BUILD.parent))
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[specification.name] = module
-    specification.loader.exec_module(module)
-    sys.path.remove(str(_BUILD.parent))
-    return module
+    return load_script(_BUILD)
 
 
 def _project(folder: Path, metadata: str = "", *, licence: str = "mine") -> Path:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.testing.scripts import load_script
 
 _DEV = Path(__file__).parents[2] / "dev"
 _SCRIPTS = json.loads((_DEV / "lmflow_scripts.json").read_text(encoding="utf-8"))["scripts"]
@@ -18,13 +17,7 @@ _SCRIPTS = json.loads((_DEV / "lmflow_scripts.json").read_text(encoding="utf-8")
 
 @pytest.fixture(scope="module")
 def writer() -> Any:
-    specification = importlib.util.spec_from_file_location("coming_from_lmflow", _DEV / "coming_from_lmflow.py")
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[specification.name] = module
-    specification.loader.exec_module(module)
-    return module
+    return load_script(_DEV / "coming_from_lmflow.py")
 
 
 def test_the_page_is_up_to_date_and_has_a_place_for_each_flag(writer: Any) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from lmflow_core.config.schema import FINETUNE
 from lmflow_core.contracts.hooks import KINDS
 from lmflow_core.errors import OptionError
 from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.testing.scripts import load_script
 
 _ROOT = Path(__file__).parents[2]
 _MOVING = _ROOT / "docs" / "how-to" / "move-from-another-toolkit.md"
@@ -23,13 +22,7 @@ _MOVING = _ROOT / "docs" / "how-to" / "move-from-another-toolkit.md"
 
 @pytest.fixture(scope="module")
 def writer() -> Any:
-    specification = importlib.util.spec_from_file_location("reference", _ROOT / "dev" / "reference.py")
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[specification.name] = module
-    specification.loader.exec_module(module)
-    return module
+    return load_script(_ROOT / "dev" / "reference.py")
 
 
 @pytest.fixture(scope="module")
