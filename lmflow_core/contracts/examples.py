@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -104,11 +104,15 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Prompt:
-    """Messages that ask for an answer, which the data does not have: the last is the user's or a tool's result."""
+    """Messages that ask for an answer, which the data does not have: the last is the user's or a tool's result.
+
+    ``fields`` is the row it was read from, by which rewards judge an answer; the core fills it in.
+    """
 
     kind: ClassVar[str] = "prompt"
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,16 @@ from lmflow_core.contracts.recipe import Recipe
 from lmflow_core.contracts.settings import DataSettings, ModelSettings, OutputSettings, ResumeSettings, TrainingSettings
 from lmflow_core.contracts.spec import TORCH
 from lmflow_core.contracts.tuner import Destination
+from lmflow_core.data.asked import as_prompt
 from lmflow_core.data.dataset import Dataset, DatasetMaker
 from lmflow_core.data.encoding import Encoder
+from lmflow_core.data.selection import selected
 from lmflow_core.data.store import EncodedRows
-from lmflow_core.errors import OptionError, RequestError
+from lmflow_core.errors import DataError, OptionError, RequestError
 from lmflow_core.files.exclusive import exclusive
 from lmflow_core.files.output import CHECKPOINTS, RUN_FILE, atomic_folder, check_output, remove_if_empty, write_json
 from lmflow_core.models.opening import OpenModel, open_model
+from lmflow_core.models.rewards import Rewards
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.plugins.targets import returned
 from lmflow_core.report import console
@@ -61,6 +64,7 @@ def finetune(request: Request, catalogue: Catalogue) -> Finetuned | None:
     """
     output, resume = request.get(OutputSettings), request.get(ResumeSettings)
     _check_validation(request)
+    _check_rewards(request)
     check_output(output.output, overwrite=output.overwrite, resume=resume.resumes)
     engine: Engine = request.components["engine"].make(catalogue)
     with (
@@ -78,10 +82,12 @@ def finetune(request: Request, catalogue: Catalogue) -> Finetuned | None:
         attention = _plan(request, catalogue, setup, objective)
         setup.tuner.check(setup.model)
         objective.check(setup)
+        rewards = _rewards(request, catalogue)
         prepared = _prepare(request, opened, catalogue, world)
         _check_alike(engine, "data", prepared.data.rows.fingerprint())
         services.use_template(prepared.data.template, prepared.encoder)
         opened.load()
+        services.use_rewards(rewards, opened.model)
         setup.tuner.prepare(setup.model, setup.settings.seed)
         kept = recipe(
             request,
@@ -181,6 +187,34 @@ def _check_validation(request: Request) -> None:
         raise OptionError(
             "--load-best-model and --early-stopping-patience need validation data: add --eval-dataset or --eval-share"
         )
+
+
+def _check_rewards(request: Request) -> None:
+    """Refuse rewards that nothing asks for, and an objective without the rewards that it asks for."""
+    objective = request.components["objective"]
+    if objective.provided.spec.scores and not request.weighted.get("reward"):
+        raise OptionError(f"--objective {objective.name} scores answers: add --reward NAME")
+    if "reward" in request.weighted and not objective.provided.spec.scores:
+        raise OptionError(f"--reward: --objective {objective.name} scores no answers; leave it out")
+
+
+def _rewards(request: Request, catalogue: Catalogue) -> Rewards:
+    """Return the rewards of a run; every prompt can be scored by them.
+
+    Raises:
+        DataError: a row lacks what a reward needs.
+    """
+    rewards = Rewards(request.weighted.get("reward", ()), catalogue)
+    accepted = request.components["objective"].provided.spec.examples
+    data, seed = request.get(DataSettings), request.get(TrainingSettings).seed
+    for located in selected(data, catalogue, seed, accepted) if "reward" in request.weighted else ():
+        prompt = as_prompt(located)
+        try:
+            assert prompt is not None, "an objective that scores learns from prompts"
+            rewards.check(prompt)
+        except ValueError as error:
+            raise DataError(str(error), file=located.file, row=located.row) from error
+    return rewards
 
 
 def _summary(made: Dataset) -> str:

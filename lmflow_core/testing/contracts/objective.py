@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +15,7 @@ import pytest
 
 from lmflow_core.contracts.model import LoadPlan
 from lmflow_core.contracts.objective import MetricPoint, ObjectiveSpec, TrainingJob, TrainingReport
+from lmflow_core.contracts.reward import AnsweredPrompt
 from lmflow_core.contracts.settings import TrainingSettings
 from lmflow_core.contracts.tuner import TunerSpec
 from lmflow_core.errors import LmflowError
@@ -26,6 +27,17 @@ from lmflow_core.testing.tensors import differing, state_of
 
 _STEPS, _CHECKPOINT = 6, 3
 _FROZEN = "embed_tokens"
+
+
+class Vowels:
+    """Scores answers, in the place of what ``--reward`` would choose: 1 for those with a vowel, 0 for the others."""
+
+    def prepare(self, services: object, beside: object) -> None:
+        """Need nothing."""
+
+    def score(self, answers: Sequence[AnsweredPrompt]) -> list[float]:
+        """Return a number for each answer."""
+        return [float(not set("aeiou").isdisjoint(answer.answer)) for answer in answers]
 
 
 @dataclass(frozen=True)
@@ -48,7 +60,8 @@ class Run:
 class ObjectiveContract(ComponentContract):
     """What an objective must do, tried on a small model and examples of every kind that it names.
 
-    Options may name the model that the examples are learned by, ``{tiny_model}``, and another, ``{other_model}``.
+    One that scores its own samples is given a reward for those with a vowel. Options may name the model that the
+    examples are learned by, ``{tiny_model}``, and another, ``{other_model}``.
 
     Attributes:
         learning_rate: with which the run learns within six steps.
@@ -127,6 +140,7 @@ class ObjectiveContract(ComponentContract):
         template = JinjaTemplate(job.model.tokenizer, str(job.model.tokenizer.chat_template))
         services: Any = job.services
         services.use_template(template, Encoder(job.model.tokenizer, template))
+        services.use_rewards(Vowels(), job.model)
         rows = rows_of(services.encode(examples))
         measured = rows if "eval_steps" in changes else None
         return dataclasses.replace(job, data=rows, validation=measured)
