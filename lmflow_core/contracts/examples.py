@@ -104,10 +104,7 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Prompt:
-    """Messages that ask for an answer, which the data does not have: the last is the user's or a tool's result.
-
-    ``fields`` is the row it was read from, by which rewards judge an answer; the core fills it in.
-    """
+    """Messages whose answer the data does not have, the last a user's or tool's; ``fields`` is the row, for rewards."""
 
     kind: ClassVar[str] = "prompt"
     messages: tuple[Message, ...]

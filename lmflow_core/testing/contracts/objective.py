@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +15,6 @@ import pytest
 
 from lmflow_core.contracts.model import LoadPlan
 from lmflow_core.contracts.objective import MetricPoint, ObjectiveSpec, TrainingJob, TrainingReport
-from lmflow_core.contracts.reward import AnsweredPrompt
 from lmflow_core.contracts.settings import TrainingSettings
 from lmflow_core.contracts.tuner import TunerSpec
 from lmflow_core.errors import LmflowError
@@ -23,21 +22,11 @@ from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.testing.contracts.base import ComponentContract
 from lmflow_core.testing.example_samples import EXAMPLES
 from lmflow_core.testing.others import loaded
+from lmflow_core.testing.rewards import Vowels
 from lmflow_core.testing.tensors import differing, state_of
 
 _STEPS, _CHECKPOINT = 6, 3
 _FROZEN = "embed_tokens"
-
-
-class Vowels:
-    """Scores answers, in the place of what ``--reward`` would choose: 1 for those with a vowel, 0 for the others."""
-
-    def prepare(self, services: object, beside: object) -> None:
-        """Need nothing."""
-
-    def score(self, answers: Sequence[AnsweredPrompt]) -> list[float]:
-        """Return a number for each answer."""
-        return [float(not set("aeiou").isdisjoint(answer.answer)) for answer in answers]
 
 
 @dataclass(frozen=True)

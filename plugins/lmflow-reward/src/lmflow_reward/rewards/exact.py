@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from lmflow_core.api import Prompt
+from lmflow_core.api import Prompt, RequestError
 from lmflow_reward.rewards.base import Verifier, row_field
 from lmflow_reward.rewards.options import ExactOptions, RegexOptions
 
@@ -43,9 +43,16 @@ class Exact(Verifier):
 class Regex(Verifier):
     """1 for an answer that a regular expression matches, else 0; ``.`` matches line ends too."""
 
-    def __init__(self, options: RegexOptions) -> None:
-        self._pattern = re.compile(options.regex_pattern, re.DOTALL)
-        self._match = self._pattern.search if options.regex_search else self._pattern.fullmatch
+    def __init__(self, options: RegexOptions | None = None) -> None:
+        """Take a pattern.
+
+        Raises:
+            RequestError: none is given.
+        """
+        if options is None or options.regex_pattern is None:
+            raise RequestError("--reward regex needs --regex-pattern, the regular expression that an answer must match")
+        pattern = re.compile(options.regex_pattern, re.DOTALL)
+        self._match = pattern.search if options.regex_search else pattern.fullmatch
 
     def score_one(self, prompt: Prompt, answer: str) -> float:
         """Match an answer, without white space around it."""

@@ -21,12 +21,12 @@ class ExactOptions:
 class RegexOptions:
     """What an answer must look like."""
 
-    regex_pattern: str = option(help="The regular expression (Python's).")
+    regex_pattern: str | None = option(None, help="The regular expression (Python's).")
     regex_search: bool = option(False, help="Let it match a part of the answer instead of the whole.")
 
     def __post_init__(self) -> None:
         try:
-            re.compile(self.regex_pattern)
+            re.compile(self.regex_pattern or "")
         except (re.error, RecursionError, OverflowError) as error:
             raise ValueError(f"--regex-pattern {self.regex_pattern!r} is no regular expression: {error}") from error
 
