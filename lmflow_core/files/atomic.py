@@ -63,12 +63,12 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OutputError: the disk refuses a write.
     """
-    with atomic_file(path) as stream:
+    with atomic_text(path) as stream:
         stream.write(text)
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[TextIO]:
+def atomic_text(path: Path) -> Iterator[TextIO]:
     """Give a text file to write, which takes its place when the context ends well, and vanishes else.
 
     Raises:

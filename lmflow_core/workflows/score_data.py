@@ -17,7 +17,7 @@ from lmflow_core.contracts.settings import ScoreSettings
 from lmflow_core.data.answered import answered
 from lmflow_core.data.examples import ExampleReader, Located
 from lmflow_core.errors import DataError, OptionError, OutputError
-from lmflow_core.files.atomic import atomic_file
+from lmflow_core.files.atomic import atomic_text
 from lmflow_core.models.rewards import Rewards
 from lmflow_core.models.services import Models
 from lmflow_core.plugins.registry import Catalogue
@@ -82,7 +82,7 @@ def score_data(request: Request, catalogue: Catalogue) -> ScoreReport:
     rewards = Rewards(chosen, catalogue)
     rewards.prepare(Models(catalogue), None)
     found = ExampleReader(catalogue, settings.dataset_format).read(settings.dataset)
-    with nullcontext() if output is None else atomic_file(output) as stream:
+    with nullcontext() if output is None else atomic_text(output) as stream:
         return _report(_scored(found, rewards), None if stream is None else stream.write)
 
 
