@@ -40,10 +40,12 @@ class RlooLoss:
 class Sampler:
     """Makes, of the prompts of a step, groups of sampled answers with their rewards and advantages."""
 
+    steps = 1
+
     def __init__(self, job: TorchJob, options: RlooOptions) -> None:
         self._job, self._options = job, options
 
-    def __call__(self, examples: list[EncodedExample], step: int) -> list[EncodedExample]:
+    def __call__(self, examples: list[EncodedExample], step: int | None) -> list[EncodedExample]:
         """Answer each prompt several times with the weights of this step."""
         options, count, services = self._options, self._options.rloo_samples, self._job.services
         prompts = [list(example.sequences[0].input_ids) for example in examples]
@@ -51,7 +53,7 @@ class Sampler:
             self._job.model,
             [prompt for prompt in prompts for _ in range(count)],
             max_new_tokens=options.rloo_max_new_tokens,
-            seeds=[seed for prompt in prompts for seed in self._seeds(prompt, step)],
+            seeds=[seed for prompt in prompts for seed in self._seeds(prompt, step or 0)],
             options={"temperature": 1.0},  # the distribution whose log-probabilities are learned
         )
         asked = [example.prompt for example in examples if example.prompt is not None for _ in range(count)]
