@@ -73,6 +73,7 @@ from lmflow_core.contracts.objective import (
 from lmflow_core.contracts.optimizer import Optimizer, OptimizerSpec, ParameterGroup
 from lmflow_core.contracts.position_scaling import PositionScaling, PositionScalingSpec, Rope, ScaledPositions
 from lmflow_core.contracts.recipe import Recipe
+from lmflow_core.contracts.reward import AnsweredPrompt, Reward, RewardSpec
 from lmflow_core.contracts.settings import DecodingSettings, ModelSettings, TrainingSettings
 from lmflow_core.contracts.source import RowSource, SourceSpec
 from lmflow_core.contracts.template import Template, TemplateSpec
@@ -125,6 +126,7 @@ __all__ = [
     "SHORTEST_BEGINNING",
     "AnswerBatch",
     "AnswerStream",
+    "AnsweredPrompt",
     "Attention",
     "AttentionSpec",
     "BatchDecoder",
@@ -198,6 +200,8 @@ __all__ = [
     "Reasoning",
     "Recipe",
     "RequestError",
+    "Reward",
+    "RewardSpec",
     "Rope",
     "RowSource",
     "RunningBatch",

@@ -30,6 +30,7 @@ from lmflow_transformers.tokenizers import TransformersTokenizer
 
 TURNS = ChatTemplate(user="U{content};", assistant_header="A", assistant="{content}|", stop=("|",))
 ASK, ANSWER, OTHER = Message("user", "u"), Message("assistant", "ab"), Message("assistant", "c")
+ASKED = Prompt((ASK, ANSWER, ASK), fields={"answer": "five"})
 CHOSEN, REJECTED = Conversation((ASK, ANSWER)), Conversation((ASK, OTHER))
 
 
@@ -44,7 +45,7 @@ KINDS: dict[str, tuple[Example, EncodedExample]] = {
     "text": (Text("ab"), EncodedExample((_sequence("ab|", "ab|"),))),
     "prompted": (Prompted("ab", "c"), EncodedExample((_sequence("abc|", "__c|"),))),
     "conversation": (CHOSEN, EncodedExample((_sequence("Uu;Aab|", "____ab|"),))),
-    "prompt": (Prompt((ASK, ANSWER, ASK)), EncodedExample((_sequence("Uu;Aab|Uu;A", "___________"),))),
+    "prompt": (ASKED, EncodedExample((_sequence("Uu;Aab|Uu;A", "___________"),), prompt=ASKED)),
     "preference": (
         Preference(CHOSEN, REJECTED),
         EncodedExample((_sequence("Uu;Aab|", "____ab|"), _sequence("Uu;Ac|", "____c|"))),

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lmflow_core.contracts.examples import ROLES, ImagePart, Message, Prompt, ToolCall
 from lmflow_core.contracts.tokens import IGNORE, EncodedExample, EncodedSequence, Media
 from lmflow_core.data import row_files
 from lmflow_core.data.row_files import RowWriter, read_meta
@@ -111,13 +112,29 @@ _sequences = st.builds(
 _numbers = st.dictionaries(
     st.sampled_from(["margin", "scores"]), st.lists(st.floats(allow_nan=False), max_size=2).map(tuple), max_size=2
 )
-_examples = st.builds(EncodedExample, st.lists(_sequences, max_size=3).map(tuple), _numbers)
+_text = st.text(max_size=3)
+_parts = st.lists(_text | st.builds(ImagePart, _text), max_size=2).map(tuple)
+_calls = st.builds(ToolCall, _text, st.dictionaries(_text, st.integers(), max_size=1))
+_messages = st.builds(
+    Message,
+    st.sampled_from(ROLES),
+    _text | _parts,
+    st.none() | _text,
+    st.lists(_calls, max_size=2).map(tuple),
+    st.none() | st.booleans(),
+)
+_values = st.none() | st.booleans() | st.integers() | _text
+_fields = st.dictionaries(_text, _values | st.lists(_values, max_size=2), max_size=2)
+_prompts = st.builds(
+    Prompt, st.lists(_messages, max_size=2).map(tuple), st.lists(_fields, max_size=1).map(tuple), _fields
+)
+_examples = st.builds(EncodedExample, st.lists(_sequences, max_size=3).map(tuple), _numbers, st.none() | _prompts)
 
 
 def _plain(example: EncodedExample) -> EncodedExample:
     """Return an example with lists in place of arrays, to be compared."""
     sequences = (EncodedSequence(list(s.input_ids), list(s.labels), s.media) for s in example.sequences)
-    return EncodedExample(tuple(sequences), dict(example.numbers))
+    return EncodedExample(tuple(sequences), dict(example.numbers), example.prompt)
 
 
 @settings(deadline=None)
@@ -161,6 +178,8 @@ def test_the_fingerprint_covers_groups_numbers_and_images() -> None:
         "another name": [EncodedExample((first, second), {"scores": (1.0,)})],
         "a number elsewhere": [EncodedExample((first,)), EncodedExample((second,), {"margin": (1.0,)})],
         "a number at first": [EncodedExample((first,), {"margin": (1.0,)}), EncodedExample((second,))],
+        "a prompt": [EncodedExample((first, second), prompt=Prompt((Message("user", "?"),)))],
+        "another field": [EncodedExample((first, second), prompt=Prompt((Message("user", "?"),), fields={"a": 1}))],
         "an image": [EncodedExample((shown, second))],
         "another image": [EncodedExample((EncodedSequence([1, 2], [1, 2], (Media("a.png", "e", 0, 1),)), second))],
     }

@@ -1,4 +1,4 @@
-"""``lmflow data check|preview|stats``."""
+"""``lmflow data check|preview|stats|score``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from typing import Any
 
 import click
 
+from lmflow_core.cli.command import SchemaCommand
+from lmflow_core.cli.flags import Arguments
 from lmflow_core.cli.results import print_json
+from lmflow_core.config.request import Request
+from lmflow_core.config.schema import SCORE
 from lmflow_core.contracts.settings import DataSettings, ModelSettings
 from lmflow_core.errors import DataError
 from lmflow_core.options import build
@@ -131,3 +135,18 @@ def _model(given: dict[str, str | None]) -> ModelSettings:
 def _data(paths: tuple[Path, ...], given: dict[str, str | None]) -> DataSettings:
     values = {name: value for name, value in given.items() if name != "model" and value is not None}
     return build(DataSettings, {"dataset": list(paths), **values})
+
+
+def _score(request: Request, catalogue: Catalogue, arguments: Arguments) -> None:
+    from lmflow_core.workflows.score_data import score_data
+
+    report = score_data(request, catalogue)
+    if "json" in arguments.switches:
+        print_json(dataclasses.asdict(report))
+        return
+    counts = [("rows", report.rows), ("answers", report.answers), ("unscored", report.unscored)]
+    means = [(name, "none" if mean is None else f"{mean:.4f}") for name, mean in report.means.items()]
+    console.show(console.pairs([*counts, *means]))
+
+
+data.add_command(SchemaCommand(SCORE, _score, summary="Score the answers of rows by rewards."), "score")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lmflow_core.cli.lmflow_flags import is_known, known_names, meaning
 from lmflow_core.cli.lmflow_names import SHORT, SWITCHES
-from lmflow_core.config.request import all_fields, chosen, option_classes, unknown_option
+from lmflow_core.config.request import all_fields, everything_chosen, option_classes, unknown_option
 from lmflow_core.config.run_file import read_run_file
 from lmflow_core.config.schema import Schema
 from lmflow_core.errors import OptionError
@@ -181,7 +181,7 @@ def with_run_file(parsed: Arguments, parser: FlagParser) -> dict[str, object]:
 
 def help_rows(schema: Schema, values: Mapping[str, object], catalogue: Catalogue) -> Iterator[tuple[str, str]]:
     """Yield each flag of a command with its help, for the components that the values choose."""
-    picked = chosen(schema, values, catalogue, defaults_may_lack=True)
+    picked = everything_chosen(schema, values, catalogue, defaults_may_lack=True)
     for option in all_fields(option_classes(schema, picked)):
         yield f"{option.flag} {metavar(option)}".rstrip(), _help(option)
 

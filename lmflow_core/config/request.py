@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,11 +25,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Component:
-    """A chosen name: what provides it, and its options object (None when it has no options)."""
+    """A chosen name: what provides it, its options (None when it has none), and its weight where several are chosen."""
 
     name: str
     provided: Provided[Any]
     options: Any
+    weight: float = 1.0
 
     def make(self, catalogue: Catalogue) -> Any:
         """Import the target and make the component."""
@@ -50,11 +53,15 @@ class Component:
 
 @dataclass(frozen=True)
 class Request:
-    """A request whose every value is checked."""
+    """A request whose every value is checked.
+
+    ``components`` has what each selector chose; ``weighted`` what those chose that take several.
+    """
 
     schema: Schema
     settings: Mapping[type, Any]
     components: Mapping[str, Component]
+    weighted: Mapping[str, tuple[Component, ...]] = field(default_factory=dict)
 
     def get(self, settings: type[T]) -> T:
         """Return the settings object of a class, or of one made from it."""
@@ -68,6 +75,7 @@ class Request:
             resolved |= to_values(settings)
         for selector, component in self.components.items():
             resolved[selector] = component.name
+        for component in (*self.components.values(), *chain.from_iterable(self.weighted.values())):
             resolved |= to_values(component.options) if component.options is not None else {}
         return resolved
 
@@ -76,6 +84,8 @@ def chosen(
     schema: Schema, values: Mapping[str, object], catalogue: Catalogue, *, defaults_may_lack: bool = False
 ) -> dict[str, Provided[Any]]:
     """Return what each selector of a command chooses, by the given values and the defaults; some may choose nothing.
+
+    Those that take several are left to :func:`chosen_weighted`.
 
     Args:
         schema: the command.
@@ -90,6 +100,8 @@ def chosen(
     found: dict[str, Provided[Any]] = {}
     fields = {f.name: f for settings in schema.settings for f in fields_of(settings)}
     for selector, kind in schema.selectors.items():
+        if schema.takes_several(selector):
+            continue
         selecting = fields[selector]
         name = selecting.parse(values[selector], selecting.flag) if selector in values else selecting.default
         if name is None and selector == "engine":
@@ -104,6 +116,41 @@ def chosen(
             if selector in values or not defaults_may_lack:
                 raise
     return found
+
+
+def chosen_weighted(
+    schema: Schema, values: Mapping[str, object], catalogue: Catalogue
+) -> dict[str, list[tuple[Provided[Any], float]]]:
+    """Return what each selector that takes several chooses, with the weight of each.
+
+    Raises:
+        UnknownNameError, NameConflictError: a name is not that of one healthy component.
+        OptionError: a weight is no number, or a name comes twice.
+    """
+    fields = {f.name: f for settings in schema.settings for f in fields_of(settings)}
+    found: dict[str, list[tuple[Provided[Any], float]]] = {}
+    for selector, kind in schema.selectors.items():
+        if not schema.takes_several(selector) or selector not in values:
+            continue
+        each = found[selector] = []
+        for written in fields[selector].parse(values[selector], fields[selector].flag):
+            name, weight = _weighted(written, fields[selector].flag)
+            each.append((catalogue.of_kind(kind).find(name), weight))
+            if len({provided.qualified for provided, _ in each}) < len(each):
+                raise OptionError(f"{fields[selector].flag}: {name} comes twice")
+    return found
+
+
+def _weighted(written: str, flag: str) -> tuple[str, float]:
+    """Return the name and the weight that ``name`` or ``name=weight`` says."""
+    name, equals, weight = written.partition("=")
+    try:
+        number = float(weight) if equals else 1.0
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise OptionError(f"{flag} {written}: the weight {weight!r} is no number; write it as in {name}=0.5")
+    return name.strip(), number
 
 
 def _decoder_of_model(values: Mapping[str, object], catalogue: Catalogue) -> str:
@@ -143,9 +190,18 @@ def _engine_of_environment(catalogue: Catalogue) -> str:
     return engines[0].qualified if engines else "local"
 
 
-def option_classes(schema: Schema, components: Mapping[str, Provided[Any]]) -> list[type]:
+def option_classes(schema: Schema, components: Iterable[Provided[Any]]) -> list[type]:
     """Return the options classes of a command with the chosen components."""
-    return [*schema.settings, *(p.spec.options for p in components.values() if p.spec.options is not None)]
+    return [*schema.settings, *(p.spec.options for p in components if p.spec.options is not None)]
+
+
+def everything_chosen(
+    schema: Schema, values: Mapping[str, object], catalogue: Catalogue, *, defaults_may_lack: bool = False
+) -> list[Provided[Any]]:
+    """Return all that the given values choose; raises as :func:`chosen` and :func:`chosen_weighted` do."""
+    single = chosen(schema, values, catalogue, defaults_may_lack=defaults_may_lack)
+    several = chosen_weighted(schema, values, catalogue)
+    return [*single.values(), *(provided for each in several.values() for provided, _ in each)]
 
 
 def all_fields(classes: Sequence[type]) -> Iterator[OptionField]:
@@ -179,24 +235,23 @@ def resolve(schema: Schema, values: Mapping[str, object], catalogue: Catalogue, 
         OptionError: a value is unknown, missing, of the wrong type or out of range.
         UnknownNameError, NameConflictError: a chosen component is not there.
     """
-    picked = chosen(schema, values, catalogue)
-    known = {f.name for f in all_fields(option_classes(schema, picked))}
+    known = {f.name for f in all_fields(option_classes(schema, everything_chosen(schema, values, catalogue)))}
     for name in values:
         if name not in known:
             raise OptionError(where + unknown_option(name, known, schema, catalogue))
-    components = {
-        selector: Component(_name(provided, catalogue), provided, _built(provided.spec.options, values, where))
-        for selector, provided in picked.items()
-    }
-    return Request(schema, {s: build(s, values, where) for s in schema.settings}, components)
 
+    def component(provided: Provided[Any], weight: float = 1.0) -> Component:
+        options = provided.spec.options
+        built = None if options is None else build(options, values, where)
+        return Component(catalogue.of_kind(provided.spec.kind).unambiguous(provided), provided, built, weight)
 
-def _name(provided: Provided[Any], catalogue: Catalogue) -> str:
-    return catalogue.of_kind(provided.spec.kind).unambiguous(provided)
-
-
-def _built(options: type | None, values: Mapping[str, object], where: str) -> Any:
-    return None if options is None else build(options, values, where)
+    single, several = chosen(schema, values, catalogue), chosen_weighted(schema, values, catalogue)
+    return Request(
+        schema,
+        {settings: build(settings, values, where) for settings in schema.settings},
+        {selector: component(provided) for selector, provided in single.items()},
+        {selector: tuple(component(*one) for one in each) for selector, each in several.items()},
+    )
 
 
 def unknown_option(name: str, known: set[str], schema: Schema, catalogue: Catalogue) -> str:

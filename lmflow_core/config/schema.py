@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, make_dataclass
+from typing import Any
 
-from lmflow_core.contracts.hooks import SPEC_CLASSES
+from lmflow_core.contracts.hooks import KINDS, SPEC_CLASSES
 from lmflow_core.contracts.settings import (
     DataSettings,
     DecodingSettings,
@@ -15,6 +16,7 @@ from lmflow_core.contracts.settings import (
     OutputSettings,
     PromptSettings,
     ResumeSettings,
+    ScoreSettings,
     TrainingSettings,
 )
 from lmflow_core.contracts.spec import Selector
@@ -35,6 +37,11 @@ class Schema:
     settings: tuple[type, ...]
     selectors: Mapping[str, str] = field(default_factory=dict)
 
+    def takes_several(self, selector: str) -> bool:
+        """Whether an option chooses any number of components, each with a weight."""
+        chosen = KINDS[self.selectors[selector]].selector
+        return chosen is not None and chosen.weighted
+
 
 def _schema(command: str, *settings: type) -> Schema:
     """Return the schema of a command; what it lets choose is what the selectors of the spec classes say."""
@@ -51,17 +58,21 @@ def _schema(command: str, *settings: type) -> Schema:
 
 def _choices(command: str, selectors: list[Selector]) -> type:
     """Return an options class with a field for each selector, for those that no settings class describes."""
-    fields = []
+    fields: list[Any] = []
     for selector in selectors:
         default = selector.defaults[command]
         kind = str if default is not None else str | None
-        fields.append((selector.name, kind, option(default, help=selector.help)))
-    return make_dataclass(f"{command.capitalize()}Choices", fields, frozen=True, kw_only=True)
+        if selector.weighted:
+            fields.append((selector.name, tuple[str, ...], option((), help=selector.help)))
+        else:
+            fields.append((selector.name, kind, option(default, help=selector.help)))
+    return make_dataclass(f"{command.title().replace(' ', '')}Choices", fields, frozen=True, kw_only=True)
 
 
 FINETUNE = _schema("finetune", ModelSettings, DataSettings, OutputSettings, TrainingSettings, ResumeSettings)
 EVALUATE = _schema("evaluate", ModelSettings, EvaluationDataSettings, EvaluationSettings)
 EXPORT = _schema("export", ModelSettings, OutputSettings)
+SCORE = _schema("data score", ScoreSettings)
 GENERATE = _schema("generate", ModelSettings, PromptSettings, DecodingSettings)
 CHAT = _schema("chat", ModelSettings, DecodingSettings)
 # An adapter's run file tells how the positions of its model were scaled.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -104,11 +104,12 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Prompt:
-    """Messages that ask for an answer, which the data does not have: the last is the user's or a tool's result."""
+    """Messages whose answer the data does not have, the last a user's or tool's; ``fields`` is the row, for rewards."""
 
     kind: ClassVar[str] = "prompt"
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

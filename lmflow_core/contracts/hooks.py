@@ -31,6 +31,7 @@ _MODULES = (
     "exporter",
     "attention",
     "position_scaling",
+    "reward",
     "benchmark",
     "engine",
     "command",

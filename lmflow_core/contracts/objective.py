@@ -13,6 +13,7 @@ from lmflow_core.contracts.generation import GeneratedAnswer
 from lmflow_core.contracts.model import LanguageModel, LoadPlan, ModelServices
 from lmflow_core.contracts.optimizer import Optimizer
 from lmflow_core.contracts.recipe import Recipe
+from lmflow_core.contracts.reward import AnsweredPrompt
 from lmflow_core.contracts.settings import TrainingSettings
 from lmflow_core.contracts.spec import Selector, Spec
 from lmflow_core.contracts.template import Template
@@ -62,6 +63,12 @@ class JobServices(ModelServices, Protocol):
 
         Raises:
             LmflowError: there is no such decoder or option, or it cannot drive the model.
+        """
+
+    def score(self, answers: Sequence[AnsweredPrompt]) -> list[float]:
+        """Return the reward of each answer, by what ``--reward`` chose; NaN for one that cannot be scored.
+
+        Of several rewards it is the sum, each times its weight.
         """
 
     def all_gather(self, value: object) -> list[Any]:
@@ -181,7 +188,9 @@ class ObjectiveSpec(Spec):
     """A loss; ``target(options)`` satisfies ``Objective``.
 
     ``examples`` are the kinds of example it learns from, at least one of ``text``, ``prompted``, ``conversation``,
-    ``prompt``, ``preference``, ``judged``, ``candidates``, ``value``, ``image_text``.
+    ``prompt``, ``preference``, ``judged``, ``candidates``, ``value``, ``image_text``. Where prompts are learned from
+    and conversations are not, the prompt of a conversation is taken. ``scores`` says that answers are scored as it
+    trains, by the rewards that ``--reward`` names.
 
     Example::
 
@@ -199,6 +208,7 @@ class ObjectiveSpec(Spec):
     contract: ClassVar[type | None] = Objective
     selector: ClassVar[Selector | None] = Selector("objective", "What is learned.", {"finetune": "sft"})
     examples: tuple[str, ...]
+    scores: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

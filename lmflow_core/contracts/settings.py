@@ -190,6 +190,16 @@ class EvaluationSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScoreSettings:
+    """Which answers are scored, and where the scores go."""
+
+    dataset: tuple[Path, ...] = option(help="Data file or folder with answers; several with commas.")
+    dataset_format: str | None = option(None, help="Form of the rows; recognised from them when left out.")
+    output: Path | None = option(None, help="JSONL file for the rows with their scores.")
+    overwrite: bool = option(False, help="Replace an output that is already there.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PromptSettings:
     """What is asked."""
 

@@ -56,11 +56,13 @@ class Selector:
             have a field of that name, that field is the option.
         help: one sentence for ``--help``.
         defaults: the commands that have the option, with what each takes when it is left out; None is nothing.
+        weighted: several may be chosen, each with a weight: ``name`` or ``name=0.5``, with commas between.
     """
 
     name: str
     help: str
     defaults: Mapping[str, str | None]
+    weighted: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

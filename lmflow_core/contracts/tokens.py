@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from lmflow_core.contracts.examples import ImagePart, Message
+from lmflow_core.contracts.examples import ImagePart, Message, Prompt
 
 IGNORE = -100
 
@@ -54,10 +54,13 @@ class EncodedExample:
     judged           one                                     ``desirable``: 1 or 0
     candidates       one for each answer                     ``scores``: one for each, where the data has them
     ===============  ======================================  ==============================================
+
+    ``prompt`` is what a prompt was encoded from, with the fields of its row, so that answers to it can be scored.
     """
 
     sequences: tuple[EncodedSequence, ...]
     numbers: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    prompt: Prompt | None = None
 
     @property
     def tokens(self) -> int:

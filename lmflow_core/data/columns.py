@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from lmflow_core.contracts.tokens import EncodedExample, EncodedSequence, Media
+from lmflow_core.data.asked import as_plain, from_plain
 
 # The codes of the integers, 32 and 64 bits wide, and of bytes.
 CODES: Mapping[str, Literal["i", "q", "B"]] = {
@@ -42,7 +43,7 @@ class Columns:
 
     def append(self, example: EncodedExample) -> None:
         """Add one example."""
-        has_extra = bool(example.numbers)
+        has_extra = bool(example.numbers) or example.prompt is not None
         for sequence in example.sequences:
             self._input_ids.extend(sequence.input_ids)
             self._labels.extend(sequence.labels)
@@ -69,19 +70,21 @@ class Columns:
 
 
 def written_extra(example: EncodedExample) -> bytes:
-    """Return the numbers of an example and the media of its sequences, as JSON."""
+    """Return the numbers of an example, the media of its sequences and its prompt, as JSON."""
     media = [[dataclasses.astuple(media) for media in sequence.media] for sequence in example.sequences]
-    return json.dumps([dict(example.numbers), media], separators=(",", ":")).encode()
+    prompt = None if example.prompt is None else as_plain(example.prompt)
+    return json.dumps([dict(example.numbers), media, prompt], separators=(",", ":"), default=str).encode()
 
 
 def read_extra(extra: bytes, sequences: Sequence[EncodedSequence]) -> EncodedExample:
-    """Return an example of these sequences, with the numbers and media that :func:`written_extra` wrote."""
-    numbers, media = json.loads(extra)
+    """Return an example of these sequences, with the numbers, media and prompt that :func:`written_extra` wrote."""
+    numbers, media, prompt = json.loads(extra)
     whole = (
         dataclasses.replace(sequence, media=tuple(Media(*values) for values in listed))
         for sequence, listed in zip(sequences, media, strict=True)
     )
-    return EncodedExample(tuple(whole), {name: tuple(values) for name, values in numbers.items()})
+    named = {name: tuple(values) for name, values in numbers.items()}
+    return EncodedExample(tuple(whole), named, None if prompt is None else from_plain(prompt))
 
 
 class Digest:

@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from lmflow_core.contracts.examples import Example, Segment
+from lmflow_core.contracts.examples import Example, Prompt, Segment
 from lmflow_core.contracts.template import Template
 from lmflow_core.contracts.tokens import (
     IGNORE,
@@ -23,10 +23,11 @@ _UNLABELLED = array("i", (IGNORE,))
 
 
 class SplitExample(NamedTuple):
-    """An example that waits for the tokenizer: the runs of each of its sequences, and its numbers."""
+    """An example that waits for the tokenizer: the runs of each of its sequences, its numbers, and its prompt."""
 
     sequences: Sequence[Runs]
     numbers: Mapping[str, tuple[float, ...]]
+    prompt: Prompt | None = None
 
 
 class Encoder:
@@ -77,12 +78,12 @@ class Encoder:
             for runs in sequences:
                 for run in runs:
                     run.trainable = False
-        return SplitExample(sequences, rendered.numbers)
+        return SplitExample(sequences, rendered.numbers, example if isinstance(example, Prompt) else None)
 
     def encode_split(self, examples: Sequence[SplitExample]) -> list[EncodedExample]:
         """Encode examples that :meth:`split` returned, in one call of the tokenizer."""
         encoded = self._encoded([runs for example in examples for runs in example.sequences])
-        return [EncodedExample(tuple([next(encoded) for _ in e.sequences]), e.numbers) for e in examples]
+        return [EncodedExample(tuple([next(encoded) for _ in e.sequences]), e.numbers, e.prompt) for e in examples]
 
     def encode_segments(self, rendered: Sequence[Sequence[Segment]]) -> list[EncodedSequence]:
         """Encode rendered sequences in one call of the tokenizer.

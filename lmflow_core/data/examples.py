@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lmflow_core.contracts.dataset import DatasetFormat, DatasetSpec
 from lmflow_core.contracts.examples import (
@@ -34,11 +35,12 @@ _LONGEST_LIST = 300
 
 @dataclass(frozen=True)
 class Located:
-    """An example, and where it came from."""
+    """An example, and where it came from; ``fields`` are those of its row."""
 
     example: Example
     file: Path
     row: int
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class ExampleReader:
             chosen = chosen or self._choose(row)
             self.formats[source.path] = chosen
             try:
-                yield Located(_example(chosen, row), source.path, row.number)
+                yield Located(_example(chosen, row), source.path, row.number, row.value)
             except ValueError as error:
                 self._tell(DataError(str(error), file=source.path, row=row.number))
         if chosen is None and self._errors == errors_before:

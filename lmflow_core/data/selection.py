@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
-from lmflow_core.contracts.examples import Example
+from lmflow_core.contracts.examples import Example, Prompt
 from lmflow_core.contracts.settings import DataSettings
+from lmflow_core.data.asked import as_prompt
 from lmflow_core.data.examples import ExampleReader, Located
 from lmflow_core.errors import DataError
 from lmflow_core.plugins.registry import Catalogue
@@ -33,8 +35,7 @@ def selected(
     """
     found = _validation(data, catalogue, seed) if validation else _trained(data, catalogue, seed)
     for located in itertools.islice(found, None if validation else data.max_train_samples):
-        _check_kind(located.example, accepted, located)
-        yield located
+        yield _accepted(located, accepted)
 
 
 def _validation(data: DataSettings, catalogue: Catalogue, seed: int) -> Iterator[Located]:
@@ -60,13 +61,17 @@ def _sampled(data: DataSettings, catalogue: Catalogue, seed: int) -> Iterator[tu
             yield located, chance, int(whole) + (generator.random() < fraction)
 
 
-def _check_kind(example: Example, accepted: tuple[str, ...], located: Located) -> None:
-    if example.kind not in accepted:
-        raise DataError(
-            f"a {example.kind} example, but the objective learns from {', '.join(accepted)}",
-            file=located.file,
-            row=located.row,
-        )
+def _accepted(located: Located, accepted: tuple[str, ...]) -> Located:
+    """Return an example that can be used; where prompts are asked for and conversations are not, one's prompt."""
+    kind = located.example.kind
+    prompt = as_prompt(located) if Prompt.kind in accepted and kind not in set(accepted) - {Prompt.kind} else None
+    if prompt is not None:
+        return replace(located, example=prompt)
+    if kind in accepted:
+        return located
+    raise DataError(
+        f"a {kind} example, but the objective learns from {', '.join(accepted)}", file=located.file, row=located.row
+    )
 
 
 def first_examples(data: DataSettings, catalogue: Catalogue) -> Iterator[Example]:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from lmflow_core.errors import OutputError
 
@@ -62,10 +63,25 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OutputError: the disk refuses a write.
     """
+    with atomic_text(path) as stream:
+        stream.write(text)
+
+
+@contextmanager
+def atomic_text(path: Path) -> Iterator[TextIO]:
+    """Give a text file to write, which takes its place when the context ends well, and vanishes else.
+
+    Raises:
+        OutputError: the disk refuses a write.
+    """
     partial = path.with_name(path.name + PARTIAL)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
+        with partial.open("w", encoding="utf-8") as stream:
+            yield stream
         os.replace(partial, path)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lmflow_core.config.request import Component, Request, chosen, option_classes, resolve
+from lmflow_core.config.request import Component, Request, everything_chosen, option_classes, resolve
 from lmflow_core.contracts.decoder import BatchLimits, Decoder, DecodingRequest
 from lmflow_core.contracts.examples import Message, ToolCall
 from lmflow_core.contracts.model import LanguageModel, ModelServices
@@ -191,7 +191,7 @@ class ChatModelOpener:
         """Return the request with some changes; the options of a decoder that is left go with it."""
         values = {**self._request.values(), **changes}
         shape = self._request.schema
-        classes = option_classes(shape, chosen(shape, values, self._catalogue))
+        classes = option_classes(shape, everything_chosen(shape, values, self._catalogue))
         kept = {field.name for options in classes for field in fields_of(options)} | changes.keys()
         return resolve(shape, {name: value for name, value in values.items() if name in kept}, self._catalogue)
 

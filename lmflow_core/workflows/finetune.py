@@ -18,21 +18,18 @@ from lmflow_core.contracts.recipe import Recipe
 from lmflow_core.contracts.settings import DataSettings, ModelSettings, OutputSettings, ResumeSettings, TrainingSettings
 from lmflow_core.contracts.spec import TORCH
 from lmflow_core.contracts.tuner import Destination
-from lmflow_core.data.dataset import Dataset, DatasetMaker
-from lmflow_core.data.encoding import Encoder
-from lmflow_core.data.store import EncodedRows
 from lmflow_core.errors import OptionError, RequestError
 from lmflow_core.files.exclusive import exclusive
 from lmflow_core.files.output import CHECKPOINTS, RUN_FILE, atomic_folder, check_output, remove_if_empty, write_json
 from lmflow_core.models.opening import OpenModel, open_model
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.plugins.targets import returned
-from lmflow_core.report import console
 from lmflow_core.report.plots import draw_training
 from lmflow_core.workflows.model_card import CardFacts, hub_names, library_of, write_card
 from lmflow_core.workflows.recipe import recipe
 from lmflow_core.workflows.record import run_record
 from lmflow_core.workflows.services import TrainingServices
+from lmflow_core.workflows.training_data import PreparedData, prepare_data, rewards_of
 
 
 @dataclass(frozen=True)
@@ -43,16 +40,6 @@ class Finetuned:
     record: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    data: Dataset
-    validation: EncodedRows | None
-    encoder: Encoder
-
-    def description(self) -> dict[str, Any]:
-        return {"fingerprint": self.data.rows.fingerprint(), "key": self.data.key, **self.data.counts.as_dict()}
-
-
 def finetune(request: Request, catalogue: Catalogue) -> Finetuned | None:
     """Carry out a training request. Returns None in the processes of a job that are not the main one.
 
@@ -61,6 +48,7 @@ def finetune(request: Request, catalogue: Catalogue) -> Finetuned | None:
     """
     output, resume = request.get(OutputSettings), request.get(ResumeSettings)
     _check_validation(request)
+    _check_rewards(request)
     check_output(output.output, overwrite=output.overwrite, resume=resume.resumes)
     engine: Engine = request.components["engine"].make(catalogue)
     with (
@@ -78,10 +66,12 @@ def finetune(request: Request, catalogue: Catalogue) -> Finetuned | None:
         attention = _plan(request, catalogue, setup, objective)
         setup.tuner.check(setup.model)
         objective.check(setup)
-        prepared = _prepare(request, opened, catalogue, world)
+        rewards = rewards_of(request, catalogue)
+        prepared = prepare_data(request, opened, catalogue, world)
         _check_alike(engine, "data", prepared.data.rows.fingerprint())
         services.use_template(prepared.data.template, prepared.encoder)
         opened.load()
+        services.use_rewards(rewards, opened.model)
         setup.tuner.prepare(setup.model, setup.settings.seed)
         kept = recipe(
             request,
@@ -152,27 +142,6 @@ def _plan(request: Request, catalogue: Catalogue, setup: TrainingSetup[LanguageM
     return plan.attention
 
 
-def _prepare(request: Request, opened: OpenModel, catalogue: Catalogue, world: World) -> _Prepared:
-    data, training = request.get(DataSettings), request.get(TrainingSettings)
-    accepted = request.components["objective"].provided.spec.examples
-    maker = DatasetMaker(data, opened, catalogue, seed=training.seed, accepted=accepted)
-    made = maker.make()
-    if world.is_main:
-        console.note(_summary(made))
-    if not training.eval_dataset:
-        return _Prepared(made, made.validation, maker.encoder)
-    measured = dataclasses.replace(
-        data,
-        dataset=training.eval_dataset,
-        template=data.template or made.template_name,
-        dataset_weights=(),
-        eval_share=0.0,
-        max_train_samples=None,
-    )
-    validation = DatasetMaker(measured, opened, catalogue, accepted=accepted, purpose="measure").make().rows
-    return _Prepared(made, validation, maker.encoder)
-
-
 def _check_validation(request: Request) -> None:
     training = request.get(TrainingSettings)
     if not (training.load_best_model or training.early_stopping_patience is not None):
@@ -183,28 +152,19 @@ def _check_validation(request: Request) -> None:
         )
 
 
-def _summary(made: Dataset) -> str:
-    counts, template = made.counts, made.template_name
-    shortened = counts.dropped + counts.truncated + counts.split
-    parts = [
-        f"{counts.examples} examples, {counts.tokens} tokens, {counts.trained_tokens} of them trained on",
-        f"template {template}" if template else "no template",
-    ]
-    if shortened:
-        parts.append(f"too long: {counts.dropped} dropped, {counts.truncated} truncated, {counts.split} split")
-    if counts.untrained:
-        parts.append(f"{counts.untrained} left out for want of a trainable token")
-    if made.validation is not None:
-        parts.append(f"{len(made.validation)} for validation")
-    if made.from_cache:
-        parts.append("encoded before")
-    return "; ".join(parts)
+def _check_rewards(request: Request) -> None:
+    """Refuse rewards that nothing asks for, and an objective without the rewards that it asks for."""
+    objective = request.components["objective"]
+    if objective.provided.spec.scores and not request.weighted.get("reward"):
+        raise OptionError(f"--objective {objective.name} scores answers: add --reward NAME")
+    if "reward" in request.weighted and not objective.provided.spec.scores:
+        raise OptionError(f"--reward: --objective {objective.name} scores no answers; leave it out")
 
 
 def _job(
     request: Request,
     setup: TrainingSetup[LanguageModel],
-    prepared: _Prepared,
+    prepared: PreparedData,
     world: World,
     attention: str,
     kept: Recipe,
@@ -245,7 +205,7 @@ def _keep(
     catalogue: Catalogue,
     opened: OpenModel,
     job: TrainingJob[LanguageModel],
-    prepared: _Prepared,
+    prepared: PreparedData,
     report: TrainingReport,
 ) -> Finetuned | None:
     folder, template = request.get(OutputSettings).output, prepared.data.template

@@ -11,6 +11,7 @@ from lmflow_core.contracts.engine import Engine
 from lmflow_core.contracts.examples import Example
 from lmflow_core.contracts.generation import GeneratedAnswer
 from lmflow_core.contracts.model import LanguageModel
+from lmflow_core.contracts.reward import AnsweredPrompt
 from lmflow_core.contracts.spec import TORCH
 from lmflow_core.contracts.template import Template
 from lmflow_core.contracts.tokens import EncodedExample
@@ -18,6 +19,7 @@ from lmflow_core.data.encoding import Encoder
 from lmflow_core.errors import RequestError
 from lmflow_core.generation.answers import own_stops
 from lmflow_core.generation.many import generated_answers
+from lmflow_core.models.rewards import Rewards
 from lmflow_core.models.services import Models
 from lmflow_core.plugins.registry import Catalogue
 
@@ -33,6 +35,7 @@ class TrainingServices(Models):
         super().__init__(catalogue)
         self._engine = engine
         self._encoder: Encoder | None = None
+        self._rewards: Rewards | None = None
         self.template: Template | None = None
 
     def use_template(self, template: Template | None, encoder: Encoder) -> None:
@@ -77,6 +80,16 @@ class TrainingServices(Models):
         ]
         stops = own_stops(self.template, model.tokenizer)
         return generated_answers(writer, spec, model, requests, stops=stops)
+
+    def use_rewards(self, rewards: Rewards, beside: LanguageModel) -> None:
+        """Score from now on by these, beside the model that trains."""
+        self._rewards = rewards
+        rewards.prepare(self, beside)
+
+    def score(self, answers: Sequence[AnsweredPrompt]) -> list[float]:
+        """Return the reward of each answer; see :class:`lmflow_core.contracts.objective.JobServices`."""
+        assert self._rewards is not None, "an objective that scores says so in its spec"
+        return self._rewards.score(answers)
 
     def all_gather(self, value: object) -> list[Any]:
         """Return what every process of the job passed, in the order of their ranks; all of them call this."""

@@ -11,6 +11,6 @@ class TestPlugin(PluginContract):
 
 class TestRloo(ObjectiveContract):
     name = "rloo"
-    options = {"rloo_pattern": ".*[aeiou].*", "rloo_max_new_tokens": 6, "rloo_samples": 6}
+    options = {"rloo_max_new_tokens": 6, "rloo_samples": 6}
     watched = "reward"
     falls = False

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 from lmflow_core.testing.references import FLAGS, TUNERS, PlainLoop, finetuned
 
 _STEPS, _SAMPLES, _TOKENS, _PATTERN = 3, 3, 6, ".*[aeiou].*"
+_RLOO = ("--objective", "rloo", "--reward", "regex", "--regex-pattern")
 _PROMPTS = ["hello", "the quick brown fox", "what is the capital of France?", "no"]
 _CASES = [(tuner, processes) for tuner in TUNERS for processes in (1, 2)]
 
@@ -25,6 +26,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("lmflow_datasets", reason="rows are read by the plugin that knows their form")
     pytest.importorskip("lmflow_lisa", reason="trained with LISA too")
     pytest.importorskip("lmflow_lora", reason="trained with LoRA too")
+    pytest.importorskip("lmflow_reward", reason="its rewards are learned from")
     file = tmp_path_factory.mktemp("data") / "prompts.jsonl"
     file.write_text("\n".join(json.dumps({"prompt": prompt}) for prompt in _PROMPTS), encoding="utf-8")
     return file
@@ -79,7 +81,18 @@ def _reference(folder: Path, tuner: str) -> tuple[list[float], list[float]]:
 def test_every_step_is_that_of_a_plain_loop(
     tuner: str, processes: int, data: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    flags = ["--model", tiny_model, "--dataset", data, "--objective", "rloo", "--rloo-pattern", _PATTERN]
+    flags = [
+        "--model",
+        tiny_model,
+        "--dataset",
+        data,
+        "--objective",
+        "rloo",
+        "--reward",
+        "regex",
+        "--regex-pattern",
+        _PATTERN,
+    ]
     flags += ["--rloo-samples", _SAMPLES, "--rloo-max-new-tokens", _TOKENS, *TUNERS[tuner], *FLAGS]
     flags += ["--epochs", _STEPS, "--batch-size", len(_PROMPTS) // processes]
     record = finetuned(tmp_path / "out", *flags, processes=processes)
@@ -95,8 +108,19 @@ def test_validation_answers_alike_at_each_measurement_and_on_any_number_of_proce
 ) -> None:
     few = tmp_path / "few.jsonl"
     few.write_text("\n".join(data.read_text(encoding="utf-8").splitlines()[:3]), encoding="utf-8")
-    flags = ["--model", tiny_model, "--dataset", data, "--eval-dataset", few, "--objective", "rloo", *FLAGS]
-    flags += ["--rloo-pattern", ".*e.*", "--rloo-max-new-tokens", _TOKENS, "--epochs", 2, "--lr", 1e-12]
+    flags = ["--model", tiny_model, "--dataset", data, "--eval-dataset", few, *_RLOO, ".*e.*", *FLAGS]
+    flags += [
+        "--reward",
+        "regex",
+        "--regex-pattern",
+        ".*e.*",
+        "--rloo-max-new-tokens",
+        _TOKENS,
+        "--epochs",
+        2,
+        "--lr",
+        1e-12,
+    ]
     one = finetuned(tmp_path / "one", *flags, "--batch-size", 4)
     two = finetuned(tmp_path / "two", *flags, "--batch-size", 2, processes=2)
     (_, first), (_, second) = one["curves"]["validation"]["reward"]
@@ -108,7 +132,19 @@ def test_validation_answers_alike_at_each_measurement_and_on_any_number_of_proce
 
 
 def test_a_resumed_run_samples_what_the_uninterrupted_one_does(data: Path, tiny_model: Path, tmp_path: Path) -> None:
-    flags = ["--model", tiny_model, "--dataset", data, "--objective", "rloo", "--rloo-pattern", _PATTERN, *FLAGS]
+    flags = [
+        "--model",
+        tiny_model,
+        "--dataset",
+        data,
+        "--objective",
+        "rloo",
+        "--reward",
+        "regex",
+        "--regex-pattern",
+        _PATTERN,
+        *FLAGS,
+    ]
     flags += ["--rloo-max-new-tokens", _TOKENS, "--epochs", 4, "--batch-size", 2, "--save-steps", 5]
     whole = finetuned(tmp_path / "out", *flags)
     weights = (tmp_path / "out" / "model.safetensors").read_bytes()
@@ -117,12 +153,9 @@ def test_a_resumed_run_samples_what_the_uninterrupted_one_does(data: Path, tiny_
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == weights
 
 
-def test_a_pattern_that_is_none_is_refused(
-    lmflow_cli: Callable[..., Any], tiny_model: Path, data: Path, tmp_path: Path
-) -> None:
+def test_it_asks_for_rewards(lmflow_cli: Callable[..., Any], tiny_model: Path, data: Path, tmp_path: Path) -> None:
     told = lmflow_cli(
-        *("finetune", "--model", tiny_model, "--dataset", data, "--objective", "rloo"),
-        *("--rloo-pattern", "(", "--output", tmp_path / "x"),
+        *("finetune", "--model", tiny_model, "--dataset", data, "--objective", "rloo", "--output", tmp_path / "x"),
     )
     assert told.status == 2
-    assert "--rloo-pattern '(' is no regular expression" in told.stderr
+    assert "--objective rloo scores answers: add --reward NAME" in told.stderr

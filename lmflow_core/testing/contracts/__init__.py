@@ -13,6 +13,7 @@ from lmflow_core.testing.contracts.objective import ObjectiveContract
 from lmflow_core.testing.contracts.optimizer import OptimizerContract
 from lmflow_core.testing.contracts.plugin import PluginContract
 from lmflow_core.testing.contracts.position_scaling import PositionScalingContract
+from lmflow_core.testing.contracts.reward import RewardContract
 from lmflow_core.testing.contracts.source import SourceContract
 from lmflow_core.testing.contracts.template import TemplateContract
 from lmflow_core.testing.contracts.tuner import TunerContract
@@ -29,6 +30,7 @@ _ALL: tuple[type[ComponentContract], ...] = (
     ObjectiveContract,
     OptimizerContract,
     PositionScalingContract,
+    RewardContract,
     SourceContract,
     TemplateContract,
     TunerContract,
@@ -51,6 +53,7 @@ __all__ = [
     "OptimizerContract",
     "PluginContract",
     "PositionScalingContract",
+    "RewardContract",
     "SourceContract",
     "TemplateContract",
     "TunerContract",

@@ -22,6 +22,7 @@ from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.testing.contracts.base import ComponentContract
 from lmflow_core.testing.example_samples import EXAMPLES
 from lmflow_core.testing.others import loaded
+from lmflow_core.testing.rewards import Vowels
 from lmflow_core.testing.tensors import differing, state_of
 
 _STEPS, _CHECKPOINT = 6, 3
@@ -48,7 +49,8 @@ class Run:
 class ObjectiveContract(ComponentContract):
     """What an objective must do, tried on a small model and examples of every kind that it names.
 
-    Options may name the model that the examples are learned by, ``{tiny_model}``, and another, ``{other_model}``.
+    One that scores its own samples is given a reward for those with a vowel. Options may name the model that the
+    examples are learned by, ``{tiny_model}``, and another, ``{other_model}``.
 
     Attributes:
         learning_rate: with which the run learns within six steps.
@@ -127,6 +129,7 @@ class ObjectiveContract(ComponentContract):
         template = JinjaTemplate(job.model.tokenizer, str(job.model.tokenizer.chat_template))
         services: Any = job.services
         services.use_template(template, Encoder(job.model.tokenizer, template))
+        services.use_rewards(Vowels(), job.model)
         rows = rows_of(services.encode(examples))
         measured = rows if "eval_steps" in changes else None
         return dataclasses.replace(job, data=rows, validation=measured)

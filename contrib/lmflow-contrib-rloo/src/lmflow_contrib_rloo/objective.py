@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import re
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lmflow_contrib_rloo.plugin import RlooOptions
-from lmflow_core.api import IGNORE, EncodedExample, EncodedSequence, LoadPlan, TrainingReport, TrainingSetup
+from lmflow_core.api import (
+    IGNORE,
+    AnsweredPrompt,
+    EncodedExample,
+    EncodedSequence,
+    LoadPlan,
+    TrainingReport,
+    TrainingSetup,
+)
 from lmflow_transformers.api import Batch, CausalModel, LossOutput, Mean, TorchJob, sequence_logprobs, train
 
 
@@ -32,26 +40,31 @@ class RlooLoss:
 class Sampler:
     """Makes, of the prompts of a step, groups of sampled answers with their rewards and advantages."""
 
+    steps = 1
+
     def __init__(self, job: TorchJob, options: RlooOptions) -> None:
         self._job, self._options = job, options
-        self._pattern = re.compile(options.rloo_pattern, re.DOTALL)
 
-    def __call__(self, examples: list[EncodedExample], step: int) -> list[EncodedExample]:
+    def __call__(self, examples: list[EncodedExample], step: int | None) -> list[EncodedExample]:
         """Answer each prompt several times with the weights of this step."""
-        options, count = self._options, self._options.rloo_samples
+        options, count, services = self._options, self._options.rloo_samples, self._job.services
         prompts = [list(example.sequences[0].input_ids) for example in examples]
-        answers = self._job.services.generate(
+        answers = services.generate(
             self._job.model,
             [prompt for prompt in prompts for _ in range(count)],
             max_new_tokens=options.rloo_max_new_tokens,
-            seeds=[seed for prompt in prompts for seed in self._seeds(prompt, step)],
+            seeds=[seed for prompt in prompts for seed in self._seeds(prompt, step or 0)],
             options={"temperature": 1.0},  # the distribution whose log-probabilities are learned
         )
-        rewards = [float(self._pattern.fullmatch(answer.text) is not None) for answer in answers]
+        asked = [example.prompt for example in examples if example.prompt is not None for _ in range(count)]
+        rewards = services.score([AnsweredPrompt(p, answer.text) for p, answer in zip(asked, answers, strict=True)])
         groups = []
         for number, prompt in enumerate(prompts):
             part = slice(number * count, (number + 1) * count)
-            groups.append(_group(prompt, [answer.ids for answer in answers[part]], rewards[part]))
+            pairs = zip(answers[part], rewards[part], strict=True)
+            scored = [(answer.ids, reward) for answer, reward in pairs if not math.isnan(reward)]
+            if len(scored) > 1:
+                groups.append(_group(prompt, *zip(*scored, strict=True)))
         return groups
 
     def _seeds(self, prompt: Sequence[int], step: int) -> Iterator[int]:

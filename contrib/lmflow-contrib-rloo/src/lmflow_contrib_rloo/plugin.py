@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -11,17 +10,10 @@ from lmflow_core.api import ObjectiveSpec, hookimpl, option
 
 @dataclass(frozen=True, kw_only=True)
 class RlooOptions:
-    """What is sampled, and what is rewarded."""
+    """What is sampled."""
 
-    rloo_pattern: str = option(".*", help="A regular expression; an answer that matches it as a whole is rewarded.")
     rloo_samples: int = option(4, help="Answers to each prompt.", minimum=2)
     rloo_max_new_tokens: int = option(64, help="Longest answer in tokens.", minimum=1)
-
-    def __post_init__(self) -> None:
-        try:
-            re.compile(self.rloo_pattern)
-        except re.error as error:
-            raise ValueError(f"--rloo-pattern {self.rloo_pattern!r} is no regular expression: {error}") from error
 
 
 @hookimpl
@@ -32,5 +24,6 @@ def lmflow_register_objectives() -> Iterable[ObjectiveSpec]:
         target="lmflow_contrib_rloo.objective:RlooObjective",
         summary="Make rewarded answers likelier than their siblings.",
         examples=("prompt",),
+        scores=True,
         options=RlooOptions,
     )

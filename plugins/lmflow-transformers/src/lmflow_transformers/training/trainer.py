@@ -7,6 +7,7 @@ import itertools
 import json
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from accelerate.utils import DistributedType
 from transformers.trainer_callback import ExportableState
 
-from lmflow_core.api import EncodedExample, LmflowError, Recipe
+from lmflow_core.api import EncodedExample, Recipe
 from lmflow_transformers.attention import using_attention
 from lmflow_transformers.batches import Batch, collate
 from lmflow_transformers.isolation import masked_attention
@@ -30,6 +31,7 @@ from lmflow_transformers.training.optimizers import AdamW, allocate_state, check
 from lmflow_transformers.training.packs import EvenShares, MicroBatches, Pack, Packs
 from lmflow_transformers.training.progress import Progress
 from lmflow_transformers.training.resuming import go_on
+from lmflow_transformers.training.rollouts import Rollouts
 
 
 class LossTrainer(CheckpointingTrainer):
@@ -61,7 +63,8 @@ class LossTrainer(CheckpointingTrainer):
         Raises:
             RequestError: micro-batches are asked for where they cannot be.
         """
-        self._loss, self._rollout, self._isolated = loss, rollout, isolated
+        self._loss, self._isolated = loss, isolated
+        self._rollouts = None if rollout is None else Rollouts(rollout, self._batches, self._sampling)
         self._progress = progress
         self._means = RunningMeans(job.engine.all_gather)
         self._raw_optimizer: Any = None
@@ -137,28 +140,32 @@ class LossTrainer(CheckpointingTrainer):
         return dataclasses.replace(batch, counts=counts)
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
-        """Fetch the batches of a step, let the rollout make of them what is trained on, and count their units."""
-        fetched = list(itertools.islice(epoch_iterator, num_batches))
-        if self._rollout is not None:
-            fetched = [self._rolled_out(packs, self.state.global_step) for packs in fetched]
+        """Fetch the batches of a step, or what a rollout makes of them, and count their units."""
+        if self._rollouts is None:
+            fetched = list(itertools.islice(epoch_iterator, num_batches))
+        else:
+            step = self.state.global_step
+            fetched = self._rollouts.take(epoch_iterator, num_batches, step, step % self._steps_of_epoch())
         return fetched, self._get_num_items_in_batch(fetched, device)
 
-    def _rolled_out(self, packs: Iterable[Pack], step: int) -> MicroBatches:
-        assert self._rollout is not None
+    def _steps_of_epoch(self) -> int:
+        return -(-len(self.callback_handler.train_dataloader) // self.args.gradient_accumulation_steps)
+
+    @contextmanager
+    def _sampling(self) -> Iterator[None]:
+        """Let the network answer prompts.
+
+        Those that are answered together are padded, which the attention of packed sequences knows nothing of. Answers
+        come from the same computation as the log-probabilities that are learned.
+        """
         model = self._job.model
-        given = list(itertools.chain.from_iterable(packs))
         training = model.network.training
         model.network.eval()
         try:
-            # Prompts that are answered together are padded, which the attention of packed sequences knows nothing of.
-            # Answers come from the same computation as the log-probabilities that are learned.
             with using_attention(model.base, masked_attention(model.base)), self.accelerator.autocast():
-                made = self._rollout(given or [self._job.data[0]], step)
+                yield
         finally:
             model.network.train(training)
-        if not all(self._job.engine.all_gather(bool(made))):
-            raise LmflowError("the objective made no example of the prompts of a batch; it must make at least one")
-        return self._batches(made, counts=bool(given))
 
     def _get_num_items_in_batch(self, batch_samples: list[MicroBatches], device: torch.device) -> torch.Tensor:
         """Return the units of a step over all processes, at least one."""
@@ -227,7 +234,7 @@ class LossTrainer(CheckpointingTrainer):
         means = RunningMeans(self._job.engine.all_gather)
         for examples in self._shares():
             # The answers of each measurement are sampled with the same seeds.
-            made = self._collate([examples]) if self._rollout is None else self._rolled_out([examples], 0)
+            made = self._collate([examples]) if self._rollouts is None else self._rollouts.measured([examples])
             for batch in self._prepare_inputs(made).batches:
                 output = model(batch, 1)
                 if batch.counts:

@@ -1,0 +1,40 @@
+"""Options of the objective ``raft``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lmflow_core.api import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class RaftOptions:
+    """What is sampled in a round, and what of it is learned."""
+
+    raft_samples: int = option(4, help="Answers to each prompt.", minimum=1)
+    raft_round_prompts: int | None = option(
+        None,
+        help="Prompts of a round, over all processes, answered with the same weights; those of an epoch when left out.",
+        minimum=1,
+        aliases=("raft_batch_size",),
+    )
+    raft_selection: str = option(
+        "local",
+        help="What is learned: the best answer to each prompt (local), or the best of the round (top).",
+        choices=("local", "top"),
+        aliases=("collection_strategy",),
+    )
+    raft_top_share: float = option(
+        0.2,
+        help="With top: the share of a round's answers that is learned.",
+        above=0,
+        maximum=1,
+        aliases=("top_reward_percentage",),
+    )
+    raft_threshold: float | None = option(None, help="Learn no answer whose reward is below this.")
+    raft_temperature: float = option(1.0, help="Temperature of sampling.", above=0)
+    raft_max_new_tokens: int = option(128, help="Longest answer in tokens.", minimum=1, aliases=("output_max_length",))
+
+    def __post_init__(self) -> None:
+        if self.raft_selection == "local" and self.raft_samples < 2:
+            raise ValueError("--raft-samples must be at least 2 for --raft-selection local, the best of them")

@@ -1,0 +1,157 @@
+"""RAFT against a plain loop, in rounds of several steps, on two processes, cut off and resumed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmflow_core.testing.references import FLAGS, TUNERS, PlainLoop, finetuned
+from lmflow_raft.options import RaftOptions
+from lmflow_raft.samples import Sample, SampleFolder
+from lmflow_raft.selection import selected
+
+_PROMPTS = ["hello", "the quick brown fox", "what is the capital of France?", "no", "yes", "one two three"]
+_RAFT = ("--objective", "raft", "--reward", "regex", "--regex-pattern", ".*[aeiou].*")
+_SHORT = ("--raft-max-new-tokens", 2, "--raft-samples", 5)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    for needed in ("lmflow_datasets", "lmflow_reward", "lmflow_lora", "lmflow_lisa"):
+        pytest.importorskip(needed, reason="rows, rewards and tuners come from other plugins")
+    file = tmp_path_factory.mktemp("data") / "prompts.jsonl"
+    file.write_text("\n".join(json.dumps({"prompt": prompt}) for prompt in _PROMPTS), encoding="utf-8")
+    return file
+
+
+def _samples(folder: Path) -> list[list[dict[str, Any]]]:
+    files = sorted((folder / "checkpoints" / "samples").glob("*.jsonl"))
+    return [[json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] for file in files]
+
+
+@pytest.mark.parametrize(("tuner", "processes"), [(tuner, n) for tuner in TUNERS for n in (1, 2)])
+def test_every_step_learns_what_a_plain_loop_learns_of_the_samples(
+    tuner: str, processes: int, data: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    flags = ["--model", tiny_model, "--dataset", data, *_RAFT, *_SHORT, *TUNERS[tuner], *FLAGS]
+    record = finetuned(tmp_path / "out", *flags, "--epochs", 2, "--batch-size", 2 // processes, processes=processes)
+    rounds = _samples(tmp_path / "out")
+    assert len(rounds) == 2
+    learned = [[sample for sample in samples if sample["learned"]] for samples in rounds]
+    assert all(learned)
+    # Those that are learned are dealt to the three steps of a round: on two processes every second is the other's.
+    steps = []
+    for kept in learned:
+        shares = [kept[rank::processes] for rank in range(processes)]
+        cuts = [[len(share) * n // 3 for n in range(4)] for share in shares]
+        steps += [
+            [s for share, cut in zip(shares, cuts, strict=True) for s in share[cut[n] : cut[n + 1]]] for n in range(3)
+        ]
+    loop = PlainLoop(tiny_model, tuner)
+
+    def loss(kept: list[dict[str, Any]]) -> Any:
+        total = sum(loop.logprob([*s["prompt_ids"], *s["answer_ids"]], len(s["prompt_ids"])) for s in kept)
+        return -total / sum(len(s["answer_ids"]) for s in kept)
+
+    wanted = [loop.step(number, lambda kept=kept: loss(kept)) for number, kept in enumerate(steps)]
+    assert [loss for _, loss in record["losses"]] == pytest.approx(wanted, rel=1e-5, abs=1e-5)
+
+
+def test_the_best_answer_to_each_prompt_is_learned_and_told(data: Path, tiny_model: Path, tmp_path: Path) -> None:
+    flags = ["--model", tiny_model, "--dataset", data, *_RAFT, *_SHORT, *FLAGS]
+    record = finetuned(tmp_path / "out", *flags, "--epochs", 1, "--batch-size", 2)
+    (samples,) = _samples(tmp_path / "out")
+    assert len(samples) == len(_PROMPTS) * 5
+    for number in range(len(_PROMPTS)):
+        group = [sample for sample in samples if sample["prompt"] == number]
+        rewards = [sample["reward"] for sample in group]
+        best = [at == rewards.index(max(rewards)) and len(set(rewards)) > 1 for at in range(5)]
+        assert [sample["learned"] for sample in group] == best
+        assert {sample["messages"][0]["content"] for sample in group} <= set(_PROMPTS)
+        assert {sample["reward"] for sample in group} <= {0.0, 1.0}
+    ((step, reward),) = record["curves"]["training"]["sampled_reward"]
+    assert (step, reward) == (0, pytest.approx(sum(sample["reward"] for sample in samples) / len(samples)))
+    assert 0 < record["metrics"]["answering_share_of_time"] < 1
+
+
+def test_a_run_that_is_cut_off_within_a_round_goes_on_with_its_samples(
+    data: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    flags = ["--model", tiny_model, "--dataset", data, *_RAFT, *_SHORT, *FLAGS, "--batch-size", 2, "--save-steps", 1]
+    whole = finetuned(tmp_path / "whole", *flags, "--epochs", 2)
+    finetuned(tmp_path / "out", *flags, "--epochs", 2, "--max-steps", 2)
+    first = _samples(tmp_path / "out")
+    resumed = finetuned(tmp_path / "out", *flags, "--epochs", 2, "--resume")
+    assert first == _samples(tmp_path / "whole")[:1]
+    assert _samples(tmp_path / "out") == _samples(tmp_path / "whole")
+    assert resumed["losses"] == whole["losses"]
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "out")]
+    assert weights[0] == weights[1]
+
+
+def test_validation_is_the_mean_reward_of_greedy_answers(data: Path, tiny_model: Path, tmp_path: Path) -> None:
+    flags = ["--model", tiny_model, "--dataset", data, "--eval-dataset", data, *_RAFT, *_SHORT, *FLAGS]
+    record = finetuned(tmp_path / "out", *flags, "--epochs", 2, "--batch-size", 6, "--lr", 1e-12)
+    first, second = record["curves"]["validation"]["reward"]
+    assert first[1] == second[1]
+    assert first[1] * len(_PROMPTS) == pytest.approx(round(first[1] * len(_PROMPTS)))
+
+
+def _sample(prompt: int, reward: float) -> Sample:
+    return Sample(prompt, [], [1], [2], reward)
+
+
+def _learned(rewards: dict[int, list[float]], **options: Any) -> list[float]:
+    samples = [_sample(prompt, reward) for prompt, given in rewards.items() for reward in given]
+    return [sample.reward for sample in selected(samples, RaftOptions(**options)) if sample.learned]
+
+
+def test_selection() -> None:
+    rewards = {0: [0.1, 0.3, 0.2], 1: [0.5, 0.5, 0.5], 2: [0.9, math.nan, 0.8], 3: [math.nan] * 3}
+    assert _learned(rewards) == [0.3, 0.9]
+    assert _learned(rewards, raft_threshold=0.5) == [0.9]
+    assert _learned(rewards, raft_selection="top", raft_top_share=0.25) == [0.9, 0.8]
+    every = sorted(_learned(rewards, raft_selection="top", raft_top_share=1.0))
+    assert every == [0.1, 0.2, 0.3, 0.5, 0.5, 0.5, 0.8, 0.9]
+
+
+def test_samples_come_back_from_their_file(tmp_path: Path) -> None:
+    folder = SampleFolder(tmp_path / "samples")
+    assert folder.read(3) is None
+    assert [*folder.rounds()] == []
+    samples = [_sample(0, 0.5), _sample(1, -2.0)]
+    folder.write(3, samples)
+    folder.write(12, [])
+    assert folder.read(3) == samples
+    assert [*folder.rounds()] == [(3, samples), (12, [])]
+    folder.write(3, [_sample(0, math.nan)])
+    (found,) = folder.read(3) or ()
+    assert math.isnan(found.reward)
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        (("--objective", "raft"), "--objective raft scores answers: add --reward NAME"),
+        ((*_RAFT, "--raft-samples", "1"), "--raft-samples must be at least 2 for --raft-selection local"),
+        (("--objective", "raft", "--reward", "exact"), "row 1: reward exact: the row has no field 'answer'"),
+        (("--objective", "sft", "--reward", "length"), "--reward: --objective sft scores no answers; leave it out"),
+    ],
+)
+def test_wrong_requests_are_told(
+    flags: tuple[str, ...],
+    problem: str,
+    lmflow_cli: Callable[..., Any],
+    data: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+) -> None:
+    told = lmflow_cli("finetune", "--model", tiny_model, "--dataset", data, "--output", tmp_path / "x", *flags)
+    assert told.status == 2
+    assert problem in told.stderr
+    assert not (tmp_path / "x").exists()

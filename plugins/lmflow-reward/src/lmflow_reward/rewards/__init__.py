@@ -1,0 +1,1 @@
+"""Verifiers: rewards that follow from a rule, without any model."""
