@@ -19,7 +19,7 @@ from lmflow_core.contracts.decoder import (
     RunningBatch,
     TokenLogprob,
 )
-from lmflow_core.contracts.engine import Engine, EngineSpec, World
+from lmflow_core.contracts.engine import CommandLine, Engine, EngineSpec, Launcher, World
 from lmflow_core.contracts.examples import (
     ROLES,
     Candidates,
@@ -138,6 +138,7 @@ __all__ = [
     "ChatModel",
     "ChatSession",
     "ChatTemplate",
+    "CommandLine",
     "CommandSpec",
     "ControlTextError",
     "Conversation",
@@ -167,6 +168,7 @@ __all__ = [
     "JobServices",
     "Judged",
     "LanguageModel",
+    "Launcher",
     "LmflowError",
     "LoadPlan",
     "Media",

@@ -35,6 +35,7 @@ def option(
     above: float | None = None,
     choices: Sequence[str] = (),
     aliases: Sequence[str] = (),
+    affects_result: bool = True,
 ) -> Any:
     """Declare a field of an options class.
 
@@ -46,6 +47,7 @@ def option(
         above: bound that the value must exceed.
         choices: the only values allowed.
         aliases: other names of the field.
+        affects_result: whether what a run gives depends on it; where not, a run that goes on may have another value.
     """
     metadata = {
         "help": help,
@@ -54,6 +56,7 @@ def option(
         "above": above,
         "choices": tuple(choices),
         "aliases": tuple(aliases),
+        "affects_result": affects_result,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -73,6 +76,7 @@ class OptionField:
     above: float | None
     choices: tuple[str, ...]
     aliases: tuple[str, ...]
+    affects_result: bool
 
     @property
     def flag(self) -> str:

@@ -17,5 +17,6 @@ def lmflow_register_engines() -> Iterable[EngineSpec]:
         summary="ZeRO: state, gradients and weights are spread.",
         options=DeepSpeedOptions,
         chosen_by="deepspeed",
+        launcher="lmflow_transformers.launching.launcher:ProcessLauncher",
         requires=("deepspeed",),
     )
