@@ -57,6 +57,10 @@ class SamplingOptions:
             raise ValueError(f"--temperature {self.temperature} is too low to divide by: take 0, the likeliest token")
 
 
+# What the spec of an engine with these options names as its launcher.
+LAUNCHER = "lmflow_transformers.launching.launcher:ProcessLauncher"
+
+
 @dataclass(frozen=True, kw_only=True)
 class LaunchOptions:
     """How the processes of a job are started and joined, for every engine whose processes make one process group.
@@ -115,7 +119,7 @@ class LaunchOptions:
         minimum=1,
         affects_result=False,
     )
-    ddp_timeout: int = option(
+    process_timeout: int = option(
         1800, help="Seconds that processes wait for each other within a step.", minimum=1, affects_result=False
     )
 

@@ -15,7 +15,7 @@ from lmflow_core.api import (
     TunerSpec,
     hookimpl,
 )
-from lmflow_transformers.options import STARTING, AdamWOptions, LaunchOptions, SamplingOptions, SftOptions
+from lmflow_transformers.options import LAUNCHER, STARTING, AdamWOptions, LaunchOptions, SamplingOptions, SftOptions
 
 
 @hookimpl
@@ -113,5 +113,5 @@ def lmflow_register_engines() -> Iterable[EngineSpec]:
         environment=("RANK", "WORLD_SIZE", "MASTER_ADDR"),
         environments=(("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_JOB_NODELIST"),),
         chosen_by=STARTING,
-        launcher="lmflow_transformers.launching.launcher:ProcessLauncher",
+        launcher=LAUNCHER,
     )

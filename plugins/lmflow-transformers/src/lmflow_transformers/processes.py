@@ -129,7 +129,7 @@ def _meet(world: World, backend: str, store: Store | None, options: LaunchOption
         if store is None:
             store = next(iter(torch.distributed.rendezvous("env://", world.rank, world.size, timeout=waiting)))[0]
             store.set_timeout(waiting)
-        timeout = timedelta(seconds=options.ddp_timeout)
+        timeout = timedelta(seconds=options.process_timeout)
         torch.distributed.init_process_group(
             backend, store=store, rank=world.rank, world_size=world.size, timeout=timeout
         )

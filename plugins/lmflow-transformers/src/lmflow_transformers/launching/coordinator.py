@@ -86,7 +86,7 @@ class Coordinator(threading.Thread):
         end, telling = now + self._job.join_timeout, now + _PATIENCE
         while len(self._members) < len(self._job.hosts) or self._refusal:
             self._pump()
-            if self._refusal:
+            if self._refusal and 0 in self._members:  # the others must not be told before this machine is
                 return Cause("told", self._refusal, 2)
             missing = [host.name for n, host in enumerate(self._job.hosts) if n not in self._members]
             if missing and time.monotonic() > telling:
