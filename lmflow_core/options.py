@@ -7,6 +7,7 @@ value is checked once and the message is the same.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 import types
@@ -189,8 +190,14 @@ def fields_of(options: type) -> list[OptionField]:
     Raises:
         TypeError: a field is of another type, or is not declared with :func:`option`.
     """
+    return list(_fields(options))
+
+
+@functools.cache
+def _fields(options: type) -> tuple[OptionField, ...]:
+    """Read the fields of a class once: specs share classes, and commands ask for those of all specs."""
     hints = typing.get_type_hints(options)
-    return [_field(field, hints[field.name]) for field in dataclasses.fields(options)]
+    return tuple(_field(field, hints[field.name]) for field in dataclasses.fields(options))
 
 
 def _field(field: dataclasses.Field[Any], hint: Any) -> OptionField:

@@ -51,8 +51,6 @@ class Member:
                         return status
             finally:
                 self._ranks.stop(0, lambda: None)
-                if self._coordinator is not None:
-                    self._coordinator.join(timeout=5)
 
     @contextmanager
     def _passing_signals_on(self) -> Iterator[None]:
@@ -174,6 +172,8 @@ class Member:
 
     def _finished(self, channel: Channel, message: Message) -> int:
         channel.close()
+        if self._coordinator is not None:
+            self._coordinator.join(timeout=5)  # the others are told, too
         status = int(message["status"])
         if message["text"] and status:
             word = "" if status not in (1, 2) else "error: "
