@@ -117,6 +117,23 @@ def test_a_job_that_was_killed_again_and_again_ends_with_the_same_weights(run_fi
 
 
 @pytest.mark.slow
+def test_an_interruption_stops_all_with_a_checkpoint(run_file: Path, undisturbed: Path, tmp_path: Path) -> None:
+    flags = ["finetune", str(run_file), "--batch-size", "2", "--nproc", "2", "--output", str(tmp_path / "out")]
+    launcher = subprocess.Popen([*_LMFLOW, *flags], stderr=subprocess.PIPE, text=True, env=_environment())
+    while not (tmp_path / "out" / "checkpoints" / "checkpoint-4").exists():
+        assert launcher.poll() is None
+        time.sleep(0.005)
+    launcher.send_signal(signal.SIGINT)
+    _, said = launcher.communicate(timeout=100)
+    assert launcher.returncode == 1, said
+    assert said.count("lmflow: error: stopped at step ") == 1
+    assert said.count("lmflow: stopping after this step") == 1
+    finished = _run([*flags, "--resume", "--nproc", "auto", "--batch-size", "4", "--resume-anyway"])
+    assert finished.returncode == 0, finished.stderr
+    assert _losses(tmp_path / "out") == pytest.approx(_losses(undisturbed), abs=1e-4)
+
+
+@pytest.mark.slow
 def test_tasks_of_slurm_are_one_job(run_file: Path, undisturbed: Path) -> None:
     output = run_file.parent / "slurm"
     shared = {"SLURM_NTASKS": "2", "SLURM_JOB_NODELIST": "localhost", "SLURM_JOB_ID": str(os.getpid())}
