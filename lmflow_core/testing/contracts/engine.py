@@ -146,7 +146,7 @@ class EngineContract(ComponentContract):
     def test_its_launcher_starts_nothing_unasked(
         self, spec: EngineSpec, values: Mapping[str, object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        """Its launcher, where it has one, leaves a command to its process that asks for no others, and loads no torch."""
+        """Its launcher, if it has one, leaves a command to its process that asks for no others, and loads no torch."""
         if spec.launcher is None:
             return
         for name in {name for variables in (*spec.launchers(), tuple(_SEVERAL)) for name in variables}:
