@@ -48,10 +48,10 @@ The scripts of the original LMFlow become commands: `scripts/run_finetune.sh` is
 were behind `examples/finetune.py` come behind it. This page is written by `dev/coming_from_lmflow.py`, which tries each
 flag through the parser of the command; a test fails when it is out of date.
 
-Where a launcher stood (`deepspeed`, `accelerate launch`), `torchrun --nproc-per-node N -m lmflow_core finetune …`
-spreads a run over N GPUs, and a single process needs none. Data is read as it was, a folder of JSON files or one of
-them. `-m`, `-d`, `-o` and `-r` are understood as in the scripts. A flag that is not available is refused before any
-work, with the sentence below."""
+Where a launcher stood (`deepspeed`, `accelerate launch`), `lmflow finetune` stands now: it starts a process for each
+GPU when it is given `--nproc gpu` or one of the launcher's own flags, such as `--master_port` or `--hostfile`. Data is
+read as it was, a folder of JSON files or one of them. `-m`, `-d`, `-o` and `-r` are understood as in the scripts. A
+flag that is not available is refused before any work, with the sentence below."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ from lmflow_core.contracts.decoder import (
     RunningBatch,
     TokenLogprob,
 )
-from lmflow_core.contracts.engine import Engine, EngineSpec, World
+from lmflow_core.contracts.engine import CommandLine, Engine, EngineSpec, Launcher, World
 from lmflow_core.contracts.examples import (
     ROLES,
     Candidates,
@@ -140,6 +140,7 @@ __all__ = [
     "ChatModel",
     "ChatSession",
     "ChatTemplate",
+    "CommandLine",
     "CommandSpec",
     "ControlTextError",
     "Conversation",
@@ -169,6 +170,7 @@ __all__ = [
     "JobServices",
     "Judged",
     "LanguageModel",
+    "Launcher",
     "LmflowError",
     "LoadPlan",
     "Media",

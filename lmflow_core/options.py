@@ -7,6 +7,7 @@ value is checked once and the message is the same.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 import types
@@ -35,6 +36,7 @@ def option(
     above: float | None = None,
     choices: Sequence[str] = (),
     aliases: Sequence[str] = (),
+    affects_result: bool = True,
 ) -> Any:
     """Declare a field of an options class.
 
@@ -46,6 +48,7 @@ def option(
         above: bound that the value must exceed.
         choices: the only values allowed.
         aliases: other names of the field.
+        affects_result: whether what a run gives depends on it; where not, a run that goes on may have another value.
     """
     metadata = {
         "help": help,
@@ -54,6 +57,7 @@ def option(
         "above": above,
         "choices": tuple(choices),
         "aliases": tuple(aliases),
+        "affects_result": affects_result,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -73,6 +77,7 @@ class OptionField:
     above: float | None
     choices: tuple[str, ...]
     aliases: tuple[str, ...]
+    affects_result: bool
 
     @property
     def flag(self) -> str:
@@ -185,8 +190,14 @@ def fields_of(options: type) -> list[OptionField]:
     Raises:
         TypeError: a field is of another type, or is not declared with :func:`option`.
     """
+    return list(_fields(options))
+
+
+@functools.cache
+def _fields(options: type) -> tuple[OptionField, ...]:
+    """Read the fields of a class once: specs share classes, and commands ask for those of all specs."""
     hints = typing.get_type_hints(options)
-    return [_field(field, hints[field.name]) for field in dataclasses.fields(options)]
+    return tuple(_field(field, hints[field.name]) for field in dataclasses.fields(options))
 
 
 def _field(field: dataclasses.Field[Any], hint: Any) -> OptionField:

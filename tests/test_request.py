@@ -24,6 +24,7 @@ from lmflow_core.errors import NameConflictError, OptionError, RequestError, Unk
 from lmflow_core.options import option
 from lmflow_core.plugins.record import PluginRecord, PluginSet
 from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.workflows.recipe import _without_effect
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +137,62 @@ def test_the_engine_is_that_of_the_environment_when_none_is_asked_for(
     assert resolve(FINETUNE, {**NEEDED, **given}, CATALOGUE).components["engine"].name == "many"
     asked = resolve(FINETUNE, {**NEEDED, "engine": "local"}, CATALOGUE)
     assert asked.components["engine"].name == "local"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartOptions:
+    count: int | None = option(None, help="How many.", affects_result=False)
+    hosts: int | None = option(None, help="Where.", affects_result=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpreadOptions(StartOptions):
+    spread: str | None = option(None, help="How far.")
+
+
+STARTING = _record(
+    "starting",
+    _spec(EngineSpec, "plain", options=StartOptions, chosen_by=("count", "hosts")),
+    _spec(EngineSpec, "spread", options=SpreadOptions, chosen_by="spread"),
+)
+CATALOGUE_OF_STARTING = Catalogue(PluginSet((RUNTIME, STARTING)))
+
+
+@pytest.mark.parametrize(
+    ("given", "engine"),
+    [
+        ({"count": 2}, "plain"),
+        ({"hosts": "2", "count": None}, "plain"),
+        ({"spread": "far"}, "spread"),
+        ({"spread": "far", "count": 2}, "spread"),
+        ({"count": 2, "engine": "spread"}, "spread"),
+    ],
+)
+def test_options_choose_the_engine_and_shared_ones_leave_it_to_the_others(
+    given: dict[str, object], engine: str
+) -> None:
+    request = resolve(FINETUNE, {**NEEDED, **given}, CATALOGUE_OF_STARTING)
+    assert request.components["engine"].name == engine
+
+
+def test_options_that_affect_no_result_are_left_out_of_the_recipe() -> None:
+    request = resolve(FINETUNE, {**NEEDED, "spread": "far"}, CATALOGUE_OF_STARTING)
+    assert _without_effect(request) == {"count", "hosts"}
+
+
+def test_an_option_of_several_components_names_all_of_them() -> None:
+    message = "--count belongs to engine 'plain' or 'spread': add --engine plain or --engine spread"
+    values: dict[str, object] = {**NEEDED, "count": 2, "engine": "local"}
+    assert _refused(values, CATALOGUE_OF_STARTING) == message
+
+
+def test_each_of_several_launchers_chooses_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = _spec(EngineSpec, "any", environment=("LMFLOW_TEST_A",), environments=(("LMFLOW_TEST_B", "LMFLOW_TEST_C"),))
+    catalogue = Catalogue(PluginSet((RUNTIME, _record("more", many))))
+    monkeypatch.setenv("LMFLOW_TEST_B", "0")
+    assert resolve(FINETUNE, NEEDED, catalogue).components["engine"].name == "local"
+    monkeypatch.setenv("LMFLOW_TEST_C", "0")
+    assert resolve(FINETUNE, NEEDED, catalogue).components["engine"].name == "any"
 
 
 def test_an_environment_that_fits_two_engines_is_no_choice(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,6 +132,17 @@ def test_the_example_of_a_form_is_one_row(example: str) -> None:
 def test_an_engine_needs_variables_of_a_launcher() -> None:
     with pytest.raises(SpecError, match=r"^environment of 'mine': HOME is set without any launcher$"):
         EngineSpec(name="mine", target="a:b", summary="x", environment=("RANK", "HOME"))
+    with pytest.raises(SpecError, match=r"^environment of 'mine': PATH is set without any launcher$"):
+        EngineSpec(name="mine", target="a:b", summary="x", environments=(("RANK",), ("PATH",)))
+
+
+def test_an_engine_names_its_launcher_and_what_chooses_it() -> None:
+    assert EngineSpec(name="mine", target="a:b", summary="x", chosen_by="one").choosing() == ("one",)
+    assert EngineSpec(name="mine", target="a:b", summary="x", chosen_by=("one", "two")).choosing() == ("one", "two")
+    with pytest.raises(SpecError, match=r"^chosen_by of 'mine' must be text or a tuple, not 7$"):
+        EngineSpec(name="mine", target="a:b", summary="x", chosen_by=7)  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match=r"^launcher 'a' of 'mine' must look like 'module:attribute'$"):
+        EngineSpec(name="mine", target="a:b", summary="x", launcher="a")
 
 
 def test_files_of_the_core_are_read_by_the_core() -> None:

@@ -148,3 +148,30 @@ class NeverRefuses(Sound):
     @contextmanager
     def start(self):
         yield World()
+
+
+class LaunchesUnasked(Sound):
+    """Has a launcher that takes every command for its own."""
+
+
+class UnaskedLauncher:
+    """Starts what nobody asked for."""
+
+    def __init__(self, options=None):
+        pass
+
+    def launch(self, command):
+        return 0
+
+
+class LaunchesHeavily(Sound):
+    """Has a launcher that holds torch while the processes run."""
+
+
+class HeavyLauncher(UnaskedLauncher):
+    """Imports torch to count GPUs."""
+
+    def launch(self, command):
+        import torch
+
+        return None if torch.cuda.device_count() < 2 else 0

@@ -14,7 +14,8 @@ from lmflow_core.errors import OptionError
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.report import console
 
-Run = Callable[[Request, Catalogue, Arguments], None]
+# What a command does; where it ends with an exit status of its own, it returns it.
+Run = Callable[[Request, Catalogue, Arguments], int | None]
 
 
 class SchemaCommand(click.Command):
@@ -49,7 +50,7 @@ class SchemaCommand(click.Command):
         ctx.args = list(args)
         return []
 
-    def invoke(self, ctx: click.Context) -> None:
+    def invoke(self, ctx: click.Context) -> int | None:
         """Parse, check and run; or show the help for the chosen components."""
         catalogue: Catalogue = ctx.obj
         parser = FlagParser(self.schema, catalogue, self.switches)
@@ -63,8 +64,8 @@ class SchemaCommand(click.Command):
         values = {**self.preset, **values}
         if "help" in parsed.switches:
             console.show(self._help_text(values, catalogue))
-            return
-        self._run(resolve(self.schema, values, catalogue), catalogue, parsed)
+            return None
+        return self._run(resolve(self.schema, values, catalogue), catalogue, parsed)
 
     def _help_text(self, values: dict[str, Any], catalogue: Catalogue) -> str:
         formatter = click.HelpFormatter(width=110)

@@ -1,7 +1,13 @@
-"""How an error ends the program: what is told of it, and the exit status."""
+"""How an error ends the program: what is told of it, and the exit status.
+
+A process that a launcher started tells it in the file that ``LMFLOW_ERROR_FILE`` names instead, so that what all
+processes of a job have to say is told once: JSON with ``message``, ``traceback`` and ``lasting``, whether the same run
+would end so again.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 
@@ -37,10 +43,20 @@ def told_ending(error: BaseException, plugins: PluginSet, debug: bool) -> int | 
     message = _message(error, plugins)
     if message is None:
         return None
-    if debug:
-        console.tell(full_traceback(error).rstrip())
-    console.note(f"error: {message}")
+    _tell(error, message, full_traceback(error).rstrip() if debug else "")
     return error.exit_status if isinstance(error, LmflowError) else 1
+
+
+def _tell(error: BaseException, message: str, traceback: str) -> None:
+    if file := os.environ.get("LMFLOW_ERROR_FILE"):
+        memory = any(reason is not None and is_out_of_memory(reason) for reason in (error, error.__cause__))
+        lasting = isinstance(error, LmflowError) and not memory
+        with open(file, "w", encoding="utf-8") as stream:
+            json.dump({"message": message, "traceback": traceback, "lasting": lasting}, stream)
+        return
+    if traceback:
+        console.tell(traceback)
+    console.note(f"error: {message}")
 
 
 def _message(error: BaseException, plugins: PluginSet) -> str | None:

@@ -10,6 +10,7 @@ import click
 
 import lmflow_core
 from lmflow_core.cli.endings import told_ending
+from lmflow_core.cli.given import GIVEN
 from lmflow_core.contracts.command import CommandSpec
 from lmflow_core.errors import OptionError, PluginLoadError
 from lmflow_core.plugins.containment import end_process
@@ -138,6 +139,7 @@ def run(arguments: Sequence[str]) -> int:
     debug = False
     rest: list[str] = []
     catalogue = Catalogue(PluginSet(()))
+    GIVEN.set(tuple(arguments))
     try:
         rest, disabled, debug = _take_global_options(arguments)
         catalogue = Catalogue(load_plugins(PluginPolicy.from_environment(no_plugin=disabled)))

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from lmflow_core.cli.command import SchemaCommand
 from lmflow_core.cli.flags import Arguments
+from lmflow_core.cli.given import GIVEN
 from lmflow_core.cli.results import print_json
 from lmflow_core.config.request import Request
 from lmflow_core.config.schema import FINETUNE
@@ -15,7 +16,17 @@ from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.report import console
 
 
-def _run(request: Request, catalogue: Catalogue, arguments: Arguments) -> None:
+def _run(request: Request, catalogue: Catalogue, arguments: Arguments) -> int | None:
+    from lmflow_core.workflows.launching import launch
+
+    status = launch(request, GIVEN.get())
+    if status is not None:
+        return status
+    _train(request, catalogue, arguments)
+    return None
+
+
+def _train(request: Request, catalogue: Catalogue, arguments: Arguments) -> None:
     from lmflow_core.workflows.finetune import finetune as work
 
     finished = work(request, catalogue)

@@ -169,11 +169,21 @@ def _engine_of_options(values: Mapping[str, object], catalogue: Catalogue) -> st
     Raises:
         RequestError: options of several are given.
     """
-    asked = [provided for provided in catalogue.of(EngineSpec) if provided.spec.chosen_by in values]
+    given = {name for name, value in values.items() if value not in (None, "none")}
+    asked = [provided for provided in catalogue.of(EngineSpec) if given & set(provided.spec.choosing())]
+    # Options of starting processes are shared: of two engines that have them the one that others choose as well wins.
+    asked = [one for one in asked if not any(_takes_more(other.spec, one.spec, given) for other in asked)]
     if len(asked) > 1:
         names = " or ".join(f"--engine {provided.qualified}" for provided in asked)
         raise RequestError(f"the options given choose several engines; choose one: {names}")
     return asked[0].qualified if asked else None
+
+
+def _takes_more(other: EngineSpec, one: EngineSpec, given: set[str]) -> bool:
+    """Whether an engine takes the given options that choose another, and is chosen by some which that does not take."""
+    known = [{field.name for field in fields_of(spec.options)} if spec.options else set() for spec in (other, one)]
+    choosing = [given & set(spec.choosing()) for spec in (other, one)]
+    return choosing[1] <= known[0] and not choosing[0] <= known[1]
 
 
 def _engine_of_environment(catalogue: Catalogue) -> str:
@@ -182,8 +192,11 @@ def _engine_of_environment(catalogue: Catalogue) -> str:
     Raises:
         RequestError: those of several are.
     """
-    known = [provided for provided in catalogue.of(EngineSpec) if provided.spec.environment]
-    engines = [provided for provided in known if os.environ.keys() >= set(provided.spec.environment)]
+    engines = [
+        provided
+        for provided in catalogue.of(EngineSpec)
+        if any(os.environ.keys() >= set(variables) for variables in provided.spec.launchers())
+    ]
     if len(engines) > 1:
         names = " or ".join(f"--engine {provided.qualified}" for provided in engines)
         raise RequestError(f"the variables of the environment fit several engines; choose one: {names}")
@@ -258,8 +271,12 @@ def unknown_option(name: str, known: set[str], schema: Schema, catalogue: Catalo
     """Tell that an option is unknown, and whose it is or what it may have meant."""
     flag = "--" + name.replace("_", "-")
     for selector, kind in schema.selectors.items():
-        for provided in catalogue.of_kind(kind):
-            if provided.spec.options and name in {f.name for f in fields_of(provided.spec.options)}:
-                choice = f"--{selector.replace('_', '-')} {provided.spec.name}"
-                return f"{flag} belongs to {kind} {provided.spec.name!r}: add {choice}"
+        owners = [
+            provided.spec.name
+            for provided in catalogue.of_kind(kind)
+            if provided.spec.options and name in {f.name for f in fields_of(provided.spec.options)}
+        ]
+        if owners:
+            choices = " or ".join(f"--{selector.replace('_', '-')} {owner}" for owner in owners)
+            return f"{flag} belongs to {kind} {' or '.join(map(repr, owners))}: add {choices}"
     return f"unknown option {flag} of 'lmflow {schema.name}'.{suggestion(name, known)}"

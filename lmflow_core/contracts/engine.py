@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from lmflow_core.contracts.model import LanguageModel, LoadPlan
-from lmflow_core.contracts.spec import Selector, Spec
+from lmflow_core.contracts.spec import Selector, Spec, check_target
 from lmflow_core.errors import SpecError
 
 # Variables that are set without any launcher: an engine that named one would be chosen always.
@@ -57,12 +58,46 @@ class Engine(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class CommandLine:
+    """A training command as it was given to this process, for who starts it again in others.
+
+    Attributes:
+        arguments: behind ``python -m lmflow_core``; a flag that is added at the end counts.
+        output: folder of the result, which holds the checkpoints in ``checkpoints``.
+        device: what ``--device`` says.
+        resumes: whether the command goes on from a checkpoint by itself.
+    """
+
+    arguments: tuple[str, ...]
+    output: Path
+    device: str
+    resumes: bool
+
+
+class Launcher(Protocol):
+    """What ``EngineSpec.launcher`` names: made with the engine's options, before anything heavy is imported."""
+
+    def launch(self, command: CommandLine) -> int | None:
+        """Run a command in the processes of a job, to the end, and return the exit status of the program.
+
+        None when this process is to train itself: it is one of those processes, or nobody asked for more than one.
+        A process that was started may tell how it ended in the file that ``LMFLOW_ERROR_FILE`` names: see
+        :mod:`lmflow_core.cli.endings`.
+
+        Raises:
+            RequestError: the processes cannot be started as the options say.
+        """
+
+
 @dataclass(frozen=True, kw_only=True)
 class EngineSpec(Spec):
     """How a training job is spread over processes; ``target(options)`` satisfies ``Engine``.
 
-    ``environment`` names the variables of a launcher whose presence chooses this engine when none is asked for;
-    ``chosen_by`` names one of its options that chooses it, when it is given, before any variable does.
+    ``environment`` names the variables of a launcher whose presence chooses this engine when none is asked for, and
+    ``environments`` those of further launchers; ``chosen_by`` names one of its options that chooses it when it is
+    given, before any variable does, or several. ``launcher`` is a second target, a ``Launcher``, for an engine that
+    starts the processes of its jobs itself.
 
     Example::
 
@@ -82,9 +117,22 @@ class EngineSpec(Spec):
         "engine", "How the job is spread; recognised from the environment when left out.", {"finetune": None}
     )
     environment: tuple[str, ...] = ()
-    chosen_by: str | None = None
+    environments: tuple[tuple[str, ...], ...] = ()
+    chosen_by: str | tuple[str, ...] | None = None
+    launcher: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if ordinary := sorted(set(self.environment).intersection(_ORDINARY)):
-            raise SpecError(f"environment of {self.name!r}: {ordinary[0]} is set without any launcher")
+        if self.launcher is not None:
+            check_target("launcher", self.launcher, self.name)
+        for variables in self.launchers():
+            if ordinary := sorted(set(variables).intersection(_ORDINARY)):
+                raise SpecError(f"environment of {self.name!r}: {ordinary[0]} is set without any launcher")
+
+    def launchers(self) -> list[tuple[str, ...]]:
+        """Return the variables of each launcher that chooses this engine."""
+        return [variables for variables in (self.environment, *self.environments) if variables]
+
+    def choosing(self) -> tuple[str, ...]:
+        """Return the options that choose this engine."""
+        return (self.chosen_by,) if isinstance(self.chosen_by, str) else self.chosen_by or ()

@@ -47,6 +47,16 @@ RESERVED_OPTIONS = frozenset(("json", "help", "h", "debug", "no_plugin", "versio
 }
 
 
+def check_target(field: str, target: str, name: str) -> None:
+    """Refuse what is no ``"module:attribute"``, naming the field and the spec.
+
+    Raises:
+        SpecError: it is none.
+    """
+    if not _TARGET.fullmatch(target):
+        raise SpecError(f"{field} {target!r} of {name!r} must look like 'module:attribute'")
+
+
 @dataclass(frozen=True)
 class Selector:
     """The option by which a user chooses a component.
@@ -113,8 +123,7 @@ class Spec:
                 raise SpecError(f"{self.kind} name {name[:_LONGEST_NAME]!r}… is longer than {_LONGEST_NAME} characters")
             if not _NAME.fullmatch(name):
                 raise SpecError(f"{self.kind} name {name!r} must match {_NAME.pattern}")
-        if not _TARGET.fullmatch(self.target):
-            raise SpecError(f"target {self.target!r} of {self.name!r} must look like 'module:attribute'")
+        check_target("target", self.target, self.name)
         if not self.summary.isprintable() or not 0 < len(self.summary) <= _LONGEST_SUMMARY:
             raise SpecError(f"summary of {self.name!r} must be one line of 1 to {_LONGEST_SUMMARY} characters")
         for distribution in self.requires:
@@ -127,11 +136,13 @@ class Spec:
         """Refuse values of other types: a string where several are meant would be taken letter by letter."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            kind, _, other = str(field.type).partition(" | ")
-            if (other == "None" and value is None) or kind not in _TYPES:
+            kinds = str(field.type).split(" | ")
+            known = [kind for kind in kinds if kind in _TYPES]
+            if not known or (value is None and "None" in kinds):
                 continue
-            if not isinstance(value, _TYPES[kind]):
-                raise SpecError(f"{field.name} of {self.name!r} must be {_WORDS[kind]}, not {value!r}")
+            if not any(isinstance(value, _TYPES[kind]) for kind in known):
+                words = " or ".join(_WORDS[kind] for kind in known)
+                raise SpecError(f"{field.name} of {self.name!r} must be {words}, not {value!r}")
             if isinstance(value, tuple) and not all(isinstance(part, str) for part in value):
                 raise SpecError(f"{field.name} of {self.name!r} must hold text, not {value!r}")
 

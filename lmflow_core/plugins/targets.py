@@ -8,6 +8,7 @@ import importlib.resources
 import inspect
 from typing import Any, get_args
 
+from lmflow_core.contracts.engine import EngineSpec, Launcher
 from lmflow_core.contracts.spec import Spec
 from lmflow_core.errors import PluginError, PluginLoadError
 from lmflow_core.installing import how_to_install
@@ -23,11 +24,29 @@ def load_target(provided: Provided[Any]) -> Any:
         PluginLoadError: the target lacks a distribution, cannot be imported or does not fit its contract.
     """
     _check_requirements(provided)
-    target = _import_target(provided)
+    target = _import_target(provided, provided.spec.target)
     for contract in provided.spec.contracts():
-        if problem := contract_problem(target, contract):
-            raise PluginLoadError(f"{_described(provided)} does not fit its contract: {problem}")
+        _check_contract(provided, target, contract)
     return target
+
+
+def load_launcher(provided: Provided[EngineSpec]) -> Any:
+    """Import the launcher of an engine and check it; None where the engine has none.
+
+    Raises:
+        PluginLoadError: as :func:`load_target` does.
+    """
+    if provided.spec.launcher is None:
+        return None
+    _check_requirements(provided)
+    launcher = _import_target(provided, provided.spec.launcher)
+    _check_contract(provided, launcher, Launcher)
+    return launcher
+
+
+def _check_contract(provided: Provided[Any], target: Any, contract: type) -> None:
+    if problem := contract_problem(target, contract):
+        raise PluginLoadError(f"{_described(provided)} does not fit its contract: {problem}")
 
 
 def _described(provided: Provided[Any]) -> str:
@@ -56,8 +75,8 @@ def _check_requirements(provided: Provided[Any]) -> None:
         raise PluginLoadError(f"{_described(provided)} needs {requirement}: {mend}")
 
 
-def _import_target(provided: Provided[Any]) -> Any:
-    module, _, attribute = provided.spec.target.partition(":")
+def _import_target(provided: Provided[Any], target: str) -> Any:
+    module, _, attribute = target.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
     except KeyboardInterrupt:

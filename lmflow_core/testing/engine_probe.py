@@ -13,9 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lmflow_core.contracts.engine import EngineSpec, World
+from lmflow_core.contracts.engine import CommandLine, EngineSpec, World
 from lmflow_core.options import build
+from lmflow_core.plugins.discovery import HEAVY_MODULES
+from lmflow_core.plugins.provided import Provided
 from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.plugins.targets import load_launcher
 
 # What is passed around, so that each process passes something else; any value that JSON holds may be.
 VALUES: tuple[Any, ...] = (None, True, 7, "Ünï", [1, {"a": [None, "b"]}], {"nested": {"list": [0.5]}}, "x" * 100_000)
@@ -66,16 +69,27 @@ def observed_failing(engine: Any) -> dict[str, Any]:
     return {"rank": rank, "error_passes": raised, "behind_error": changes(before, state())}
 
 
+LAUNCHING = "launching"
 PROBES = {"whole": observed, "failing": observed_failing}
 
 
+def observed_launching(provided: Provided[EngineSpec], options: Any, folder: Path) -> dict[str, Any]:
+    """Return what a launcher does with a command whose options ask for nothing, and what was imported for it."""
+    launcher = load_launcher(provided)(options)
+    status = launcher.launch(CommandLine(("--version",), folder / "out", "cpu", False))
+    return {"status": status, "heavy": sorted(set(HEAVY_MODULES).intersection(sys.modules))}
+
+
 def main() -> None:
-    """Probe the engine that the arguments name."""
-    probe, name, options, folder = sys.argv[1:]
+    """Probe the engine, or its launcher, that the arguments name."""
+    probe, name, values, folder = sys.argv[1:]
     engines = Catalogue.discover().of(EngineSpec)
     spec = engines.find(name).spec
-    engine = engines.load(name)(build(spec.options, json.loads(options)) if spec.options else None)
-    found = PROBES[probe](engine)
+    options = build(spec.options, json.loads(values)) if spec.options else None
+    if probe == LAUNCHING:
+        found = observed_launching(engines.find(name), options, Path(folder))
+    else:
+        found = PROBES[probe](engines.load(name)(options))
     Path(folder, f"{os.getpid()}.json").write_text(json.dumps(found), encoding="utf-8")
 
 

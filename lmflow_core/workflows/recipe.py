@@ -63,9 +63,16 @@ def recipe(
     if settings.load_best_model or settings.early_stopping_patience is not None:
         fixed["the validation data"] = None if validation is None else validation.fingerprint()
         fixed["--eval-steps"] = settings.eval_steps
-    fixed |= _flags(options, [name for name in options if name not in _ELSEWHERE])
+    free = _ELSEWHERE | _without_effect(request)
+    fixed |= _flags(options, [name for name in options if name not in free])
     fixed |= {"the number of processes": world.size, **_software(plugins, trained)}
     return Recipe(fixed, explained, _flags(options, _LENGTH))
+
+
+def _without_effect(request: Request) -> set[str]:
+    """Return the options of components that say of themselves that no result depends on them."""
+    chosen = [component.options for component in request.components.values() if component.options is not None]
+    return {field.name for options in chosen for field in fields_of(type(options)) if not field.affects_result}
 
 
 def _flags(options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:

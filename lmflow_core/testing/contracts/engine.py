@@ -22,7 +22,7 @@ from lmflow_core.errors import RequestError
 from lmflow_core.models.opening import open_model
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.testing.contracts.base import ComponentContract
-from lmflow_core.testing.engine_probe import PROBES, VALUES, changes, state
+from lmflow_core.testing.engine_probe import LAUNCHING, PROBES, VALUES, changes, state
 
 _TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 _SEVERAL = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
@@ -142,6 +142,19 @@ class EngineContract(ComponentContract):
         problem = _start_problem(component)
         assert problem is None, f"{told} {problem}"
         assert not changes(before, state()), f"refusing, it changes {', '.join(changes(before, state()))}"
+
+    def test_its_launcher_starts_nothing_unasked(
+        self, spec: EngineSpec, values: Mapping[str, object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """Its launcher, if it has one, leaves a command to its process that asks for no others, and loads no torch."""
+        if spec.launcher is None:
+            return
+        for name in {name for variables in (*spec.launchers(), tuple(_SEVERAL)) for name in variables}:
+            monkeypatch.delenv(name, raising=False)
+        _launch(["-m", "lmflow_core.testing.engine_probe", LAUNCHING, spec.name, json.dumps(dict(values)), tmp_path])
+        (found,) = (json.loads(file.read_text(encoding="utf-8")) for file in tmp_path.glob("*.json"))
+        assert found["status"] is None, f"launch() gives {found['status']!r} for a command that asks for no processes"
+        assert not found["heavy"], f"launch() has imported {', '.join(found['heavy'])}"
 
     def test_a_job_is_that_of_one_process(
         self,

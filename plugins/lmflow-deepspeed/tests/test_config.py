@@ -1,4 +1,4 @@
-"""The configuration: from options, or from a file that nothing contradicts; and a launcher's variables."""
+"""The configuration: from options, or from a file that nothing contradicts."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from typing import Any
 
 import pytest
 
-from lmflow_core.api import LmflowError, RequestError, World
+from lmflow_core.api import LmflowError, RequestError
 from lmflow_deepspeed.config import configuration
 from lmflow_deepspeed.options import DeepSpeedOptions
-from lmflow_deepspeed.processes import joined, world_of
-
-_LAUNCHED = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
 
 @pytest.fixture
@@ -97,36 +94,3 @@ def test_a_flag_against_the_file_is_refused_by_both_names(file: Path) -> None:
     _written(file, {"zero_optimization": {"stage": 3}})
     with pytest.raises(LmflowError, match=r"--zero-stage 2, but stage is 3 in .*ds\.json"):
         configuration(DeepSpeedOptions(deepspeed=file, zero_stage=2))
-
-
-def test_the_variables_of_a_launcher_make_a_world() -> None:
-    assert world_of({}) == World()
-    assert world_of(_LAUNCHED) == World(1, 2)
-
-
-@pytest.mark.parametrize(
-    ("changed", "told"),
-    [
-        ({"RANK": None}, "WORLD_SIZE is 2 and RANK is not set"),
-        ({"MASTER_PORT": None, "LOCAL_RANK": None}, "RANK is set and LOCAL_RANK and MASTER_PORT not"),
-        ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two', which is no number"),
-        ({"RANK": "2"}, "RANK is 2 in a job of WORLD_SIZE 2"),
-    ],
-)
-def test_variables_that_contradict_each_other_are_refused(changed: dict[str, str | None], told: str) -> None:
-    variables = {name: value for name, value in {**_LAUNCHED, **changed}.items() if value is not None}
-    with pytest.raises(RequestError, match=told):
-        world_of(variables)
-
-
-def test_a_port_in_use_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    import socket
-
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = str(taken.getsockname()[1])
-        for name, value in {**_LAUNCHED, "RANK": "0", "LOCAL_RANK": "0", "MASTER_PORT": port}.items():
-            monkeypatch.setenv(name, value)
-        with pytest.raises(RequestError, match=f"port {port} is in use by another program"), joined():
-            pass

@@ -1,4 +1,4 @@
-"""The engine ``deepspeed``: ZeRO (Rajbhandari et al., arXiv:1910.02054) on the processes of a launcher."""
+"""The engine ``deepspeed``: ZeRO (Rajbhandari et al., arXiv:1910.02054) on the processes of a job."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from lmflow_core.api import LoadPlan, RequestError, World
 from lmflow_deepspeed.config import configuration
 from lmflow_deepspeed.gathering import gathered
 from lmflow_deepspeed.options import DeepSpeedOptions
-from lmflow_deepspeed.processes import joined, tell_accelerate
-from lmflow_transformers.api import CausalModel, pick_device, pick_dtype
+from lmflow_deepspeed.surroundings import compile_nothing, surroundings, tell_accelerate
+from lmflow_transformers.api import CausalModel, joined_processes, pick_device, pick_dtype
 
 
 class DeepSpeedEngine:
@@ -26,7 +26,8 @@ class DeepSpeedEngine:
         Raises:
             LmflowError: options contradict each other or the file, or the file is none of DeepSpeed's.
         """
-        self._config = configuration(options or DeepSpeedOptions())
+        self._options = options or DeepSpeedOptions()
+        self._config = configuration(self._options)
         self._rank = 0
         self._sharding: Any = None
 
@@ -37,7 +38,8 @@ class DeepSpeedEngine:
     @contextmanager
     def start(self) -> Iterator[World]:
         """Join the process group."""
-        with joined() as world:
+        with surroundings(), joined_processes(self._options, alone=True) as world:
+            compile_nothing()
             self._rank = world.rank
             yield world
             self._sharding = None

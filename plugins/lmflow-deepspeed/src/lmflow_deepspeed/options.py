@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmflow_core.api import option
+from lmflow_transformers.options import LaunchOptions
 
 _PLACES = ("none", "cpu", "nvme")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeepSpeedOptions:
+class DeepSpeedOptions(LaunchOptions):
     """What is spread over the processes, and where it waits while it is not needed."""
 
     deepspeed: Path | None = option(

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from lmflow_core.api import EngineSpec, hookimpl
 from lmflow_deepspeed.options import DeepSpeedOptions
+from lmflow_transformers.options import LAUNCHER
 
 
 @hookimpl
@@ -17,5 +18,6 @@ def lmflow_register_engines() -> Iterable[EngineSpec]:
         summary="ZeRO: state, gradients and weights are spread.",
         options=DeepSpeedOptions,
         chosen_by="deepspeed",
+        launcher=LAUNCHER,
         requires=("deepspeed",),
     )

@@ -18,6 +18,7 @@ from lmflow_transformers.linear import few_rows_are_quick
 from lmflow_transformers.loading import forget_quantisation, save_network
 from lmflow_transformers.models import CausalModel, CausalModelLoader
 from lmflow_transformers.options import SamplingOptions
+from lmflow_transformers.processes import joined_processes
 from lmflow_transformers.processing import check_sampling, logits_processors
 from lmflow_transformers.rotary import follows_length
 from lmflow_transformers.safetensors_head import TensorEntry, tensor_entries
@@ -67,6 +68,7 @@ __all__ = [
     "head_is_plain",
     "hidden_states",
     "isolates_sequences",
+    "joined_processes",
     "logits_processors",
     "open_shared_batch",
     "parameter_groups",

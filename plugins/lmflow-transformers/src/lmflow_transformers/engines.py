@@ -1,8 +1,7 @@
-"""Engines: one process, or the processes of torchrun."""
+"""Engines: one process, or several with the same weights."""
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +11,8 @@ import torch
 
 from lmflow_core.api import LoadPlan, RequestError, World
 from lmflow_transformers.models import CausalModel
+from lmflow_transformers.options import LaunchOptions
+from lmflow_transformers.processes import joined_processes
 
 
 class LocalEngine:
@@ -24,7 +25,9 @@ class LocalEngine:
     def start(self) -> Iterator[World]:
         """Give a world of one."""
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise RequestError("--engine local in one of several processes: leave out --engine, or use torchrun")
+            raise RequestError(
+                "--engine local in one of several processes: leave out --engine, or take --engine torchrun"
+            )
         yield World()
 
     def plan(self, plan: LoadPlan) -> LoadPlan:
@@ -44,30 +47,17 @@ class LocalEngine:
 
 
 class TorchrunEngine:
-    """The processes that torchrun started, each with its share of every batch."""
+    """The processes that were started here, by torchrun or by Slurm, each with its share of every batch."""
 
-    def __init__(self, options: None = None) -> None:
-        """Take no options."""
+    def __init__(self, options: LaunchOptions | None = None) -> None:
+        """Keep how long processes wait for each other."""
+        self._launch = options or LaunchOptions()
 
     @contextmanager
     def start(self) -> Iterator[World]:
         """Join the process group, each process of a machine on a GPU of its own."""
-        if "RANK" not in os.environ:
-            raise RequestError(
-                "--engine torchrun: start the command with torchrun, as in "
-                "'torchrun --nproc-per-node 2 -m lmflow_core finetune …'"
-            )
-        gpus = torch.cuda.is_available()
-        if gpus:
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        # Sums of numbers that are on no GPU, and jobs with --device cpu, go over gloo.
-        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
-        try:
-            yield World(torch.distributed.get_rank(), torch.distributed.get_world_size())
-        finally:
-            # What still holds the group, in cycles that only a search finds, must be gone before it.
-            gc.collect()
-            torch.distributed.destroy_process_group()
+        with joined_processes(self._launch) as world:
+            yield world
 
     def plan(self, plan: LoadPlan) -> LoadPlan:
         """Ask nothing of the weights: each process has them all."""

@@ -15,7 +15,7 @@ from lmflow_core.api import (
     TunerSpec,
     hookimpl,
 )
-from lmflow_transformers.options import AdamWOptions, SamplingOptions, SftOptions
+from lmflow_transformers.options import LAUNCHER, STARTING, AdamWOptions, LaunchOptions, SamplingOptions, SftOptions
 
 
 @hookimpl
@@ -103,11 +103,15 @@ def lmflow_register_attentions() -> Iterable[AttentionSpec]:
 
 @hookimpl
 def lmflow_register_engines() -> Iterable[EngineSpec]:
-    """Offer one process, and the processes that torchrun starts."""
+    """Offer one process, and several with the same weights."""
     yield EngineSpec(name="local", target="lmflow_transformers.engines:LocalEngine", summary="One process.")
     yield EngineSpec(
         name="torchrun",
         target="lmflow_transformers.engines:TorchrunEngine",
-        summary="The processes torchrun started, data parallel.",
+        summary="Processes started here, by torchrun or Slurm, data parallel.",
+        options=LaunchOptions,
         environment=("RANK", "WORLD_SIZE", "MASTER_ADDR"),
+        environments=(("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_JOB_NODELIST"),),
+        chosen_by=STARTING,
+        launcher=LAUNCHER,
     )
