@@ -30,6 +30,18 @@ class AdamWOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FsdpOptions:
+    """How weights are spread in shards."""
+
+    fsdp_reshard_after_forward: bool = option(
+        True, help="Give up the weights of a layer behind its forward pass, and gather them again in backward."
+    )
+    fsdp_offload: str = option(
+        "none", help="Where shards and optimizer state live: cpu keeps them off the GPU.", choices=("none", "cpu")
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class SamplingOptions:
     """How the next token is sampled. Temperature 0 takes the likeliest."""
 

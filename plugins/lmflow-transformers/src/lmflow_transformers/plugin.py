@@ -15,7 +15,7 @@ from lmflow_core.api import (
     TunerSpec,
     hookimpl,
 )
-from lmflow_transformers.options import AdamWOptions, SamplingOptions, SftOptions
+from lmflow_transformers.options import AdamWOptions, FsdpOptions, SamplingOptions, SftOptions
 
 
 @hookimpl
@@ -110,4 +110,10 @@ def lmflow_register_engines() -> Iterable[EngineSpec]:
         target="lmflow_transformers.engines:TorchrunEngine",
         summary="The processes torchrun started, data parallel.",
         environment=("RANK", "WORLD_SIZE", "MASTER_ADDR"),
+    )
+    yield EngineSpec(
+        name="fsdp",
+        target="lmflow_transformers.fsdp:FsdpEngine",
+        summary="The same processes, each with a shard of all weights.",
+        options=FsdpOptions,
     )
