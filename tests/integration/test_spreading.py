@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lmflow_core.testing.scripts import load_script
 
@@ -231,12 +232,23 @@ def test_shards_are_resumed_by_another_number_of_processes_where_that_is_wanted(
 @pytest.mark.parametrize("engine", ["fsdp", "zero3"])
 @pytest.mark.parametrize("tuner", ["full", "lora"])
 def test_the_best_weights_are_kept(engine: str, tuner: str, flags: list[str], tmp_path: Path) -> None:
-    job = [*flags, *_TUNERS[tuner], "--eval-share", "0.25", "--eval-steps", "4", "--load-best-model", "--lr", "0.1"]
-    one = _run([*_ONE, *job, "--batch-size", "8", "--engine", "local", "--output", str(tmp_path / "one")])
-    assert one.returncode == 0, one.stderr
-    two = _run([*_TWO, *job, "--batch-size", "4", *_chosen(engine, tmp_path), "--output", str(tmp_path / "two")])
-    assert two.returncode == 0, two.stderr
-    _check_alike(tmp_path / "one", tmp_path / "two", 1e-2, steps=16)
+    from safetensors.torch import load_file
+
+    # What is measured is not what is learned, so that the loss does not stay where it was best.
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Quartz, zebra; jumps: 1234"}]
+    other, out = tmp_path / "other.jsonl", tmp_path / "out"
+    other.write_text(json.dumps({"messages": turns}), encoding="utf-8")
+    measuring = ["--eval-dataset", str(other), "--eval-steps", "2", "--load-best-model"]
+    job = [*flags, *_TUNERS[tuner], *measuring, "--lr", "5e-2"]
+    finished = _run([*_TWO, *job, "--batch-size", "4", *_chosen(engine, tmp_path), "--output", str(out)])
+    assert finished.returncode == 0, finished.stderr
+    measured = json.loads((out / "run.json").read_text())["validation_losses"]
+    step, _ = min(measured, key=lambda point: point[1])
+    assert step < measured[-1][0]
+    (result,) = out.glob("*model.safetensors")
+    weights, best = load_file(result), load_file(out / "checkpoints" / f"checkpoint-{step}" / result.name)
+    assert weights.keys() == best.keys()
+    assert all(torch.equal(weights[name], best[name]) for name in weights)
 
 
 def test_bytes_in_each_process() -> None:
