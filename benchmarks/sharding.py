@@ -1,9 +1,10 @@
-"""Bytes of weights and of optimizer state in each process, by the stage of ZeRO.
+"""Bytes of weights, of the optimizer's copies of them and of its state in each process, by engine and tuner.
 
     python benchmarks/sharding.py
     python benchmarks/sharding.py --processes 4 --width 768
 
-A random Llama trains for two steps on processes that share this machine's processor; tensors are counted, not pages.
+A random Llama trains for a few steps on processes that share this machine's processor; tensors are counted, not pages.
+LISA trains another of the four layers in each step: what it does not free would add up.
 """
 
 from __future__ import annotations
@@ -23,22 +24,36 @@ import torch
 from lmflow_core.report.console import table
 from lmflow_core.testing.tiny import make_tiny_model
 
-_STAGES = ("0", "1", "2", "3")
+ENGINES = {
+    "torchrun": ("--engine", "torchrun"),
+    "fsdp": ("--engine", "fsdp"),
+    **{f"ZeRO {stage}": ("--engine", "deepspeed", "--zero-stage", stage) for stage in "0123"},
+}
+TUNERS = {
+    "full": ("--tuner", "full"),
+    "lisa": ("--tuner", "lisa", "--lisa-activated-layers", "1", "--lisa-interval-steps", "1"),
+}
+# Where DeepSpeed keeps the weights in float32 that it updates, in stages 1 and 2, and in stage 3.
+_COPIES = ("single_partition_of_fp32_groups", "fp32_partitioned_groups_flat")
 
 
-def _bytes(tensors: Iterable[Any]) -> int:
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if torch.is_tensor(t)}
-    return sum(storages.values())
+def _bytes(tensors: Iterable[Any], but: Iterable[Any] = ()) -> int:
+    """Return the bytes of what some tensors are stored in, but of what others are."""
+    known = {tensor.untyped_storage().data_ptr() for tensor in but}
+    parts = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if torch.is_tensor(t)}
+    return sum(size for place, size in parts.items() if place not in known)
 
 
 def _counted(trainer: Any) -> dict[str, int]:
-    """Return the bytes of this process: weights, and what the optimizer keeps, its own copies of weights included."""
-    weights = [p.ds_tensor if hasattr(p, "ds_tensor") and not p.numel() else p for p in trainer.model.parameters()]
-    seen = {weight.untyped_storage().data_ptr() for weight in weights}
-    state = trainer._raw_optimizer.state
-    kept = [*state, *(value for values in state.values() for value in values.values())]
-    own = [t for t in kept if torch.is_tensor(t) and t.untyped_storage().data_ptr() not in seen]
-    return {"weights": _bytes(weights), "optimizer": _bytes(own)}
+    """Return the bytes of this process."""
+    from lmflow_transformers.sharding import own_part
+
+    weights = [own_part(parameter) for parameter in trainer.model.parameters()]
+    spreading = getattr(trainer.deepspeed, "optimizer", None)
+    copies = [piece for name in _COPIES for piece in getattr(spreading, name, ())]
+    values = [value for values in trainer.raw_optimizer.state.values() for value in values.values()]
+    state = [own_part(value) for value in values if torch.is_tensor(value)]
+    return {"weights": _bytes(weights), "copies": _bytes(copies, weights), "state": _bytes(state)}
 
 
 def train(output: Path, flags: list[str]) -> None:
@@ -68,26 +83,28 @@ def _make(folder: Path, width: int) -> list[str]:
     AutoModelForCausalLM.from_config(config).save_pretrained(model)
     rows = [{"text": "a few words " * 5} for _ in range(16)]
     (folder / "data.json").write_text(json.dumps(rows), encoding="utf-8")
-    return ["--model", str(model), "--dataset", str(folder / "data.json"), "--max-steps", "2", "--batch-size", "1"]
+    return ["--model", str(model), "--dataset", str(folder / "data.json"), "--max-steps", "4", "--batch-size", "1"]
 
 
-def measured(processes: int, width: int) -> dict[str, dict[str, int]]:
-    """Return the bytes of the process that holds most, by stage."""
-    found = {}
+def measured(processes: int, width: int) -> dict[str, dict[str, dict[str, int]]]:
+    """Return the bytes of the process that holds most, by engine and tuner."""
+    found: dict[str, dict[str, dict[str, int]]] = {}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        flags = [*_make(folder, width), "--engine", "deepspeed"]
-        for stage in _STAGES:
-            output = folder / f"zero{stage}"
-            command = [*launcher, __file__, "--train", str(output), *flags, "--zero-stage", stage]
-            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            finished = subprocess.run(command, capture_output=True, text=True, env=environment)
-            if finished.returncode:
-                sys.exit(finished.stderr)
-            counts = [json.loads(path.read_text("utf-8")) for path in folder.glob(f"zero{stage}.rank*.json")]
-            assert len(counts) == processes
-            found[stage] = {key: max(count[key] for count in counts) for key in counts[0]}
+        flags = _make(folder, width)
+        for engine, chosen in ENGINES.items():
+            for tuner, trained in TUNERS.items():
+                output = folder / f"{engine} {tuner}"
+                command = [*launcher, __file__, "--train", str(output), *flags, *chosen, *trained]
+                environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+                finished = subprocess.run(command, capture_output=True, text=True, env=environment)
+                if finished.returncode:
+                    sys.exit(finished.stderr)
+                counts = [json.loads(path.read_text("utf-8")) for path in folder.glob(f"{output.name}.rank*.json")]
+                assert len(counts) == processes
+                most = {key: max(count[key] for count in counts) for key in counts[0]}
+                found.setdefault(engine, {})[tuner] = most
     return found
 
 
@@ -105,8 +122,12 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(found, indent=2))
         return
-    rows = [(s, f"{found[s]['weights'] / 1e6:.1f} MB", f"{found[s]['optimizer'] / 1e6:.1f} MB") for s in _STAGES]
-    print(table(("STAGE", "WEIGHTS", "OPTIMIZER"), rows))
+    rows = [
+        (engine, tuner, *(f"{count[key] / 1e6:.1f} MB" for key in ("weights", "copies", "state")))
+        for engine, tuners in found.items()
+        for tuner, count in tuners.items()
+    ]
+    print(table(("ENGINE", "TUNER", "WEIGHTS", "COPIES", "STATE"), rows))
 
 
 if __name__ == "__main__":

@@ -44,6 +44,16 @@ class Engine(Protocol):
     def plan(self, plan: LoadPlan) -> LoadPlan:
         """Return a load plan with what the engine needs of the weights."""
 
+    def spread(self, module: Any) -> None:
+        """Spread weights over the processes, in place; nothing to do for an engine that does not, or not at this point.
+
+        All processes call this, once the tuner has said what trains and before there is an optimizer.
+
+        Args:
+            module: what trains, with its loss: its forward pass is one of training. What needs weights outside of
+                training runs within its method ``reach``, which takes a function and returns what that returns.
+        """
+
     def all_gather(self, value: object) -> list[Any]:
         """Return what every process of the job passed, in the order of their ranks; all of them call this."""
 

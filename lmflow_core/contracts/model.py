@@ -53,8 +53,9 @@ class LoadPlan:
         compute_dtype: number format of the computation where it is not that of the weights.
         device: where the weights go; ``auto`` is a GPU where there is one.
         sharded: the engine places the weights itself, so that they are not moved to a device.
-        sharded_state: the engine keeps the optimizer's state as pieces of one long row of numbers. An optimizer that
-            looks at more than a number at a time cannot work so, nor a tuner that drops the state of single weights.
+        sharded_state: the engine keeps the state of a group of parameters as pieces of one long row of numbers. An
+            optimizer that looks at more than a number at a time cannot work so, and a tuner that freezes while it
+            trains must freeze and thaw the parameters of a group together.
         attention: the attention implementation, as the runtime knows it; None is the model's own.
         positions: the scaling of rotary positions, if any.
         quantization: how weights are quantised while they are read; None reads them as they are.

@@ -131,12 +131,6 @@ def _plan(request: Request, catalogue: Catalogue, setup: TrainingSetup[LanguageM
     plan = dataclasses.replace(plan, attention=attention.implementation(plan.device))
     for part in (setup.tuner, objective, setup.engine):
         plan = returned(part.plan(plan), LoadPlan, part, "plan")
-    if plan.sharded_state and setup.tuner.freezes_while_training:
-        raise RequestError(
-            f"--tuner {request.components['tuner'].name} freezes weights while it trains and drops their optimizer "
-            f"state, which --engine {request.components['engine'].name} spreads over processes in one piece as it is "
-            "set: see the engine's README for what does not, or take --engine torchrun or --tuner lora"
-        )
     setup.model.accept(plan)
     assert plan.attention is not None
     return plan.attention

@@ -246,3 +246,32 @@ def test_quantised_weights_are_refused(six_layers: Path) -> None:
     model.plan = dataclasses.replace(model.plan, quantization=Quantization("nf4"))
     with pytest.raises(ModelError, match=r"has quantised weights \(nf4\), which cannot train: --tuner qlora"):
         LisaTuner().check(model)
+
+
+def _opened(folder: Path, **plan: Any) -> CausalModel:
+    model = CausalModelLoader().open(str(folder), ModelSettings(model=str(folder), device="cpu"))
+    model.plan = dataclasses.replace(model.plan, **plan)
+    return model
+
+
+def test_each_layer_is_frozen_as_a_whole_where_an_engine_keeps_groups_in_one_piece(six_layers: Path) -> None:
+    model = _opened(six_layers, sharded_state=True)
+    model.load()
+    tuner = LisaTuner()
+    tuner.prepare(model, 0)
+    groups = tuner.parameter_groups(model)
+    places = [{name.split(".layers.")[-1][:2] if ".layers." in name else "" for name in g.parameters} for g in groups]
+    assert all(len(place) == 1 for place in places)
+    assert len(groups) == 2 + 2 * LAYERS
+    model.plan = dataclasses.replace(model.plan, sharded_state=False)
+    of_one_piece = tuner.parameter_groups(model)
+    for decays in (True, False):
+        named = [{n for g in each if g.decays == decays for n in g.parameters} for each in (groups, of_one_piece)]
+        assert named[0] == named[1]
+
+
+@pytest.mark.parametrize("spread", [{"sharded": True}, {"sharded_state": True}])
+def test_state_that_is_spread_is_not_offloaded(spread: dict[str, bool], six_layers: Path) -> None:
+    LisaTuner().check(_opened(six_layers, **spread))
+    with pytest.raises(RequestError, match="--lisa-inactive-state offload keeps state in each process"):
+        LisaTuner(LisaOptions(lisa_inactive_state="offload")).check(_opened(six_layers, **spread))

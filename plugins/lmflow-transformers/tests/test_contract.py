@@ -53,3 +53,8 @@ class TestLocal(EngineContract):
 
 class TestTorchrun(EngineContract):
     name = "torchrun"
+
+
+class TestFsdp(EngineContract):
+    name = "fsdp"
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")

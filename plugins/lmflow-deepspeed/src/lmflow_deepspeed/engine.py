@@ -99,6 +99,9 @@ class DeepSpeedEngine:
         # It is in force for as long as it is held.
         self._sharding = HfDeepSpeedConfig({**kept, "train_micro_batch_size_per_gpu": 1})
 
+    def spread(self, module: Any) -> None:
+        """Leave it to DeepSpeed, which spreads weights as they are read and the rest when training begins."""
+
     def all_gather(self, value: object) -> list[Any]:
         """Return every process's value."""
         values: list[Any] = [None] * torch.distributed.get_world_size()

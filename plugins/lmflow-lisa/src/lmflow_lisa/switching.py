@@ -83,7 +83,8 @@ class LayerSwitch(TrainingCallback):
 
     def _thaw(self, parameter: nn.Parameter) -> None:
         parameter.requires_grad_(True)
-        kept = self._offloaded.pop(self._numbers[id(parameter)], None)
+        # An engine that keeps state in rows knows no single parameter, and drops what is frozen itself.
+        kept = self._offloaded.pop(self._numbers.get(id(parameter), -1), None)
         if kept is not None:
             self._optimizer_state[parameter] = _moved(kept, parameter.device)
 

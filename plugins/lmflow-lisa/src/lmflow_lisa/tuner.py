@@ -6,9 +6,11 @@ is that of the layers that train: the optimizer keeps no state for any other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
-from lmflow_core.api import TrainingCallback
+from lmflow_core.api import ParameterGroup, RequestError, TrainingCallback
 from lmflow_lisa.layers import always_on, check_counts, find_layers
 from lmflow_lisa.options import LisaOptions
 from lmflow_lisa.switching import LayerSwitch
@@ -42,6 +44,37 @@ class LisaTuner(FullTuner):
             for parameter in parameters:
                 parameter.requires_grad_(not frozen[name])
 
+    def check(self, model: CausalModel) -> None:
+        """Check the model, and that state can be offloaded where it is asked for.
+
+        Raises:
+            RequestError: state is to be offloaded that is spread over processes.
+        """
+        super().check(model)
+        if self._options.lisa_inactive_state == "offload" and (model.plan.sharded or model.plan.sharded_state):
+            raise RequestError(
+                "--lisa-inactive-state offload keeps state in each process, and this engine spreads it: leave it out, "
+                "or take --engine torchrun"
+            )
+
+    def parameter_groups(self, model: CausalModel) -> Sequence[ParameterGroup]:
+        """Return what trains; each layer in groups of its own where an engine keeps groups in one piece."""
+        groups = super().parameter_groups(model)
+        if not model.plan.sharded_state:
+            return groups
+        layers = find_layers(model.base, self._options.lisa_layers_attribute)
+        numbers = {id(parameter): number for number, layer in enumerate(layers) for parameter in layer.parameters()}
+        return [part for group in groups for part in _by_layer(group, numbers)]
+
     def callbacks(self, model: CausalModel, seed: int) -> Sequence[TrainingCallback]:
         """Add the switch of layers."""
         return [LayerSwitch(find_layers(model.base, self._options.lisa_layers_attribute), self._options, seed)]
+
+
+def _by_layer(group: ParameterGroup, numbers: Mapping[int, int]) -> Iterator[ParameterGroup]:
+    """Yield a group's parameters outside of the layers, then those of each; ``numbers`` is the layer of each by id."""
+    parts: dict[int, dict[str, Any]] = {}
+    for name, parameter in group.parameters.items():
+        parts.setdefault(numbers.get(id(parameter), -1), {})[name] = parameter
+    for _, parameters in sorted(parts.items()):
+        yield replace(group, parameters=parameters)

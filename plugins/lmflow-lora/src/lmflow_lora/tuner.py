@@ -43,7 +43,9 @@ class LoraTuner:
         if model.adapter is not None and not (model.adapter / CONFIG).is_file():
             raise ModelError(f"--tuner {self.name} on the adapter in {model.adapter}: merge it first with lmflow merge")
         if model.plan.sharded and self._options.lora_pissa:
-            raise RequestError("--lora-pissa takes from weights, which ZeRO stage 3 spreads: take --zero-stage 2")
+            raise RequestError(
+                "--lora-pissa takes from weights, which this engine spreads: take --engine torchrun or --zero-stage 2"
+            )
 
     def prepare(self, model: CausalModel, seed: int) -> None:
         """Wrap the network with fresh adapters.

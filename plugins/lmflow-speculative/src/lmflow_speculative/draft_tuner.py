@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lmflow_core.api import Destination, ModelError, TrainingCallback
+from lmflow_core.api import Destination, ModelError, RequestError, TrainingCallback
 from lmflow_speculative.cutting import check_cut, chosen_layers, cut
 from lmflow_speculative.frequent import FrequentTokens
 from lmflow_speculative.networks import trunk
@@ -31,8 +31,12 @@ class DraftTuner(FullTuner):
 
         Raises:
             ModelError: it carries an adapter, has no list of layers, or layers that depend on their place.
-            RequestError: it has not more layers than that.
+            RequestError: it has not more layers than that, or its weights are to be spread over processes.
         """
+        if model.plan.sharded:
+            raise RequestError(
+                "--tuner draft takes layers out of a model, whose weights this engine spreads: take --engine torchrun"
+            )
         if model.adapter is not None:
             raise ModelError("--tuner draft on a model with an adapter: merge it first with lmflow merge")
         check_cut(model, self._options)

@@ -34,6 +34,9 @@ class LocalEngine:
         """Ask nothing of the weights."""
         return plan
 
+    def spread(self, module: Any) -> None:
+        """Spread nothing."""
+
     def all_gather(self, value: object) -> list[Any]:
         """Return the value of the only process."""
         return [value]
@@ -63,7 +66,10 @@ class TorchrunEngine:
         """Ask nothing of the weights: each process has them all."""
         return plan
 
-    def full_weights(self, model: CausalModel) -> None:
+    def spread(self, module: Any) -> None:
+        """Spread nothing."""
+
+    def full_weights(self, model: CausalModel) -> Mapping[str, Any] | None:
         """Return nothing: each process has all weights."""
 
     def all_gather(self, value: object) -> list[Any]:

@@ -135,6 +135,18 @@ class LaunchOptions:
         return [name for name in STARTING if getattr(self, name) is not None]
 
 
+@dataclass(frozen=True, kw_only=True)
+class FsdpOptions(LaunchOptions):
+    """Those of starting processes, and how weights are spread in shards."""
+
+    fsdp_reshard_after_forward: bool = option(
+        True, help="Give up the weights of a layer behind its forward pass, and gather them again in backward."
+    )
+    fsdp_offload: str = option(
+        "none", help="Where shards and optimizer state live: cpu keeps them off the GPU.", choices=("none", "cpu")
+    )
+
+
 # Any of these asks for processes to be started.
 STARTING = tuple(field.name for field in fields(LaunchOptions) if field.default is None)
 

@@ -15,7 +15,15 @@ from lmflow_core.api import (
     TunerSpec,
     hookimpl,
 )
-from lmflow_transformers.options import LAUNCHER, STARTING, AdamWOptions, LaunchOptions, SamplingOptions, SftOptions
+from lmflow_transformers.options import (
+    LAUNCHER,
+    STARTING,
+    AdamWOptions,
+    FsdpOptions,
+    LaunchOptions,
+    SamplingOptions,
+    SftOptions,
+)
 
 
 @hookimpl
@@ -113,5 +121,13 @@ def lmflow_register_engines() -> Iterable[EngineSpec]:
         environment=("RANK", "WORLD_SIZE", "MASTER_ADDR"),
         environments=(("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_JOB_NODELIST"),),
         chosen_by=STARTING,
+        launcher=LAUNCHER,
+    )
+    yield EngineSpec(
+        name="fsdp",
+        target="lmflow_transformers.fsdp:FsdpEngine",
+        summary="The same processes, each with a shard of all weights.",
+        options=FsdpOptions,
+        chosen_by=("fsdp_offload", "fsdp_reshard_after_forward"),
         launcher=LAUNCHER,
     )

@@ -1,5 +1,6 @@
-"""Weights that ZeRO stage 3 has spread over processes: there as a whole for the time they are needed.
+"""Weights that are spread over processes: there as a whole for the time they are needed.
 
+What FSDP shards is in :mod:`lmflow_transformers.shards`. Here is ZeRO stage 3, which spreads weights as they are read:
 DeepSpeed marks such parameters (``ds_id``) and gives them methods to gather and to give up what others hold. Once it
 runs the training it does so itself, around the forward pass of each module.
 """
@@ -7,11 +8,14 @@ runs the training it does so itself, around the forward pass of each module.
 from __future__ import annotations
 
 import importlib
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+
+_ENTERED: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
 
 
 def sharded(module: torch.nn.Module, *, recurse: bool = False) -> list[Any]:
@@ -23,8 +27,11 @@ def sharded(module: torch.nn.Module, *, recurse: bool = False) -> list[Any]:
 def gathered_as_needed(network: Any) -> Iterator[None]:
     """Let a network run before DeepSpeed does: each module's weights are whole while it computes, the head's always.
 
-    All processes enter, and run the network equally often.
+    All processes enter, and run the network equally often. Within such a context another one changes nothing.
     """
+    if network in _ENTERED:
+        yield
+        return
     handles = []
     for module in network.modules():
         if sharded(module):
@@ -35,9 +42,11 @@ def gathered_as_needed(network: Any) -> Iterator[None]:
     _gather_all(kept)
     for parameter in kept:
         parameter.lmflow_kept = True
+    _ENTERED.add(network)
     try:
         yield
     finally:
+        _ENTERED.discard(network)
         for parameter in kept:
             del parameter.lmflow_kept
         for handle in handles:
@@ -66,6 +75,34 @@ def keep_head_whole(module: torch.nn.Module, network: Any) -> None:
     for parameter in [] if head is None else sharded(head):
         # Who has spread the parameter is installed.
         importlib.import_module("deepspeed").zero.register_external_parameter(module, parameter)
+
+
+@contextmanager
+def kept_whole(network: torch.nn.Module) -> Iterator[None]:
+    """For the time of the context, keep all weights of a network that DeepSpeed runs whole in each process."""
+    spread = sharded(network, recurse=True)
+    if not spread:
+        yield
+        return
+    kept = [parameter.ds_persist for parameter in spread]
+    with importlib.import_module("deepspeed").zero.GatheredParameters(spread):
+        for parameter in spread:
+            parameter.ds_persist = True
+        try:
+            yield
+        finally:
+            for parameter, persists in zip(spread, kept, strict=True):
+                parameter.ds_persist = persists
+
+
+def own_part(weight: Any) -> torch.Tensor:
+    """Return what this process has of a parameter: of one that is spread, its part."""
+    if hasattr(weight, "to_local"):
+        part: torch.Tensor = weight.to_local()
+        return part
+    # ZeRO keeps the part at the parameter's side.
+    found: torch.Tensor = getattr(weight, "ds_tensor", weight)
+    return found
 
 
 @contextmanager

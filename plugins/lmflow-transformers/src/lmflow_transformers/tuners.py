@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -65,9 +65,12 @@ class FullTuner:
     def save(self, model: CausalModel, destination: Destination) -> None:
         """Write the whole model, in the number format it was asked for in."""
         if destination.is_main:
+            weights = destination.weights
             if model.plan.compute_dtype is not None:
-                model.network.to(getattr(torch, model.plan.compute_dtype))
-            model.save(destination.folder, destination.chat_template, destination.weights)
+                asked = getattr(torch, model.plan.compute_dtype)
+                model.network.to(asked)
+                weights = None if weights is None else _cast(weights, asked)
+            model.save(destination.folder, destination.chat_template, weights)
 
     def attach(self, model: CausalModel, folder: Path) -> None:
         """Refuse: full fine-tuning makes no adapters."""
@@ -76,6 +79,12 @@ class FullTuner:
     def base_reference(self, folder: Path) -> str | None:
         """Return nothing: a whole model has no base."""
         return None
+
+
+def _cast(weights: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Return weights in a number format; those that are one tensor stay one."""
+    found = {id(weight): weight.to(dtype) if weight.is_floating_point() else weight for weight in weights.values()}
+    return {name: found[id(weight)] for name, weight in weights.items()}
 
 
 def _quantised(model: CausalModel, how: str) -> ModelError:

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from lmflow_transformers.sharding import gathered_as_needed
+
 _PROBE_LENGTH = 8
 _plain: weakref.WeakKeyDictionary[torch.nn.Module, bool] = weakref.WeakKeyDictionary()
 
@@ -126,7 +128,8 @@ def head_is_plain(network: Any) -> bool:
     if not _is_linear(network.get_output_embeddings()) or network.base_model is network:
         return False
     if network not in _plain:
-        _plain[network] = _gives_own_logits(network)
+        with gathered_as_needed(network):
+            _plain[network] = _gives_own_logits(network)
     return _plain[network]
 
 

@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 from transformers import Trainer
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from lmflow_core.api import LmflowError, Recipe
+from lmflow_transformers.shards import full_state, is_sharded, sharded_state, taking_whole_weights
 from lmflow_transformers.training.checkpoints import FIGURES, PARTIAL, STATE, damage, mark_whole, put_in_place, rotate
 from lmflow_transformers.training.failures import check_finite
 from lmflow_transformers.training.job import TorchJob
@@ -26,6 +28,7 @@ class CheckpointingTrainer(Trainer):
 
     Attributes:
         savers: what puts state of its own into a checkpoint.
+        raw_optimizer: what the run's optimizer is, without what libraries put around it; None before it is made.
     """
 
     def __init__(self, job: TorchJob, recipe: Recipe, **arguments: Any) -> None:
@@ -40,6 +43,7 @@ class CheckpointingTrainer(Trainer):
         self._recipe = recipe
         self._folder: str | None = None
         self.savers: list[Callable[[Path], None]] = []
+        self.raw_optimizer: Any = None
         super().__init__(**arguments)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -74,9 +78,34 @@ class CheckpointingTrainer(Trainer):
         """For the time of the context, let the trainer see the network, which what is loaded belongs to."""
         module, self.model = self.model, self._job.model.network
         try:
-            yield
+            with taking_whole_weights(self.model):
+                yield
         finally:
             self.model = module
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """Write the optimizer's state, of shards the whole."""
+        if not is_sharded(self.model):
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        state = full_state(self.raw_optimizer.state_dict(), keep=self.args.should_save)
+        handle = self.raw_optimizer.register_state_dict_post_hook(lambda *_: state)
+        try:
+            super()._save_optimizer_and_scheduler(output_dir)
+        finally:
+            handle.remove()
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Read what was written, of a whole the shards, whatever the number of processes was."""
+        if checkpoint is None or not is_sharded(self.model):
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        state, schedule = (
+            torch.load(Path(checkpoint) / name, map_location="cpu", weights_only=True, mmap=True)
+            for name in (OPTIMIZER_NAME, SCHEDULER_NAME)
+        )
+        self.raw_optimizer.load_state_dict(sharded_state(state, self.raw_optimizer))
+        self.lr_scheduler.load_state_dict(schedule)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """Return whether to save: at a measurement that is the best so far, and where a save is due anyway."""

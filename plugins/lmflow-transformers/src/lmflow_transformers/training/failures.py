@@ -12,6 +12,7 @@ import torch
 from transformers import TrainerCallback
 
 from lmflow_core.api import LmflowError, is_out_of_memory
+from lmflow_transformers.sharding import own_part
 
 _MEND_NAN = "lower --lr, raise --warmup-ratio, or use --dtype float32"
 
@@ -47,8 +48,7 @@ def check_finite(network: torch.nn.Module, step: int, all_gather: Callable[[obje
     Raises:
         LmflowError: a weight is not.
     """
-    # Of a parameter that ZeRO has spread over processes, this one's part is at its side.
-    parts = [getattr(weight, "ds_tensor", weight) for weight in network.parameters() if weight.requires_grad]
+    parts = (own_part(weight) for weight in network.parameters() if weight.requires_grad)
     finite = all(bool(part.isfinite().all()) for part in parts)
     if not all(all_gather(finite)):
         raise LmflowError(f"the weights are no numbers any more at step {step}: {_MEND_NAN}")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 
@@ -12,6 +12,7 @@ from lmflow_core.api import LmflowError
 from lmflow_transformers.batches import Batch
 from lmflow_transformers.sharding import keep_head_whole
 
+Result = TypeVar("Result")
 # What the trainer tells beside the metrics of a loss.
 TRAINER_NAMES = frozenset(("loss", "step", "epoch", "learning_rate", "grad_norm"))
 VALIDATION_PREFIX = "eval_"
@@ -71,8 +72,12 @@ class LossModule(torch.nn.Module):
         self.network = network
         # Not a second child: its parameters are the network's.
         self._inner = (inner,)
-        self._loss = loss
+        self.loss = loss
         keep_head_whole(self, inner)
+
+    def reach(self, action: Callable[[], Result]) -> Result:
+        """Return what a function returns that uses the network outside of a forward pass of this module."""
+        return action()
 
     def forward(self, batch: Batch, units: torch.Tensor | int) -> dict[str, Any]:
         """Return ``loss``, the share of a batch in the loss of a step of so many units, and ``metrics``.
@@ -82,9 +87,9 @@ class LossModule(torch.nn.Module):
         Raises:
             LmflowError: what the loss returned is no ``LossOutput`` of scalars under names that are free.
         """
-        output = self._loss(self._inner[0], batch)
+        output = self.loss(self._inner[0], batch)
         if problem := _problem(output):
-            raise LmflowError(f"the loss {type(self._loss).__name__} returned {problem}")
+            raise LmflowError(f"the loss {type(self.loss).__name__} returned {problem}")
         if not batch.counts:
             return {"loss": output.total * 0.0, "metrics": {}}
         metrics = {name: Mean(mean.total.detach(), mean.count) for name, mean in output.metrics.items()}

@@ -20,8 +20,10 @@ def offloaded_activations(network: Any, device: torch.device) -> AbstractContext
     Weights stay where they are: autograd saves them too, but they are there anyway.
 
     Raises:
-        RequestError: the network is in main memory already.
+        RequestError: the network is in main memory already, or its weights are not there all the time.
     """
+    if any(hasattr(parameter, "to_local") for parameter in network.parameters()):
+        raise RequestError("--activation-offload moves the weights that --engine fsdp gathers as well: leave it out")
     if device.type == "cpu":
         raise RequestError("--activation-offload: on a CPU activations are in main memory already; leave it out")
     return offloading(network.parameters(), device)

@@ -61,7 +61,7 @@ _ELEMENTWISE = ("ASGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam
 
 
 def check_elementwise(optimizer: torch.optim.Optimizer, weights_differ: bool) -> None:
-    """Check that an optimizer can work on pieces of one long row of numbers, as ZeRO gives it.
+    """Check that an optimizer can work on a part of each weight, as ZeRO and FSDP give it.
 
     Args:
         optimizer: what was made.
@@ -73,8 +73,8 @@ def check_elementwise(optimizer: torch.optim.Optimizer, weights_differ: bool) ->
     own = {getattr(torch.optim, name) for name in _ELEMENTWISE}
     if not getattr(optimizer, "elementwise", type(optimizer) in own and not weights_differ):
         raise RequestError(
-            f"the optimizer {type(optimizer).__name__} needs whole weights, and this engine gives it pieces of one "
-            "long row of numbers: take --optimizer adamw, --zero-stage 0 or --engine torchrun"
+            f"the optimizer {type(optimizer).__name__} needs whole weights, and this engine gives it a part of "
+            "each: take --optimizer adamw, --zero-stage 0 or --engine torchrun"
         )
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from functools import partial
 
 from lmflow_core.api import EncodedExample
 from lmflow_transformers.training.job import Rollout
 from lmflow_transformers.training.packs import MicroBatches, Pack
 
+# Runs a rollout, and returns what it makes.
+Answering = Callable[[Callable[[], list[EncodedExample]]], list[EncodedExample]]
 Batches = Callable[[list[EncodedExample], bool], MicroBatches]
 
 
@@ -21,17 +23,15 @@ class Rollouts:
     examples as the others, or one less.
     """
 
-    def __init__(
-        self, rollout: Rollout, batches: Batches, sampling: Callable[[], AbstractContextManager[None]]
-    ) -> None:
+    def __init__(self, rollout: Rollout, batches: Batches, answering: Answering) -> None:
         """Begin.
 
         Args:
             rollout: makes, of the examples of steps, those that are trained on.
             batches: makes a batch of examples, and says whether it counts.
-            sampling: a context in which the network answers.
+            answering: runs a rollout while the network answers.
         """
-        self._rollout, self._batches, self._sampling = rollout, batches, sampling
+        self._rollout, self._batches, self._answering = rollout, batches, answering
         self._waiting: deque[MicroBatches] = deque()
 
     def take(self, fetched: Iterator[Iterable[Pack]], count: int, step: int, step_of_epoch: int) -> list[MicroBatches]:
@@ -54,8 +54,7 @@ class Rollouts:
     def made(self, packs: Iterable[Iterable[Pack]], step: int | None) -> list[EncodedExample]:
         """Return what the rollout makes of some batches of the data, with the weights of the moment."""
         given = list(itertools.chain.from_iterable(itertools.chain.from_iterable(packs)))
-        with self._sampling():
-            return self._rollout(given, step)
+        return self._answering(partial(self._rollout, given, step))
 
     def measured(self, packs: Iterable[Pack]) -> MicroBatches:
         """Return what a batch of validation data becomes."""

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from transformers import PrinterCallback
 
-from lmflow_core.api import LmflowError, RequestError, TrainingReport
+from lmflow_core.api import LmflowError, TrainingReport
 from lmflow_transformers.attention import using_attention
 from lmflow_transformers.devices import peak_memory_bytes
 from lmflow_transformers.isolation import isolates_sequences, masked_attention
 from lmflow_transformers.lean import lean_layers
 from lmflow_transformers.likelihood.head import head_is_plain
 from lmflow_transformers.memory import keep_freed_memory, take_into_memory
-from lmflow_transformers.sharding import gathered_as_needed
+from lmflow_transformers.sharding import sharded
 from lmflow_transformers.training.early_stopping import early_stopping
 from lmflow_transformers.training.failures import StopAtNan, check_finite, explained_failures
 from lmflow_transformers.training.interruption import StopOnSignal
 from lmflow_transformers.training.job import Rollout, TorchJob
-from lmflow_transformers.training.loss import Loss
+from lmflow_transformers.training.loss import Loss, LossModule
 from lmflow_transformers.training.metrics import curves
 from lmflow_transformers.training.offloading import offloaded_activations
 from lmflow_transformers.training.progress import Progress
+from lmflow_transformers.training.reaching import run_in_step
 from lmflow_transformers.training.resuming import checkpoint_to_resume, recipe_of
 from lmflow_transformers.training.trackers import explain_failed_start, prepare_trackers
 from lmflow_transformers.training.trainer import LossTrainer
@@ -40,40 +41,34 @@ def train(job: TorchJob, loss: Loss, rollout: Rollout | None = None) -> Training
             network is in evaluation mode meanwhile.
 
     Raises:
-        RequestError: a tracker is not there, the weights are spread over processes and the objective answers, or the
-            checkpoint to go on from was trained otherwise.
+        RequestError: a tracker is not there, or the checkpoint to go on from was trained otherwise.
         LmflowError: the loss is no number any more, memory ran out, a checkpoint cannot be written, or the run was
             stopped by a signal, having left a checkpoint.
     """
     model = job.model
-    if model.plan.sharded and rollout is not None:
-        raise RequestError(
-            "this objective answers prompts while it trains, which weights that are spread over processes cannot: "
-            "take --zero-stage 2"
-        )
     prepare_trackers(job.settings.report_to, job.checkpoints.parent)
     if model.device.type == "cpu":
         keep_freed_memory()
-        take_into_memory(model.network)
+        if not model.plan.sharded:
+            take_into_memory(model.network)
     progress, stop = Progress(), StopOnSignal()
-    with gathered_as_needed(model.base):
-        isolated = isolates_sequences(model.base, job.attention)
-        head_is_plain(model.base)
-    if not isolated and job.world.is_main:
-        print("lmflow: packed sequences would reach each other in this model: each goes alone", file=sys.stderr)
+    module = LossModule(model.network, model.base, loss)
     try:
-        with explained_failures(job.checkpoints), _set_for_training(job, isolated):
-            recipe = recipe_of(job)
-            checkpoint = checkpoint_to_resume(job, recipe)
-            trainer = LossTrainer(job, recipe, loss, progress, isolated, rollout)
-            trainer.remove_callback(PrinterCallback)
-            for callback in trainer.callback_handler.callbacks:
-                explain_failed_start(callback, job.checkpoints.parent)
-            trainer.add_own_callbacks(checkpoint)
-            for callback in (StopAtNan(), stop, *early_stopping(job.settings.early_stopping_patience, checkpoint)):
-                trainer.add_callback(callback)
-            progress.start()
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with explained_failures(job.checkpoints), _fewer_activations(job):
+            job.engine.spread(module)
+            isolated = run_in_step(module, model.base, lambda: _isolates(job))
+            with _set_for_training(job, isolated):
+                recipe = recipe_of(job)
+                checkpoint = checkpoint_to_resume(job, recipe)
+                trainer = LossTrainer(job, recipe, module, progress, isolated, rollout)
+                trainer.remove_callback(PrinterCallback)
+                for callback in trainer.callback_handler.callbacks:
+                    explain_failed_start(callback, job.checkpoints.parent)
+                trainer.add_own_callbacks(checkpoint)
+                for callback in (StopAtNan(), stop, *early_stopping(job.settings.early_stopping_patience, checkpoint)):
+                    trainer.add_callback(callback)
+                progress.start()
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         stop.give_back()
     if stop.stopped:
@@ -84,16 +79,31 @@ def train(job: TorchJob, loss: Loss, rollout: Rollout | None = None) -> Training
     return _report(job, trainer, loss, progress)
 
 
+def _isolates(job: TorchJob) -> bool:
+    """Return whether the model keeps packed sequences isolated, and remember what its head is."""
+    isolated = isolates_sequences(job.model.base, job.attention)
+    head_is_plain(job.model.base)
+    if not isolated and job.world.is_main:
+        print("lmflow: packed sequences would reach each other in this model: each goes alone", file=sys.stderr)
+    return isolated
+
+
+def _fewer_activations(job: TorchJob) -> AbstractContextManager[Any]:
+    """Return a context in which training keeps fewer activations than it would, entered while weights are whole."""
+    network = job.model.base
+    if job.settings.gradient_checkpointing:
+        return _recomputed_layers(network)
+    # What is made again in a backward pass needs weights that ZeRO gives back before it.
+    return nullcontext() if sharded(network, recurse=True) else lean_layers(network)
+
+
 @contextmanager
 def _set_for_training(job: TorchJob, isolated: bool) -> Iterator[None]:
-    """For the time of the context, set attention, cache and activation checkpointing as training wants them."""
+    """For the time of the context, set attention, cache and places of activations as training wants them."""
     network, settings = job.model.base, job.settings
     offload = offloaded_activations(network, job.model.device) if settings.activation_offload else nullcontext()
     attention = job.attention if isolated else masked_attention(network)
-    # What is made again in a backward pass needs weights that ZeRO gives back before it.
-    lean = nullcontext() if job.model.plan.sharded else lean_layers(network)
-    fewer = _recomputed_layers(network) if settings.gradient_checkpointing else lean
-    with using_attention(network, attention), fewer, offload:
+    with using_attention(network, attention), offload:
         own, network.config.use_cache = getattr(network.config, "use_cache", True), False
         try:
             yield

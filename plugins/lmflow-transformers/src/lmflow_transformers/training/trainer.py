@@ -6,8 +6,8 @@ import dataclasses
 import itertools
 import json
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,20 @@ from lmflow_core.api import EncodedExample, Recipe
 from lmflow_transformers.attention import using_attention
 from lmflow_transformers.batches import Batch, collate
 from lmflow_transformers.isolation import masked_attention
+from lmflow_transformers.shards import is_sharded, reshard
 from lmflow_transformers.training.arguments import training_arguments
 from lmflow_transformers.training.callbacks import AtStart, TunerCallbacks
 from lmflow_transformers.training.checkpointing import CheckpointingTrainer
 from lmflow_transformers.training.checkpoints import FIGURES
+from lmflow_transformers.training.freezing import FrozenGroups
 from lmflow_transformers.training.job import Rollout, TorchJob
-from lmflow_transformers.training.loss import Loss, LossModule, Mean
+from lmflow_transformers.training.loss import LossModule, Mean
 from lmflow_transformers.training.metrics import RunningMeans
 from lmflow_transformers.training.micro_batches import micro_batches, tokens_per_micro_batch
 from lmflow_transformers.training.optimizers import AdamW, allocate_state, check_elementwise, check_optimizer
 from lmflow_transformers.training.packs import EvenShares, MicroBatches, Pack, Packs
 from lmflow_transformers.training.progress import Progress
+from lmflow_transformers.training.reaching import run_whole
 from lmflow_transformers.training.resuming import go_on
 from lmflow_transformers.training.rollouts import Rollouts
 
@@ -45,7 +48,7 @@ class LossTrainer(CheckpointingTrainer):
         self,
         job: TorchJob,
         recipe: Recipe,
-        loss: Loss,
+        module: LossModule,
         progress: Progress,
         isolated: bool,
         rollout: Rollout | None = None,
@@ -55,7 +58,7 @@ class LossTrainer(CheckpointingTrainer):
         Args:
             job: what is trained on what.
             recipe: what the result depends on; it is kept with each checkpoint.
-            loss: what is learned.
+            module: the network with what is learned.
             progress: counts and shows.
             isolated: whether the model keeps packed sequences isolated.
             rollout: makes, of the examples of a step, those that are trained on.
@@ -63,21 +66,23 @@ class LossTrainer(CheckpointingTrainer):
         Raises:
             RequestError: micro-batches are asked for where they cannot be.
         """
-        self._loss, self._isolated = loss, isolated
-        self._rollouts = None if rollout is None else Rollouts(rollout, self._batches, self._sampling)
+        self._loss, self._isolated = module.loss, isolated
+        self._rollouts = None if rollout is None else Rollouts(rollout, self._batches, self._answering)
         self._progress = progress
         self._means = RunningMeans(job.engine.all_gather)
-        self._raw_optimizer: Any = None
         super().__init__(
             job,
             recipe,
-            model=LossModule(job.model.network, job.model.base, loss),
+            model=module,
             args=training_arguments(job),
             train_dataset=Packs(job.data, job.settings.pack_length, job.settings.seed),
             eval_dataset=Packs(job.validation, None, 0) if job.validation is not None else None,
             data_collator=self._collate if rollout is None else list,
             callbacks=[progress],
         )
+        if is_sharded(module):
+            # It is spread already, and averages gradients itself.
+            self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
         alone = self.accelerator.distributed_type == DistributedType.NO
@@ -89,7 +94,7 @@ class LossTrainer(CheckpointingTrainer):
         if checkpoint is not None:
             self.add_callback(AtStart(lambda: self._go_on_with(checkpoint)))
         callbacks = self._job.tuner.callbacks(self._job.model, self._job.settings.seed)
-        told = TunerCallbacks(callbacks, lambda: self._raw_optimizer, self._job.data, checkpoint)
+        told = TunerCallbacks(callbacks, lambda: self.raw_optimizer, self._job.data, checkpoint)
         self.add_callback(told)
         self.savers.append(told.save)
 
@@ -116,6 +121,11 @@ class LossTrainer(CheckpointingTrainer):
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, ExportableState):
                 self.state.stateful_callbacks.setdefault(type(callback).__name__, {})
+
+    def _move_model_to_device(self, model: Any, device: torch.device) -> None:
+        """Move a model that is not where its engine has put it."""
+        if not self._job.model.plan.sharded:
+            super()._move_model_to_device(model, device)
 
     # ---- batches
 
@@ -151,9 +161,8 @@ class LossTrainer(CheckpointingTrainer):
     def _steps_of_epoch(self) -> int:
         return -(-len(self.callback_handler.train_dataloader) // self.args.gradient_accumulation_steps)
 
-    @contextmanager
-    def _sampling(self) -> Iterator[None]:
-        """Let the network answer prompts.
+    def _answering(self, rollout: Callable[[], list[EncodedExample]]) -> list[EncodedExample]:
+        """Return what a rollout makes, the network being set to answer prompts.
 
         Those that are answered together are padded, which the attention of packed sequences knows nothing of. Answers
         come from the same computation as the log-probabilities that are learned.
@@ -163,7 +172,7 @@ class LossTrainer(CheckpointingTrainer):
         model.network.eval()
         try:
             with using_attention(model.base, masked_attention(model.base)), self.accelerator.autocast():
-                yield
+                return run_whole(self.model, rollout)
         finally:
             model.network.train(training)
 
@@ -208,11 +217,14 @@ class LossTrainer(CheckpointingTrainer):
         """Make the optimizer of the run over what the tuner trains and, in a fresh run, its state."""
         if self.optimizer is None:
             groups = self._job.tuner.parameter_groups(self._job.model)
-            self.optimizer = self._raw_optimizer = self._job.optimizer.make(groups, self._job.settings)
+            self.optimizer = self.raw_optimizer = self._job.optimizer.make(groups, self._job.settings)
             check_optimizer(self.optimizer, groups)
-            if sharded := self._job.model.plan.sharded_state:
+            plan = self._job.model.plan
+            if plan.sharded_state or plan.sharded:
                 check_elementwise(self.optimizer, type(self._job.optimizer).use_weights is not AdamW.use_weights)
-            if not self._job.resume and not self._job.tuner.freezes_while_training and not sharded:
+            if plan.sharded_state and self._job.tuner.freezes_while_training:
+                self.add_callback(FrozenGroups(self.optimizer))
+            if not self._job.resume and not self._job.tuner.freezes_while_training and not plan.sharded_state:
                 allocate_state(self.optimizer)
         return self.optimizer
 
@@ -241,6 +253,7 @@ class LossTrainer(CheckpointingTrainer):
                     loss = Mean(output["loss"].double(), self._loss.units(batch))
                     means.add({**output["metrics"], "loss": loss})
         self.use_weights(training=True)
+        reshard(model)
         model.train()
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in means.take().items()}
         self.log(dict(metrics))
@@ -249,7 +262,7 @@ class LossTrainer(CheckpointingTrainer):
 
     def use_weights(self, *, training: bool) -> None:
         """Let the optimizer set the weights that train, or those one uses, where the two differ."""
-        self._job.optimizer.use_weights(self._raw_optimizer, training=training)
+        self._job.optimizer.use_weights(self.raw_optimizer, training=training)
 
     def _shares(self) -> Iterator[Pack]:
         """Yield this process's batches.
