@@ -13,9 +13,9 @@ from lmflow_core.contracts.engine import EngineSpec
 from lmflow_core.contracts.model import LoadPlan
 from lmflow_core.contracts.settings import ModelSettings
 from lmflow_core.errors import ModelError, RequestError, UnknownNameError
+from lmflow_core.generation.second_models import Models
 from lmflow_core.models import services
 from lmflow_core.models.opening import open_model
-from lmflow_core.models.services import Models
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.testing.tiny import make_tiny_model
 from lmflow_core.workflows.services import TrainingServices

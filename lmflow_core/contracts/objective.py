@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_args
 from lmflow_core.contracts.engine import Engine, World
 from lmflow_core.contracts.examples import Example
 from lmflow_core.contracts.generation import GeneratedAnswer
-from lmflow_core.contracts.model import LanguageModel, LoadPlan, ModelServices
+from lmflow_core.contracts.model import PREDICTING, LanguageModel, LoadPlan, ModelServices
 from lmflow_core.contracts.optimizer import Optimizer
 from lmflow_core.contracts.recipe import Recipe
 from lmflow_core.contracts.settings import TrainingSettings
@@ -181,7 +181,8 @@ class ObjectiveSpec(Spec):
     """A loss; ``target(options)`` satisfies ``Objective``.
 
     ``examples`` are the kinds of example it learns from, at least one of ``text``, ``prompted``, ``conversation``,
-    ``prompt``, ``preference``, ``judged``, ``candidates``, ``value``, ``image_text``.
+    ``prompt``, ``preference``, ``judged``, ``candidates``, ``value``, ``image_text``. ``tasks`` are those of a load
+    plan whose networks it trains; one that trains another than the model's own asks for it in ``plan``.
 
     Example::
 
@@ -199,6 +200,7 @@ class ObjectiveSpec(Spec):
     contract: ClassVar[type | None] = Objective
     selector: ClassVar[Selector | None] = Selector("objective", "What is learned.", {"finetune": "sft"})
     examples: tuple[str, ...]
+    tasks: tuple[str, ...] = PREDICTING
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -77,6 +77,10 @@ class FullTuner:
         """Return nothing: a whole model has no base."""
         return None
 
+    def base_plan(self, folder: Path, plan: LoadPlan) -> LoadPlan:
+        """Ask nothing of the model that an adapter is put on."""
+        return plan
+
 
 def _quantised(model: CausalModel, how: str) -> ModelError:
     return ModelError(

@@ -1,16 +1,22 @@
-"""Second models, for components that work with one: a draft, a teacher, a reference, a judge."""
+"""Second models, for components that work with one, a draft, a teacher, a judge: opened, and encoded for."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from lmflow_core.contracts.examples import Example
 from lmflow_core.contracts.model import LanguageModel
 from lmflow_core.contracts.settings import ModelSettings
 from lmflow_core.contracts.spec import TORCH
+from lmflow_core.contracts.tokens import EncodedExample
+from lmflow_core.data.encoding import Encoder
 from lmflow_core.models.opening import OpenModel, open_model
 from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.templates.choosing import choose_template_for
 
 
 class Models:
-    """Opens models beside another one, and keeps the last. Satisfies ``ModelServices``.
+    """Opens models beside another one, keeps the last, and encodes for it. Satisfies ``ModelServices``.
 
     Args:
         catalogue: the components there are.
@@ -20,12 +26,12 @@ class Models:
     def __init__(self, catalogue: Catalogue, runtime: str = TORCH) -> None:
         self._catalogue = catalogue
         self._runtime = runtime
-        self._last: tuple[ModelSettings, LanguageModel] | None = None
+        self._last: tuple[ModelSettings, OpenModel, LanguageModel] | None = None
 
     @property
     def opened(self) -> tuple[LanguageModel, ...]:
         """The model that is kept, if any was opened."""
-        return () if self._last is None else (self._last[1],)
+        return () if self._last is None else (self._last[2],)
 
     def open_model(self, reference: str, beside: LanguageModel) -> LanguageModel:
         """Open, without its weights, what ``--model`` could name.
@@ -40,13 +46,25 @@ class Models:
         settings = ModelSettings(model=reference, device=beside.plan.device, dtype=dtype)
         if self._last is None or self._last[0] != settings:
             self._last = None  # gives its memory back before the next model takes more
-            self._last = settings, self._opened(settings, beside)
-        return self._last[1]
+            opened = self._opened(settings, beside)
+            self._last = settings, opened, _with_its_adapter(opened)
+        return self._last[2]
 
-    def _opened(self, settings: ModelSettings, beside: LanguageModel) -> LanguageModel:
+    def encode_for(self, model: LanguageModel, examples: Sequence[Example]) -> list[EncodedExample]:
+        """Encode examples as the model that was opened last wants them: with its tokenizer and its own template.
+
+        Raises:
+            ValueError: an example does not fit the template.
+            RequestError: the model tells no template, and a conversation needs one.
+        """
+        assert self._last is not None, "a model is opened before anything is encoded for it"
+        assert self._last[2] is model, "another model was opened since"
+        _, template = choose_template_for(examples, None, self._last[1], self._catalogue)
+        return Encoder(model.tokenizer, template, media=model.media).encode(examples)
+
+    def _opened(self, settings: ModelSettings, beside: LanguageModel) -> OpenModel:
         needed_by = f"working beside {beside.reference}"
-        opened = open_model(settings, self._catalogue, runtime=self._runtime, needed_by=needed_by)
-        return _with_its_adapter(opened)
+        return open_model(settings, self._catalogue, runtime=self._runtime, needed_by=needed_by)
 
 
 def _with_its_adapter(opened: OpenModel) -> LanguageModel:
