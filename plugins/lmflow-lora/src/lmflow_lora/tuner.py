@@ -46,10 +46,10 @@ class LoraTuner:
         """
         if model.adapter is not None and not (model.adapter / CONFIG).is_file():
             raise ModelError(f"--tuner {self.name} on the adapter in {model.adapter}: merge it first with lmflow merge")
-        if model.adapter is not None and model.plan.task != self.base_plan(model.adapter, model.plan).task:
+        if model.adapter is not None and model.plan.task == _REGRESSION and not _has_head(model.adapter):
             raise ModelError(
-                f"--tuner {self.name} on the adapter in {model.adapter}, which has no head for {model.plan.task}: "
-                "merge it first with lmflow merge"
+                f"--tuner {self.name} on the adapter in {model.adapter}, which has no head that gives a number: merge it "
+                "first with lmflow merge"
             )
         if model.plan.sharded and self._options.lora_pissa:
             raise RequestError("--lora-pissa takes from weights, which ZeRO stage 3 spreads: take --zero-stage 2")
@@ -150,8 +150,7 @@ class LoraTuner:
 
     def base_plan(self, folder: Path, plan: LoadPlan) -> LoadPlan:
         """Ask for a network that gives a number where the adapter has a head for one."""
-        regresses = _read_json(folder / CONFIG).get("task_type") == _SEQ_CLS
-        return replace(plan, task=_REGRESSION) if regresses else plan
+        return replace(plan, task=_REGRESSION) if _has_head(folder) else plan
 
 
 def _with_faster_b(group: ParameterGroup, ratio: float) -> Iterator[ParameterGroup]:
@@ -186,6 +185,11 @@ def _train_head(network: PeftModel) -> None:
         raise RequestError("this model's head has a name that peft does not know, and would not train: --tuner full")
     for parameter in heads:
         parameter.data = parameter.data.float()
+
+
+def _has_head(folder: Path) -> bool:
+    """Whether a saved adapter has a head that gives a number."""
+    return _read_json(folder / CONFIG).get("task_type") == _SEQ_CLS
 
 
 def _read_json(path: Path) -> dict[str, Any]:
