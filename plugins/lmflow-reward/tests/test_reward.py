@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lmflow_core.api import IGNORE, Conversation, EncodedExample, EncodedSequence, Message, Prompted
@@ -286,8 +290,6 @@ def test_the_head_trains_in_float32_and_is_not_quantised(trained: tuple[str, Pat
     tuner, folder = trained
     if tuner == "full":
         pytest.skip("the head is one of many weights")
-    from safetensors.torch import load_file
-
     kept = {name: value for name, value in load_file(folder / "adapter_model.safetensors").items() if "score" in name}
     ((name, head),) = kept.items()
     assert (name, head.dtype, head.shape) == ("base_model.model.score.weight", torch.float32, (1, 32))
@@ -299,33 +301,34 @@ def test_the_head_trains_in_float32_and_is_not_quantised(trained: tuple[str, Pat
 
 # ---- resuming
 
+_KILLED_AT_ITS_FIRST_CHECKPOINT = """
+import os, signal, sys
+from lmflow_core.cli.main import run
+from lmflow_transformers.training import checkpointing
+put = checkpointing.put_in_place
+def put_and_end(*places):
+    put(*places)
+    os.kill(os.getpid(), signal.SIGKILL)
+checkpointing.put_in_place = put_and_end
+run(sys.argv[1:])
+"""
+
 
 @pytest.mark.parametrize("tuner", ["full", "lora"])
 def test_a_killed_run_goes_on_to_the_same_weights(tuner: str, data: Path, tiny_model: Path, tmp_path: Path) -> None:
-    import os
-    import signal
-    import subprocess
-    import sys
-    import time
-
-    from safetensors.torch import load_file
-
     name = "model.safetensors" if tuner == "full" else "adapter_model.safetensors"
     flags = ["--model", tiny_model, "--dataset", data, "--objective", "reward", "--tuner", tuner, "--lr", "1e-2"]
-    flags += ["--batch-size", 1, "--save-steps", 2]
-    finetuned(tmp_path / "whole", *flags, "--epochs", 3)
-    command = [sys.executable, "-m", "lmflow_core", "finetune", *map(str, flags), "--output", str(tmp_path / "killed")]
-    process = subprocess.Popen([*command, "--epochs", "3"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    checkpoints, end = tmp_path / "killed" / "checkpoints", time.monotonic() + 120
-    while process.poll() is None and not list(checkpoints.glob("checkpoint-*")) and time.monotonic() < end:
-        time.sleep(0.005)
-    if process.poll() is None:
-        os.kill(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-        finetuned(tmp_path / "killed", *flags, "--epochs", 3, "--resume")
-    whole, killed = (load_file(tmp_path / each / name) for each in ("whole", "killed"))
-    assert not differing(whole, killed)
-    assert any("score" in key for key in whole)
+    flags += ["--batch-size", 1, "--save-steps", 2, "--epochs", 2]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finetuned(whole, *flags)
+    command = [sys.executable, "-c", _KILLED_AT_ITS_FIRST_CHECKPOINT, "finetune", *map(str, flags)]
+    ended = subprocess.run([*command, "--output", str(killed)], capture_output=True)
+    assert ended.returncode == -signal.SIGKILL
+    assert [path.name for path in (killed / "checkpoints").iterdir()] == ["checkpoint-2"]
+    finetuned(killed, *flags, "--resume")
+    weights = [load_file(folder / name) for folder in (whole, killed)]
+    assert not differing(*weights)
+    assert any("score" in key for key in weights[0])
 
 
 # ---- the benchmark

@@ -48,8 +48,8 @@ class LoraTuner:
             raise ModelError(f"--tuner {self.name} on the adapter in {model.adapter}: merge it first with lmflow merge")
         if model.adapter is not None and model.plan.task == _REGRESSION and not _has_head(model.adapter):
             raise ModelError(
-                f"--tuner {self.name} on the adapter in {model.adapter}, which has no head that gives a number: merge it "
-                "first with lmflow merge"
+                f"--tuner {self.name} on the adapter in {model.adapter}, which has no head that gives a number: "
+                "merge it first with lmflow merge"
             )
         if model.plan.sharded and self._options.lora_pissa:
             raise RequestError("--lora-pissa takes from weights, which ZeRO stage 3 spreads: take --zero-stage 2")
