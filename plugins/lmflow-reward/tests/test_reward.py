@@ -23,7 +23,7 @@ from lmflow_reward.losses import PairLoss, ScoreLoss
 from lmflow_reward.options import RewardOptions
 from lmflow_reward.pairwise import wilson
 from lmflow_reward.scoring import RewardModel
-from lmflow_transformers.api import collate
+from lmflow_transformers.api import check_values, collate, sequence_values
 
 _STEPS, _PAIRS = 3, 4
 _TURNS = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n", "{}<|im_end|>\n"
@@ -210,6 +210,21 @@ def test_the_loss_of_scores_is_the_squared_difference(network: Any, rewards: tor
     assert metrics["absolute_error"] == pytest.approx(float(differences.abs().mean()), rel=1e-5)
 
 
+def test_a_head_that_trains_may_be_more_precise_than_the_rest(begun: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    network: Any = AutoModelForSequenceClassification.from_pretrained(begun, dtype=torch.bfloat16)
+    own = network(torch.tensor([[5, 6, 7]])).logits[0, 0]
+    adapted: Any = get_peft_model(network, LoraConfig(task_type="SEQ_CLS", target_modules="all-linear"))
+    head = network.score.modules_to_save["default"]
+    head.weight.data = head.weight.data.float()
+    check_values(adapted.get_base_model())
+    batch = collate([EncodedExample((EncodedSequence([5, 6, 7], [5, 6, 7]),))], isolated=False)
+    assert float(sequence_values(network, batch)[0]) == pytest.approx(float(own), abs=0.05)
+    head.weight.data.zero_()
+    assert float(sequence_values(network, batch)[0]) == 0.0
+
+
 # ---- results
 
 
@@ -324,7 +339,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tuner: str, data: Path, tiny_m
     command = [sys.executable, "-c", _KILLED_AT_ITS_FIRST_CHECKPOINT, "finetune", *map(str, flags)]
     ended = subprocess.run([*command, "--output", str(killed)], capture_output=True)
     assert ended.returncode == -signal.SIGKILL
-    assert [path.name for path in (killed / "checkpoints").iterdir()] == ["checkpoint-2"]
+    assert [path.name for path in (killed / "checkpoints").glob("checkpoint-*")] == ["checkpoint-2"]
     finetuned(killed, *flags, "--resume")
     weights = [load_file(folder / name) for folder in (whole, killed)]
     assert not differing(*weights)

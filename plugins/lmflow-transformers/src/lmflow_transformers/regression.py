@@ -95,7 +95,7 @@ def sequence_values(network: Any, batch: Batch) -> torch.Tensor:
     head = _head(network)
     read = hidden_states(network, batch)[_last_tokens(network, batch)]
     with torch.autocast(read.device.type, enabled=False):
-        values: torch.Tensor = head(read.to(next(head.parameters()).dtype))
+        values: torch.Tensor = head(read.to(_dtype(head)))
     return values.float()[:, 0]
 
 
@@ -110,6 +110,11 @@ def _head(network: Any) -> torch.nn.Module:
         raise ModelError(f"{type(network).__name__} has {len(parts)} modules behind its trunk, where one head is known")
     head: torch.nn.Module = parts[0]
     return head
+
+
+def _dtype(head: torch.nn.Module) -> torch.dtype:
+    """Return the number format of a head's weights; where peft trains a copy of it, that is behind the frozen one."""
+    return [parameter.dtype for parameter in head.parameters()][-1]
 
 
 def _last_tokens(network: Any, batch: Batch) -> torch.Tensor:
@@ -136,8 +141,8 @@ def check_values(network: Any) -> None:
     network.eval()
     try:
         ours = sequence_values(network, batch)
-        head = next(_head(network).parameters()).dtype
-        with torch.autocast(network.device.type, torch.bfloat16, enabled=head != network.dtype):
+        mixed = _dtype(_head(network)) != network.dtype
+        with torch.autocast(network.device.type, torch.bfloat16, enabled=mixed):
             own = network(input_ids=batch.inputs[0]["input_ids"], use_cache=False).logits[0].float()
     finally:
         network.train(training)
