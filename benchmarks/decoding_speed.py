@@ -29,8 +29,8 @@ from lmflow_core.contracts.examples import Message
 from lmflow_core.contracts.settings import ModelSettings
 from lmflow_core.generation.answers import own_stops, prompt_ids, stop_tokens
 from lmflow_core.generation.prompts import read_prompts
+from lmflow_core.generation.second_models import Models
 from lmflow_core.models.opening import open_model
-from lmflow_core.models.services import Models
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.report.console import table
 from lmflow_core.templates.choosing import choose_template

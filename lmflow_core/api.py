@@ -5,7 +5,7 @@ each addition.
 """
 
 from lmflow_core.contracts.attention import Attention, AttentionSpec
-from lmflow_core.contracts.benchmark import Benchmark, BenchmarkReport, BenchmarkSpec, Grid
+from lmflow_core.contracts.benchmark import Benchmark, BenchmarkReport, BenchmarkSpec, DataBenchmark, Grid
 from lmflow_core.contracts.command import ChatCommand, CommandSpec
 from lmflow_core.contracts.dataset import DatasetFormat, DatasetSpec
 from lmflow_core.contracts.decoder import (
@@ -145,6 +145,7 @@ __all__ = [
     "ControlTextError",
     "Conversation",
     "Curves",
+    "DataBenchmark",
     "DataError",
     "DatasetFormat",
     "DatasetSpec",

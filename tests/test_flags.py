@@ -256,7 +256,8 @@ def test_lmflows_flags_without_a_place_name_what_takes_it(command: str, name: st
 
 VALUES_OF_LMFLOW: list[tuple[Schema, tuple[str, ...], dict[str, object] | str]] = [
     (FINETUNE, ("--arch_type", "decoder_only"), {}),
-    (FINETUNE, ("--arch_type", "text_regression"), "--arch_type text_regression is not available yet; models that"),
+    (FINETUNE, ("--arch_type", "text_regression"), {"objective": "reward"}),
+    (FINETUNE, ("--arch_type", "encoder_decoder"), "--arch_type encoder_decoder is not available yet; models that"),
     (FINETUNE, ("--optim", "paged_adamw_32bit"), {"optimizer": "adamw"}),
     (FINETUNE, ("--use_customized_optim", "1", "--customized_optim", "lamb"), {"optimizer": "lamb"}),
     (FINETUNE, ("--train_on_prompt", "true"), {"train_on": "all"}),

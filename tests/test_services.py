@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from lmflow_core.contracts.engine import EngineSpec
+from lmflow_core.contracts.examples import Conversation, Message, Text
 from lmflow_core.contracts.model import LoadPlan
 from lmflow_core.contracts.settings import ModelSettings
 from lmflow_core.errors import ModelError, RequestError, UnknownNameError
-from lmflow_core.models import services
+from lmflow_core.generation import second_models
+from lmflow_core.generation.second_models import Models
 from lmflow_core.models.opening import open_model
-from lmflow_core.models.services import Models
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.testing.tiny import make_tiny_model
 from lmflow_core.workflows.services import TrainingServices
@@ -45,6 +46,20 @@ def test_a_model_goes_where_the_other_is_and_the_last_one_is_kept(tiny_model: Pa
     assert models.open_model(str(tiny_model), beside=_beside()) is not model
 
 
+def test_examples_are_encoded_as_the_model_opened_last_wants_them(tiny_model: Path, catalogue: Catalogue) -> None:
+    from transformers import AutoTokenizer
+
+    models = Models(catalogue)
+    model = models.open_model(str(tiny_model), beside=_beside())
+    chat = Conversation((Message("user", "hello"), Message("assistant", "no")))
+    first, second = models.encode_for(model, [chat, Text("hello world")])
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    turns = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "no"}]
+    assert list(first.sequences[0].input_ids) == tokenizer.apply_chat_template(turns, return_dict=False)
+    text = tokenizer("hello world", add_special_tokens=False).input_ids
+    assert list(second.sequences[0].input_ids) == [*text, tokenizer.eos_token_id]
+
+
 def test_a_registered_name_is_opened_by_its_own_loader(
     tiny_model: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,14 +80,14 @@ def test_an_adapter_is_put_on_its_base(
             model.network  # noqa: B018  # loaded before
             put_on.append(adapter)
 
-    open_model = services.open_model
+    open_model = second_models.open_model
 
     def with_adapter(*arguments: Any, **others: Any) -> Any:
         opened = open_model(*arguments, **others)
         opened.adapter, opened.tuner = tmp_path, Tuner()
         return opened
 
-    monkeypatch.setattr(services, "open_model", with_adapter)
+    monkeypatch.setattr(second_models, "open_model", with_adapter)
     models = Models(catalogue)
     for _ in range(2):
         models.open_model(str(tiny_model), beside=_beside()).load()

@@ -84,7 +84,7 @@ def _optimizer(given: str) -> Values:
     return {"optimizer": "adamw" if given in adamw else given}
 
 
-_ARCHITECTURES = "is not available yet; models that predict the next token are trained, those that see images too"
+_ARCHITECTURES = "is not available yet; models that predict the next token or give a reward are trained"
 _BITS = _one_of({"4": {"tuner": "qlora"}, "8": {"tuner": "qlora", "qlora_type": "int8"}}, "is neither 4 nor 8")
 _QUANTISED = _one_of({"nf4": {"qlora_type": "nf4"}, "fp4": {"qlora_type": "fp4"}}, "is neither nf4 nor fp4")
 _TRUNCATED: Translation = lambda given: {"max_length": given, "length_policy": "truncate"}  # noqa: E731
@@ -98,7 +98,7 @@ TRANSLATED: dict[str, Translation] = {
     "block_size": _TRUNCATED,
     "model_max_length": _TRUNCATED,
     "truncation_side": _only("right none", "is not available: examples are cut at their end"),
-    "arch_type": _only("decoder_only", _ARCHITECTURES),
+    "arch_type": _one_of({"decoder_only": {}, "text_regression": {"objective": "reward"}}, _ARCHITECTURES),
     "rope_pi_ratio": _rope("linear"),
     "rope_ntk_ratio": _rope("ntk"),
     "resume_from_checkpoint": lambda given: {} if given.lower() in FALSE else {"resume": True},

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
-from lmflow_core.contracts.model import LanguageModel
+from lmflow_core.contracts.model import PREDICTING, LanguageModel
 from lmflow_core.contracts.spec import Selector, Spec
 from lmflow_core.errors import SpecError
 
@@ -48,6 +48,7 @@ class ExporterSpec(Spec):
         ``library``: the library that loads what is written, where that is a whole model in a folder: a model card that
             names it is put beside it.
         ``suffix``: the ending of the file, for an exporter that writes one: ``--output`` may then name the file itself.
+        ``tasks``: those of a load plan whose models it writes.
         ``reopens``: what it writes can be given to ``--model`` and gives the same likelihoods, but for rounding.
 
     Example::
@@ -66,6 +67,7 @@ class ExporterSpec(Spec):
     suffix: str | None = None
     library: str | None = None
     reopens: bool = False
+    tasks: tuple[str, ...] = PREDICTING
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
+from lmflow_core.contracts.examples import Example
 from lmflow_core.contracts.position_scaling import ScaledPositions
 from lmflow_core.contracts.settings import ModelSettings
 from lmflow_core.contracts.spec import TORCH, Spec
-from lmflow_core.contracts.tokens import EncodedSequence, MediaTokenizer, Tokenizer
+from lmflow_core.contracts.tokens import EncodedExample, EncodedSequence, MediaTokenizer, Tokenizer
+
+# The tasks of load plans by which a network predicts tokens.
+PREDICTING = ("causal", "image-text")
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class LoadPlan:
         positions: the scaling of rotary positions, if any.
         quantization: how weights are quantised while they are read; None reads them as they are.
         new_tokens: rows that are added to embeddings and head.
+        seed: by which weights are drawn that the model's files have none of, such as those of a new head.
     """
 
     task: str = "causal"
@@ -72,6 +77,7 @@ class LoadPlan:
     positions: ScaledPositions | None = None
     quantization: Quantization | None = None
     new_tokens: int = 0
+    seed: int = 42
 
 
 class LanguageModel(Protocol):
@@ -134,15 +140,23 @@ class LanguageModel(Protocol):
 class ModelServices(Protocol):
     """What the core does for components that work with a second model."""
 
-    def open_model(self, reference: str, beside: LanguageModel) -> LanguageModel:
+    def open_model(self, reference: str, beside: LanguageModel | None) -> LanguageModel:
         """Open, without its weights, what ``--model`` could name: a draft, a teacher, a reference, a judge.
 
-        It goes where the model is that it works beside, in the same number format. The model opened last is kept, so
-        asking for it again costs nothing.
+        It goes where the model is that it works beside, in the same number format; where there is none, where it would
+        go alone. The model opened last is kept, so asking for it again costs nothing.
 
         Raises:
             ModelError: the reference names no model.
             RequestError: it does not run where the other one does.
+        """
+
+    def encode_for(self, model: LanguageModel, examples: Sequence[Example]) -> list[EncodedExample]:
+        """Encode examples as the model that was opened last wants them: with its tokenizer and its own template.
+
+        Raises:
+            ValueError: an example does not fit the template.
+            RequestError: the model tells no template, and a conversation needs one.
         """
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_args
 from lmflow_core.contracts.engine import Engine, World
 from lmflow_core.contracts.examples import Example
 from lmflow_core.contracts.generation import GeneratedAnswer
-from lmflow_core.contracts.model import LanguageModel, LoadPlan, ModelServices
+from lmflow_core.contracts.model import PREDICTING, LanguageModel, LoadPlan, ModelServices
 from lmflow_core.contracts.optimizer import Optimizer
 from lmflow_core.contracts.recipe import Recipe
 from lmflow_core.contracts.reward import AnsweredPrompt
@@ -190,7 +190,8 @@ class ObjectiveSpec(Spec):
     ``examples`` are the kinds of example it learns from, at least one of ``text``, ``prompted``, ``conversation``,
     ``prompt``, ``preference``, ``judged``, ``candidates``, ``value``, ``image_text``. Where prompts are learned from
     and conversations are not, the prompt of a conversation is taken. ``scores`` says that answers are scored as it
-    trains, by the rewards that ``--reward`` names.
+    trains, by the rewards that ``--reward`` names. ``tasks`` are those of a load plan whose networks it trains; one
+    that trains another than the model's own asks for it in ``plan``.
 
     Example::
 
@@ -209,6 +210,7 @@ class ObjectiveSpec(Spec):
     selector: ClassVar[Selector | None] = Selector("objective", "What is learned.", {"finetune": "sft"})
     examples: tuple[str, ...]
     scores: bool = False
+    tasks: tuple[str, ...] = PREDICTING
 
     def __post_init__(self) -> None:
         super().__post_init__()

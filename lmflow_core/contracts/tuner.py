@@ -104,6 +104,9 @@ class Tuner(Protocol):
     def base_reference(self, folder: Path) -> str | None:
         """Return the reference of the model an adapter was made for, when its folder tells."""
 
+    def base_plan(self, folder: Path, plan: LoadPlan) -> LoadPlan:
+        """Return a load plan with what an adapter needs of the model it is put on, mostly the one given."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TunerSpec(Spec):

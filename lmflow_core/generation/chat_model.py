@@ -15,8 +15,9 @@ from lmflow_core.contracts.template import Template
 from lmflow_core.generation.answers import Answer, all_stops, prompt_ids, stop_tokens
 from lmflow_core.generation.context import answer_limit, context_limit
 from lmflow_core.generation.many import GrowingBatch
+from lmflow_core.generation.second_models import Models
 from lmflow_core.models.opening import open_model
-from lmflow_core.models.services import Models
+from lmflow_core.models.tasks import check_predicts
 from lmflow_core.options import OptionField, changed, fields_of
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.templates.choosing import choose_template
@@ -157,6 +158,7 @@ def open_chat_model(request: Request, catalogue: Catalogue, *, raw: bool = False
         runtime=runtime,
         needed_by=f"decoder {decoding.name!r}",
     )
+    check_predicts(opened.model, f"decoder {decoding.name!r}")
     template = None if raw else choose_template(settings.template, opened, catalogue)[1]
     # Made before the weights are loaded, as that takes long and a decoder may refuse its options.
     decoder: Decoder = decoding.make(catalogue)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lmflow_core.config.request import Component
 from lmflow_core.contracts.attention import Attention
-from lmflow_core.contracts.model import LanguageModel, ModelLoader, ModelSpec
+from lmflow_core.contracts.model import LanguageModel, LoadPlan, ModelLoader, ModelSpec
 from lmflow_core.contracts.settings import ModelSettings
 from lmflow_core.contracts.spec import TORCH
 from lmflow_core.contracts.tuner import Tuner
@@ -18,6 +18,7 @@ from lmflow_core.models.adapters import with_adapter
 from lmflow_core.models.position_scaling import scaled_positions
 from lmflow_core.plugins.references import find_model
 from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.plugins.targets import returned
 
 
 @dataclass
@@ -78,7 +79,10 @@ def open_model(
     with _told_with(named_by):
         model = loader.open(settings.model, settings)
     positions = scaled_positions(model, settings, scaling, adapter, catalogue)
-    model.accept(replace(model.plan, positions=positions, attention=_implementation(attention, settings, catalogue)))
+    plan = replace(model.plan, positions=positions, attention=_implementation(attention, settings, catalogue))
+    if adapter is not None and tuner is not None:
+        plan = returned(tuner.base_plan(adapter, plan), LoadPlan, tuner, "base_plan")
+    model.accept(plan)
     if adapter is not None:
         model.adapter = adapter
     return OpenModel(model, provided.spec.template, adapter, tuner, provided.spec.hub_name)

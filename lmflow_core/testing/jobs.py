@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def make_job(
     opened = open_model(ModelSettings(model=str(model), device="cpu", dtype=dtype), catalogue)
     tuner = tuner or catalogue.of(TunerSpec).load("full")(None)
     implementation = catalogue.of(AttentionSpec).load(attention)(None).implementation("cpu")
-    plan = tuner.plan(opened.model.plan)
+    plan = tuner.plan(replace(opened.model.plan, seed=settings.seed))
     opened.model.accept(plan if objective is None else objective.plan(plan))
     tuner.check(opened.model)
     opened.load()

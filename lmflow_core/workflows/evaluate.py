@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from lmflow_core.config.request import Request
-from lmflow_core.contracts.benchmark import Benchmark, BenchmarkReport
+from lmflow_core.contracts.benchmark import BenchmarkReport, BenchmarkSpec
 from lmflow_core.contracts.model import LanguageModel
 from lmflow_core.contracts.settings import DataSettings, EvaluationSettings, ModelSettings
 from lmflow_core.contracts.tokens import EncodedSequence
 from lmflow_core.data.dataset import DatasetMaker
 from lmflow_core.errors import OptionError
 from lmflow_core.models.opening import OpenModel, open_model
+from lmflow_core.models.tasks import check_predicts, check_task
 from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.plugins.targets import returned
 from lmflow_core.report import console
 from lmflow_core.workflows.windows import windows
 
@@ -39,6 +42,7 @@ def evaluate(request: Request, catalogue: Catalogue) -> Evaluation:
     if not data.dataset:
         raise OptionError("--dataset is required: Data file or folder; several with commas.")
     opened = _open(request, catalogue)
+    check_predicts(opened.model, "the likelihood of data")
     whole = settings.context is not None
     rows = DatasetMaker(data, opened, catalogue, purpose="measure", whole=whole).make().rows
     scored: Iterable[EncodedSequence] = (
@@ -75,6 +79,16 @@ def run_benchmark(request: Request, catalogue: Catalogue) -> BenchmarkReport:
     Raises:
         LmflowError: the model cannot be used, or not be measured so.
     """
+    chosen = request.components["benchmark"]
+    spec: BenchmarkSpec = chosen.provided.spec
+    data = request.get(DataSettings)
+    if spec.examples and not data.dataset:
+        raise OptionError(f"--benchmark {chosen.name} measures on data: add --dataset")
     opened = _open(request, catalogue)
-    benchmark: Benchmark = request.components["benchmark"].make(catalogue)
-    return benchmark.run(opened.load())
+    check_task(opened.model, spec.tasks, f"--benchmark {chosen.name}")
+    benchmark: Any = chosen.make(catalogue)
+    rows = []
+    if spec.examples:
+        rows.append(DatasetMaker(data, opened, catalogue, accepted=spec.examples, purpose="measure").make().rows)
+    report: BenchmarkReport = returned(benchmark.run(opened.load(), *rows), BenchmarkReport, benchmark, "run")
+    return report

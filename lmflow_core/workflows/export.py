@@ -13,6 +13,7 @@ from lmflow_core.errors import ModelError, RequestError
 from lmflow_core.files.exclusive import exclusive, lock_of_file
 from lmflow_core.files.output import atomic_file, atomic_folder, check_output, check_output_file
 from lmflow_core.models.opening import OpenModel, open_model
+from lmflow_core.models.tasks import check_task
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.templates.choosing import choose_template
 from lmflow_core.workflows.model_card import CARD, CardFacts, hub_name, read_record, write_card
@@ -54,6 +55,7 @@ def _export(request: Request, catalogue: Catalogue, *, is_file: bool, needs_adap
     opened = open_model(request.get(ModelSettings), catalogue, scaling=scaling, runtime=TORCH)
     if opened.adapter is None and (needs_adapter or spec.takes == "adapter"):
         raise ModelError(f"there is no adapter to {'merge' if needs_adapter else 'export'}: add --adapter FOLDER")
+    check_task(opened.model, spec.tasks, f"--format {request.components['format'].name}")
     exporter: Exporter = request.components["format"].make(catalogue)
     template = _chat_template(opened, catalogue)
     if _wants_weights(spec, opened, scaled=scaling is not None):

@@ -22,6 +22,7 @@ from lmflow_core.errors import OptionError, RequestError
 from lmflow_core.files.exclusive import exclusive
 from lmflow_core.files.output import CHECKPOINTS, RUN_FILE, atomic_folder, check_output, remove_if_empty, write_json
 from lmflow_core.models.opening import OpenModel, open_model
+from lmflow_core.models.tasks import check_task
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.plugins.targets import returned
 from lmflow_core.report.plots import draw_training
@@ -127,11 +128,12 @@ def _learning_rate(request: Request) -> float:
 def _plan(request: Request, catalogue: Catalogue, setup: TrainingSetup[LanguageModel], objective: Objective) -> str:
     """Let everybody who has a say add to the load plan, and the model refuse it; return the attention of the run."""
     attention: Attention = request.components["attention"].make(catalogue)
-    plan = setup.model.plan
-    plan = dataclasses.replace(plan, attention=attention.implementation(plan.device))
+    plan, chosen = setup.model.plan, request.components["objective"]
+    plan = dataclasses.replace(plan, attention=attention.implementation(plan.device), seed=setup.settings.seed)
     for part in (setup.tuner, objective, setup.engine):
         plan = returned(part.plan(plan), LoadPlan, part, "plan")
     setup.model.accept(plan)
+    check_task(setup.model, chosen.provided.spec.tasks, f"--objective {chosen.name}")
     assert plan.attention is not None
     return plan.attention
 

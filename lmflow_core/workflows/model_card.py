@@ -30,6 +30,16 @@ _TASKS = {
     "image-text": ("image-text-to-text", "AutoModelForImageTextToText"),
     "regression": ("text-classification", "AutoModelForSequenceClassification"),
 }
+# The class of peft for an adapter of a task, what it is called with, and what is to be set behind that: a head for one
+# number, and the token that pads, which the base model has another of or none.
+_PEFT = {
+    "causal": ("AutoPeftModelForCausalLM", '"."', ""),
+    "regression": (
+        "AutoPeftModelForSequenceClassification",
+        '".", num_labels=1',
+        "\nmodel.config.pad_token_id = tokenizer.pad_token_id",
+    ),
+}
 _LIBRARIES = ("transformers", "peft", "torch")
 
 
@@ -191,14 +201,16 @@ def _loading(facts: CardFacts) -> str:
 def _snippet(facts: CardFacts) -> str | None:
     """Return how plain libraries load the result, or None where they alone cannot."""
     _, name = _TASKS.get(facts.task, ("", ""))
+    given, behind = '"."', ""
     if facts.library == "transformers" and name:
         imports = f"from transformers import {', '.join(sorted([name, 'AutoTokenizer']))}"
-    elif facts.library == "peft" and facts.task == "causal" and _has_plain_base(facts):
-        name = "AutoPeftModelForCausalLM"
+    elif facts.library == "peft" and facts.task in _PEFT and _has_plain_base(facts):
+        name, given, behind = _PEFT[facts.task]
         imports = f"from peft import {name}\nfrom transformers import AutoTokenizer"
     else:
         return None
-    return f'{imports}\n\nmodel = {name}.from_pretrained(".")\ntokenizer = AutoTokenizer.from_pretrained(".")'
+    lines = f'model = {name}.from_pretrained({given})\ntokenizer = AutoTokenizer.from_pretrained(".")'
+    return f"{imports}\n\n{lines}{behind}"
 
 
 def _has_plain_base(facts: CardFacts) -> bool:

@@ -18,8 +18,8 @@ from lmflow_core.data.answered import answered
 from lmflow_core.data.examples import ExampleReader, Located
 from lmflow_core.errors import DataError, OptionError, OutputError
 from lmflow_core.files.atomic import atomic_text
+from lmflow_core.generation.second_models import Models
 from lmflow_core.models.rewards import Rewards
-from lmflow_core.models.services import Models
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.report import console
 

@@ -19,8 +19,8 @@ from lmflow_core.data.encoding import Encoder
 from lmflow_core.errors import RequestError
 from lmflow_core.generation.answers import own_stops
 from lmflow_core.generation.many import generated_answers
+from lmflow_core.generation.second_models import Models
 from lmflow_core.models.rewards import Rewards
-from lmflow_core.models.services import Models
 from lmflow_core.plugins.registry import Catalogue
 
 

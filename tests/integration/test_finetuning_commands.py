@@ -36,7 +36,8 @@ def lmflow_register_tuners():
 @hookimpl
 def lmflow_register_objectives():
     for name in ("Picky", "Planless", "Silent"):
-        yield ObjectiveSpec(name=name.lower(), target=f"{__name__}:{name}", summary="Is odd.", examples=("text",))
+        yield ObjectiveSpec(name=name.lower(), target=f"{__name__}:{name}", summary="Is odd.", examples=("text",),
+                            tasks=("causal", "regression"))
 
 class Mild:
     def __init__(self, options):
@@ -53,6 +54,7 @@ class Mild:
     def save(self, model, destination): ...
     def attach(self, model, folder): ...
     def base_reference(self, folder): ...
+    def base_plan(self, folder, plan): ...
 
 class Heavy(Mild):
     def plan(self, plan):

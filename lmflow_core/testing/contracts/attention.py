@@ -12,8 +12,8 @@ import pytest
 from lmflow_core.contracts.decoder import DecoderSpec, DecodingRequest
 from lmflow_core.contracts.settings import ModelSettings
 from lmflow_core.errors import LmflowError, RequestError
+from lmflow_core.generation.second_models import Models
 from lmflow_core.models.opening import open_model
-from lmflow_core.models.services import Models
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.testing.batches import ids_of
 from lmflow_core.testing.contracts.base import ComponentContract

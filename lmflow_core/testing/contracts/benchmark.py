@@ -13,12 +13,14 @@ from typing import Any, ClassVar
 import pytest
 
 from lmflow_core.contracts.benchmark import BenchmarkReport, BenchmarkSpec, Grid
-from lmflow_core.contracts.settings import ModelSettings
+from lmflow_core.contracts.settings import DataSettings, ModelSettings
 from lmflow_core.contracts.tokens import EncodedSequence
+from lmflow_core.data.dataset import DatasetMaker
 from lmflow_core.errors import RequestError
 from lmflow_core.models.opening import open_model
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.testing.contracts.base import ComponentContract
+from lmflow_core.testing.others import loaded
 from lmflow_core.testing.tensors import differing, state_of
 
 _SEQUENCE = EncodedSequence(list(range(3, 30)), list(range(3, 30)))
@@ -26,9 +28,13 @@ _SEQUENCE = EncodedSequence(list(range(3, 30)), list(range(3, 30)))
 
 @dataclass(frozen=True)
 class Measured:
-    """What a benchmark found of a small model, and the weights and likelihood of that before and after."""
+    """What a benchmark found of a small model, and the weights and likelihood of that before and after.
+
+    ``data`` is what it is given beside the model: encoded examples, or nothing.
+    """
 
     model: Any
+    data: tuple[Any, ...]
     report: BenchmarkReport
     weights: tuple[Mapping[str, Any], Mapping[str, Any]]
     nll: tuple[float, float]
@@ -45,20 +51,46 @@ class BenchmarkContract(ComponentContract):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def measured(cls, target: Any, option_values: Any, tiny_model: Path) -> Measured:
+    def data_folder(
+        cls, spec: BenchmarkSpec, catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory
+    ) -> Path | None:
+        """Return a folder with a row of each form that it measures on, or None for one that brings its own data."""
+        if not spec.examples:
+            return None
+        forms = [(form.spec.example, reader()) for form, reader in loaded(catalogue, "dataset") if form.spec.example]
+        rows = [json.loads(row) for row, reader in forms if reader.read(json.loads(row)).kind in spec.examples]
+        if not rows:
+            pytest.skip("no form of rows that it measures on is installed: lmflow-datasets has some")
+        folder = tmp_path_factory.mktemp("data")
+        for number, row in enumerate(rows):  # the form is told from the first row of a file
+            (folder / f"{number}.json").write_text(json.dumps([row]), encoding="utf-8")
+        return folder
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def measured(
+        cls, spec: BenchmarkSpec, target: Any, option_values: Any, tiny_model: Path, data_folder: Path | None
+    ) -> Measured:
         """Return what it finds of the small model."""
-        model: Any = open_model(ModelSettings(model=str(tiny_model), device="cpu"), Catalogue.discover()).load()
+        catalogue = Catalogue.discover()
+        opened = open_model(ModelSettings(model=str(tiny_model), device="cpu"), catalogue)
+        data: tuple[Any, ...] = ()
+        if data_folder is not None:
+            settings = DataSettings(dataset=(data_folder,), cache=False)
+            data = (DatasetMaker(settings, opened, catalogue, accepted=spec.examples).make().rows,)
+        model: Any = opened.load()
         before, nll, modes = state_of(model.network), _nll(model), _modes(model)
         _seed(1)
-        report = cls._run(cls.made(target, option_values), model)
+        report = cls._run(cls.made(target, option_values), model, data)
         modes_after = _modes(model)  # before anything else is asked, which may set them again
-        return Measured(model, report, (before, state_of(model.network)), (nll, _nll(model)), (modes, modes_after))
+        after = state_of(model.network)
+        return Measured(model, data, report, (before, after), (nll, _nll(model)), (modes, modes_after))
 
     @classmethod
-    def _run(cls, benchmark: Any, model: Any) -> BenchmarkReport:
+    def _run(cls, benchmark: Any, model: Any, data: tuple[Any, ...]) -> BenchmarkReport:
         """Run it; a model that it cannot measure without options leaves it unchecked."""
         try:
-            report: BenchmarkReport = benchmark.run(model)
+            report: BenchmarkReport = benchmark.run(model, *data)
         except RequestError as error:
             if cls.options:
                 raise
@@ -98,7 +130,7 @@ class BenchmarkContract(ComponentContract):
     def test_it_repeats(self, measured: Measured, component: Any) -> None:
         """Run again, by a new object and whatever the state of random numbers, it finds the same."""
         _seed(2)
-        again = component.run(measured.model)
+        again = component.run(measured.model, *measured.data)
         assert again == measured.report, f"it finds {dict(measured.report.metrics)}, and then {dict(again.metrics)}"
 
     def test_the_model_is_left(self, measured: Measured) -> None:
@@ -118,18 +150,25 @@ class BenchmarkContract(ComponentContract):
         monkeypatch.chdir(tmp_path)
         written = io.StringIO()
         with contextlib.redirect_stdout(written):
-            component.run(measured.model)
+            component.run(measured.model, *measured.data)
         assert not list(tmp_path.iterdir()), f"it writes {', '.join(path.name for path in tmp_path.iterdir())}"
         assert not written.getvalue(), f"it prints {written.getvalue()[:200]!r}"
 
     def test_lmflow_evaluate_tells_its_figures(
-        self, measured: Measured, spec: BenchmarkSpec, values: Mapping[str, object], tiny_model: Path, tmp_path: Path
+        self,
+        measured: Measured,
+        spec: BenchmarkSpec,
+        values: Mapping[str, object],
+        tiny_model: Path,
+        data_folder: Path | None,
+        tmp_path: Path,
     ) -> None:
         """``lmflow evaluate --benchmark`` writes the same figures."""
         from lmflow_core.cli.main import run
 
         file = tmp_path / "found.json"
         flags = ["--model", str(tiny_model), "--device", "cpu", "--output-file", str(file)]
+        flags += [] if data_folder is None else ["--dataset", str(data_folder)]
         flags += [text for name, value in values.items() for text in (f"--{name.replace('_', '-')}", _text(value))]
         assert run(["evaluate", "--benchmark", spec.name, *flags]) == 0, "lmflow evaluate fails"
         written = json.loads(file.read_text(encoding="utf-8"))

@@ -11,8 +11,8 @@ from lmflow_core.contracts.decoder import Decoder, DecodeStep, DecodingRequest
 from lmflow_core.contracts.model import LanguageModel, ModelServices
 from lmflow_core.contracts.settings import ModelSettings
 from lmflow_core.errors import RequestError
+from lmflow_core.generation.second_models import Models
 from lmflow_core.models.opening import open_model
-from lmflow_core.models.services import Models
 from lmflow_core.options import build, fields_of
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.testing.batches import ids_of

@@ -13,7 +13,7 @@ import pytest
 
 from lmflow_core.contracts.examples import Message, Prompt
 from lmflow_core.contracts.reward import AnsweredPrompt, RewardSpec
-from lmflow_core.models.services import Models
+from lmflow_core.generation.second_models import Models
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.testing.contracts.base import ComponentContract
 

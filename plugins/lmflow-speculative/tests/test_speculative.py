@@ -18,7 +18,7 @@ from lmflow_core.api import DecodeStep, DecodingRequest, ModelError, ModelSettin
 from lmflow_core.config.request import resolve
 from lmflow_core.config.schema import CHAT
 from lmflow_core.generation.chat_model import open_chat_model
-from lmflow_core.models.services import Models
+from lmflow_core.generation.second_models import Models
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.testing.tiny import make_tiny_model
 from lmflow_speculative.caching import CachedNetwork

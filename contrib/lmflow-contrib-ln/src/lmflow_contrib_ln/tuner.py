@@ -32,8 +32,10 @@ class LnTuner(FullTuner):
         """Check that what the model carries, if anything, is an adapter of this tuner.
 
         Raises:
-            ModelError: it is another one.
+            ModelError: it is another one, or the model is given a head, which its adapters have no place for.
         """
+        if model.plan.task == "regression":
+            raise ModelError("--tuner ln keeps no head, which a model that gives a number needs: take --tuner lora")
         if model.adapter is not None and not (model.adapter / CONFIG).is_file():
             raise ModelError(f"--tuner ln on the adapter in {model.adapter}: merge it first with lmflow merge")
 

@@ -73,7 +73,10 @@ def always_on(network: Any, layers: nn.ModuleList) -> dict[str, list[nn.Paramete
     """Return the parameters outside the layers, as ``embeddings``, ``head`` and ``norm`` (all that is left)."""
     inside = {id(parameter) for parameter in layers.parameters()}
     embeddings = _parameters(network.get_input_embeddings())
-    head = _parameters(network.get_output_embeddings())
+    # Of a network that gives a number, the head is what is behind the trunk.
+    trunk = {id(parameter) for parameter in network.base_model.parameters()}
+    behind = [parameter for parameter in network.parameters() if id(parameter) not in trunk]
+    head = _parameters(network.get_output_embeddings()) or behind
     known = inside | {id(parameter) for parameter in (*embeddings, *head)}
     tied = {id(parameter) for parameter in embeddings}
     return {

@@ -18,6 +18,10 @@ from lmflow_lora.adapter_check import CONFIG, check_adapter
 from lmflow_lora.options import LoraOptions
 from lmflow_transformers.api import CausalModel, parameter_groups, refusals_as_os_errors
 
+_REGRESSION, _SEQ_CLS = "regression", "SEQ_CLS"
+# In the names of parameters that peft trains and saves as they are.
+_WHOLE = "modules_to_save"
+
 
 class LoraTuner:
     """Trains adapters and keeps them as plain peft adapters."""
@@ -42,6 +46,11 @@ class LoraTuner:
         """
         if model.adapter is not None and not (model.adapter / CONFIG).is_file():
             raise ModelError(f"--tuner {self.name} on the adapter in {model.adapter}: merge it first with lmflow merge")
+        if model.adapter is not None and model.plan.task == _REGRESSION and not _has_head(model.adapter):
+            raise ModelError(
+                f"--tuner {self.name} on the adapter in {model.adapter}, which has no head that gives a number: "
+                "merge it first with lmflow merge"
+            )
         if model.plan.sharded and self._options.lora_pissa:
             raise RequestError(
                 "--lora-pissa takes from weights, which this engine spreads: take --engine torchrun or --zero-stage 2"
@@ -51,7 +60,7 @@ class LoraTuner:
         """Wrap the network with fresh adapters.
 
         Raises:
-            RequestError: none of the target modules is in the model.
+            RequestError: none of the target modules is in the model, or its head would not train where it is new.
         """
         if isinstance(model.network, PeftModel):
             self._fresh = False
@@ -60,17 +69,19 @@ class LoraTuner:
             return
         torch.manual_seed(seed)
         try:
-            model.network = get_peft_model(model.network, self._config())
+            model.network = get_peft_model(model.network, self._config(model.plan.task))
         except ValueError as error:
             raise RequestError(f"--lora-target-modules: {error}") from error
+        if model.plan.task == _REGRESSION:
+            _train_head(model.network)
         if self._options.lora_pissa:
             self._remember_start(model.network)
 
-    def _config(self) -> LoraConfig:
+    def _config(self, task: str) -> LoraConfig:
         options = self._options
         targets: Any = list(options.lora_target_modules)
         return LoraConfig(
-            task_type="CAUSAL_LM",
+            task_type=_SEQ_CLS if task == _REGRESSION else "CAUSAL_LM",
             r=options.lora_r,
             lora_alpha=options.lora_alpha,
             lora_dropout=options.lora_dropout,
@@ -139,6 +150,10 @@ class LoraTuner:
         options = _read_json(folder / "run.json").get("options")
         return options.get("model") if isinstance(options, dict) else None
 
+    def base_plan(self, folder: Path, plan: LoadPlan) -> LoadPlan:
+        """Ask for a network that gives a number where the adapter has a head for one."""
+        return replace(plan, task=_REGRESSION) if _has_head(folder) else plan
+
 
 def _with_faster_b(group: ParameterGroup, ratio: float) -> Iterator[ParameterGroup]:
     """Split a group in two, of which the second trains so many times as fast (Hayou et al., arXiv:2402.12354)."""
@@ -157,8 +172,26 @@ def _base_name(model: CausalModel) -> str:
 
 def _train_adapters(network: PeftModel) -> None:
     for name, parameter in network.named_parameters():
-        if "lora_" in name:
+        if "lora_" in name or _WHOLE in name:
             parameter.requires_grad_(True)
+
+
+def _train_head(network: PeftModel) -> None:
+    """Check that the head trains, which peft saves whole beside the adapters, and let it do so in float32 as they do.
+
+    Raises:
+        RequestError: it does not.
+    """
+    heads = [p for name, p in network.named_parameters() if _WHOLE in name and p.requires_grad]
+    if not heads:
+        raise RequestError("this model's head has a name that peft does not know, and would not train: --tuner full")
+    for parameter in heads:
+        parameter.data = parameter.data.float()
+
+
+def _has_head(folder: Path) -> bool:
+    """Whether a saved adapter has a head that gives a number."""
+    return _read_json(folder / CONFIG).get("task_type") == _SEQ_CLS
 
 
 def _read_json(path: Path) -> dict[str, Any]:

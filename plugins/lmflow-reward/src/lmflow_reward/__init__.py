@@ -1,3 +1,3 @@
-"""Rewards for LMFlow: verifiers, and models that learned from preferences."""
+"""Rewards for LMFlow: models that give a number for an answer, learned from pairs or scores, and verifiers."""
 
 __version__ = "0.1.0"

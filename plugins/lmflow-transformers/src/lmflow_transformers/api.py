@@ -20,6 +20,7 @@ from lmflow_transformers.models import CausalModel, CausalModelLoader
 from lmflow_transformers.options import SamplingOptions
 from lmflow_transformers.processes import joined_processes
 from lmflow_transformers.processing import check_sampling, logits_processors
+from lmflow_transformers.regression import check_values, sequence_values
 from lmflow_transformers.rotary import follows_length
 from lmflow_transformers.safetensors_head import TensorEntry, tensor_entries
 from lmflow_transformers.sampling import SamplingDecoder, chosen_tokens
@@ -59,6 +60,7 @@ __all__ = [
     "check_files",
     "check_folder",
     "check_sampling",
+    "check_values",
     "chosen_tokens",
     "collate",
     "few_rows_are_quick",
@@ -80,6 +82,7 @@ __all__ = [
     "register_attention",
     "save_network",
     "sequence_logprobs",
+    "sequence_values",
     "summed_cross_entropy",
     "takes_attention_mask",
     "tensor_entries",

@@ -6,7 +6,7 @@ neighbours: recurrent layers (Mamba) and attentions of a model's own (Bloom, MPT
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -40,9 +40,9 @@ def isolates_sequences(network: Any, implementation: str) -> bool:
     network.eval()
     try:
         with using_attention(network, implementation):
-            together, changed = _logits(network, _FIRST, _SECOND), _logits(network, _OTHER, _SECOND)
+            together, changed = _second(network, _FIRST, _SECOND), _second(network, _OTHER, _SECOND)
         with using_attention(network, masked_attention(network)):
-            own = network(input_ids=_ids(network, _SECOND), use_cache=False).logits[0].float()
+            own = _states(network, {"input_ids": _ids(network, _SECOND)})
     except TypeError:
         return False  # the model has no use for boundaries
     finally:
@@ -51,12 +51,20 @@ def isolates_sequences(network: Any, implementation: str) -> bool:
     return alike(together, changed, 1e-5 if exact else 2e-2) and alike(together, own, 1e-3 if exact else 5e-2)
 
 
-def _logits(network: Any, first: Sequence[int], second: Sequence[int]) -> torch.Tensor:
-    """Return the logits of the second of two packed sequences, (length, vocabulary)."""
+def _second(network: Any, first: Sequence[int], second: Sequence[int]) -> torch.Tensor:
+    """Return what a network gives at each position of the second of two packed sequences, (length, size)."""
     sequences = [EncodedSequence(ids, ids) for ids in (_ids(network, part)[0].tolist() for part in (first, second))]
     inputs = {name: tensor.to(network.device) for name, tensor in packed_inputs(sequences).items()}
-    logits: torch.Tensor = network(use_cache=False, **inputs).logits[0, len(first) :].float()
-    return logits
+    return _states(network, inputs)[len(first) :]
+
+
+def _states(network: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Return a network's logits, or what its trunk gives where it predicts no tokens: (positions, size), float32."""
+    if network.get_output_embeddings() is None:
+        states: torch.Tensor = network.base_model(use_cache=False, **inputs).last_hidden_state[0]
+    else:
+        states = network(use_cache=False, **inputs).logits[0]
+    return states.float()
 
 
 def _ids(network: Any, ids: Sequence[int]) -> torch.Tensor:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from lmflow_core.api import ModelError, printable
 from lmflow_transformers.writing import refusals_as_os_errors
@@ -26,6 +29,14 @@ def opened(factory: Any, source: str, arguments: Mapping[str, Any], reference: s
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ModelError(f"model {reference!r} cannot be opened: {printable(reason, 500)}") from error
+
+
+@contextmanager
+def drawn_by(seed: int) -> Iterator[None]:
+    """For the time of the context, draw weights that no file has, such as a new head, by a seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def _is_panic(error: BaseException) -> bool:

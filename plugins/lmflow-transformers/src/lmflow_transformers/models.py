@@ -28,9 +28,10 @@ from lmflow_transformers.attention import SdpaAttention, attend_with
 from lmflow_transformers.batches import MediaInputs
 from lmflow_transformers.devices import pick_device, pick_dtype
 from lmflow_transformers.folder_check import check_folder
-from lmflow_transformers.loading import forget_quantisation, hub_folder, opened, save_network
+from lmflow_transformers.loading import drawn_by, forget_quantisation, hub_folder, opened, save_network
 from lmflow_transformers.quantisation import check_quantisation, keep_trainable, quantised_by
-from lmflow_transformers.scoring import scores
+from lmflow_transformers.regression import TASK, check_regression, own_task, padding_token, set_padding
+from lmflow_transformers.scoring import scores, values
 from lmflow_transformers.sharding import loaded_whole
 from lmflow_transformers.tokenizers import TransformersTokenizer
 from lmflow_transformers.writing import refusals_as_os_errors
@@ -47,7 +48,7 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 _FACTORIES = {
     "causal": AutoModelForCausalLM,
-    "regression": AutoModelForSequenceClassification,
+    TASK: AutoModelForSequenceClassification,
     "image-text": AutoModelForImageTextToText,
 }
 
@@ -74,7 +75,7 @@ class CausalModel:
         self._own_config = opened(AutoConfig, source, arguments, reference)
         self.tokenizer = TransformersTokenizer(opened(AutoTokenizer, source, arguments, reference))
         self._network: Any = None
-        self.accept(LoadPlan(dtype=settings.dtype, device=settings.device))
+        self.accept(LoadPlan(task=own_task(self._own_config), dtype=settings.dtype, device=settings.device))
 
     @property
     def context_length(self) -> int | None:
@@ -85,8 +86,8 @@ class CausalModel:
         """Take the plan by which :meth:`load` will build the network.
 
         Raises:
-            RequestError: the model cannot be loaded or quantised so, has no rotary embeddings to scale, or has them
-                scaled already.
+            RequestError: the model cannot be loaded or quantised so, gives something else than the plan's task, has no
+                rotary embeddings to scale, or has them scaled already.
         """
         if plan.task not in _FACTORIES:
             raise RequestError(f"{self.reference}: no model of transformers is loaded for the task {plan.task!r} here")
@@ -96,8 +97,11 @@ class CausalModel:
         self.device = pick_device(plan.device)
         self.dtype = pick_dtype(plan.dtype, self.device)
         self.config = copy.deepcopy(self._own_config)
-        if plan.task == "regression":
+        if plan.task == TASK:
+            check_regression(self.reference, self._own_config, from_gguf="gguf_file" in self.arguments)
             self.config.num_labels = 1
+        elif own_task(self._own_config) == TASK:
+            raise RequestError(f"{self.reference} gives a number for a text, and predicts no tokens")
         if plan.positions is not None:
             rotary.scale(self.config, plan.positions)
         self.plan = plan
@@ -138,8 +142,10 @@ class CausalModel:
             return
         self._check_vocabulary()
         factory = _FACTORIES[self.plan.task]
-        with nullcontext() if self.plan.sharded else loaded_whole():
+        with nullcontext() if self.plan.sharded else loaded_whole(), drawn_by(self.plan.seed):
             network = opened(factory, self.source, {**self.arguments, **self._building()}, self.reference)
+        if self.plan.task == TASK:
+            set_padding(network, self.tokenizer.inner, padding_token(self._own_config, self.tokenizer.inner))
         if self.plan.positions is not None:
             rotary.check(network)
         rotary.judge_each_pass_alone(network)
@@ -166,13 +172,18 @@ class CausalModel:
         if self.plan.quantization is not None:
             building["quantization_config"] = quantised_by(self.plan.quantization, self.dtype)
             building["device_map"] = {"": self.device}
-        own = self.plan.positions is None and self.plan.task != "regression"
+        own = self.plan.positions is None and self.plan.task != TASK
         return building if own else {**building, "config": self.config}
 
     def score(self, sequences: Iterable[EncodedSequence]) -> Iterator[Score]:
         """Yield each sequence's summed NLL and its count of right guesses, several sequences per pass, isolated."""
         packed = self.plan.attention or SdpaAttention().implementation(str(self.device))
         return scores(self.base, sequences, packed, self.media_inputs)
+
+    def values(self, sequences: Iterable[EncodedSequence]) -> Iterator[float]:
+        """Yield the number for each sequence, several sequences per pass, isolated; the task is ``regression``."""
+        packed = self.plan.attention or SdpaAttention().implementation(str(self.device))
+        return values(self.base, sequences, packed)
 
     def save(self, folder: Path, chat_template: str | None, weights: Mapping[str, Any] | None = None) -> None:
         """Write safetensors, configuration and tokenizer; a chat template given replaces the tokenizer's own.

@@ -95,6 +95,7 @@ def lmflow_register_exporters() -> Iterable[ExporterSpec]:
         summary="A folder of safetensors that transformers loads.",
         aliases=("hf",),
         library="transformers",
+        tasks=("causal", "image-text", "regression"),
         reopens=True,
     )
 

@@ -1,4 +1,4 @@
-"""How likely a network finds sequences, several of them in a pass where it keeps them isolated."""
+"""How likely a network finds sequences, or the number it gives them: several in a pass where they stay isolated."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from lmflow_transformers.isolation import isolates_sequences, masked_attention
 from lmflow_transformers.likelihood.cross_entropy import token_scores
 from lmflow_transformers.likelihood.head import Head, head_is_plain
 from lmflow_transformers.likelihood.network import hidden_states, labelled_logits
+from lmflow_transformers.regression import check_values, sequence_values
 from lmflow_transformers.rotary import follows_length
 
 _SCORED_AT_ONCE = 2048
@@ -33,17 +34,41 @@ def scores(
         packed: the attention of packed sequences, as transformers knows it.
         media_inputs: makes what the network takes of images; needed where there are any.
     """
+    for batch in _collated(network, sequences, packed, media_inputs):
+        yield from _scores(network, batch)
+
+
+@torch.no_grad()
+def values(network: Any, sequences: Iterable[EncodedSequence], packed: str) -> Iterator[float]:
+    """Yield the number that a network of the task ``regression`` gives to each sequence.
+
+    Args:
+        network: a transformers model with a head for one number.
+        sequences: of any length.
+        packed: the attention of packed sequences, as transformers knows it.
+
+    Raises:
+        ModelError: its head is not known.
+    """
+    check_values(network)
+    for batch in _collated(network, sequences, packed, None):
+        yield from sequence_values(network, batch).tolist()
+
+
+def _collated(
+    network: Any, sequences: Iterable[EncodedSequence], packed: str, media_inputs: MediaInputs | None
+) -> Iterator[Batch]:
+    """Yield batches of sequences, for which the network is set."""
     network.eval()
     isolated = isolates_sequences(network, packed)
     with using_attention(network, packed if isolated else masked_attention(network)):
         together = isolated and not follows_length(network.config)
         for batch in _batches(sequences, _SCORED_AT_ONCE if together else 0):
             examples = [EncodedExample((sequence,)) for sequence in batch]
-            yield from _scores(network, collate(examples, isolated=isolated, media_inputs=media_inputs))
+            yield collate(examples, isolated=isolated, media_inputs=media_inputs).to(network.device)
 
 
 def _scores(network: Any, batch: Batch) -> Iterator[Score]:
-    batch = batch.to(network.device)
     labelled = batch.labelled
     targets = batch.targets[labelled]
     if head_is_plain(network):

@@ -80,6 +80,10 @@ class FullTuner:
         """Return nothing: a whole model has no base."""
         return None
 
+    def base_plan(self, folder: Path, plan: LoadPlan) -> LoadPlan:
+        """Ask nothing of the model that an adapter is put on."""
+        return plan
+
 
 def _cast(weights: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """Return weights in a number format; those that are one tensor stay one."""

@@ -1,1 +1,1 @@
-"""Verifiers: rewards that follow from a rule, without any model."""
+"""Rewards: verifiers, which follow from a rule, and what a reward model says."""

@@ -18,6 +18,17 @@ class ExactOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Which model judges."""
+
+    reward_model: str | None = option(
+        None,
+        help="Reward model: a folder, a hub name, or an adapter of one.",
+        aliases=("reward_model_name_or_path",),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class RegexOptions:
     """What an answer must look like."""
 
