@@ -24,9 +24,11 @@ from lmflow_transformers.safetensors_head import TensorEntry, tensor_entries
 from lmflow_transformers.sampling import SamplingDecoder, chosen_tokens
 from lmflow_transformers.training.job import Rollout, TorchJob
 from lmflow_transformers.training.loss import Loss, LossOutput, Mean
+from lmflow_transformers.training.measuring import Measure, measure_sequences
 from lmflow_transformers.training.optimizers import AdamW, parameter_groups, torch_groups
 from lmflow_transformers.training.run import train
 from lmflow_transformers.tuners import FullTuner, with_master_weights
+from lmflow_transformers.vocabulary import check_vocabulary
 from lmflow_transformers.writing import refusals_as_os_errors
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "Loss",
     "LossOutput",
     "Mean",
+    "Measure",
     "Rollout",
     "SamplingDecoder",
     "SamplingOptions",
@@ -58,6 +61,7 @@ __all__ = [
     "check_files",
     "check_folder",
     "check_sampling",
+    "check_vocabulary",
     "chosen_tokens",
     "collate",
     "few_rows_are_quick",
@@ -68,6 +72,7 @@ __all__ = [
     "hidden_states",
     "isolates_sequences",
     "logits_processors",
+    "measure_sequences",
     "open_shared_batch",
     "parameter_groups",
     "peak_memory_bytes",

@@ -211,7 +211,9 @@ class LossTrainer(CheckpointingTrainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Make the learning rate's course; a warm-up of less than a whole step is none, not one of rate zero."""
-        self.args.warmup_steps = int(self._job.settings.warmup_ratio * num_training_steps)
+        settings = self._job.settings
+        share = int(settings.warmup_ratio * num_training_steps)
+        self.args.warmup_steps = share if settings.warmup_steps is None else settings.warmup_steps
         return super().create_scheduler(num_training_steps, optimizer)
 
     # ---- validation
