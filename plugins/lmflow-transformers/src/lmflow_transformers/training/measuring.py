@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from lmflow_core.api import EncodedDataset, EncodedExample, World
 from lmflow_transformers.attention import using_attention
 from lmflow_transformers.batches import Batch, collate
-from lmflow_transformers.isolation import isolates_sequences, masked_attention
+from lmflow_transformers.isolation import isolates_sequences, masked_attention, shares_beginnings
 from lmflow_transformers.models import CausalModel
 from lmflow_transformers.sharding import gathered_as_needed
 from lmflow_transformers.training.job import TorchJob
@@ -40,11 +40,11 @@ def measure_sequences(
     if not len(examples):
         return []
     mine: dict[int, tuple[float, ...]] = {}
-    with torch.no_grad(), _measuring(model, job.attention) as isolated:
+    with torch.no_grad(), _measuring(model, job.attention) as packing:
         for positions in _shares(len(examples), world, job.settings.batch_size if model.plan.sharded else None):
             # A process that is done goes on with the others, whose passes need its part of spread weights.
             fetched = [examples[position] for position in positions] or [examples[0]]
-            values = [value for part in _parts(model, fetched) for value in _values(model, part, isolated, measure)]
+            values = [value for part in _parts(model, fetched) for value in _values(model, part, packing, measure)]
             mine.update(zip(positions, values, strict=False))
     found = {position: values for share in job.engine.all_gather(mine) for position, values in share.items()}
     return [found[position] for position in range(len(examples))]
@@ -66,24 +66,25 @@ def _parts(model: CausalModel, examples: list[EncodedExample]) -> Iterator[list[
 
 
 def _values(
-    model: CausalModel, examples: list[EncodedExample], isolated: bool, measure: Measure
+    model: CausalModel, examples: list[EncodedExample], packing: Mapping[str, bool], measure: Measure
 ) -> Iterator[tuple[float, ...]]:
-    batch = collate(examples, isolated=isolated, media_inputs=model.media_inputs).to(model.device)
+    batch = collate(examples, **packing, media_inputs=model.media_inputs).to(model.device)
     values = iter(measure(model.base, batch).tolist())
     return (tuple([next(values) for _ in example.sequences]) for example in examples)
 
 
 @contextmanager
-def _measuring(model: CausalModel, packed: str) -> Iterator[bool]:
-    """Set a network for measuring, for the time of the context; tell whether it keeps packed sequences isolated."""
+def _measuring(model: CausalModel, packed: str) -> Iterator[Mapping[str, bool]]:
+    """Set a network for measuring, for the time of the context; tell how its batches are collated."""
     base, training = model.base, model.network.training
     model.network.eval()
     gathered = gathered_as_needed(base) if model.plan.sharded else nullcontext()
     try:
-        with gathered, _autocast(model):
+        with gathered:
             isolated = isolates_sequences(base, packed)
-            with using_attention(base, packed if isolated else masked_attention(base)):
-                yield isolated
+            packing = {"isolated": isolated, "shared": isolated and shares_beginnings(base, packed)}
+            with using_attention(base, packed if isolated else masked_attention(base)), _autocast(model):
+                yield packing
     finally:
         model.network.train(training)
 

@@ -12,7 +12,7 @@ from transformers import PrinterCallback
 from lmflow_core.api import LmflowError, RequestError, TrainingReport
 from lmflow_transformers.attention import using_attention
 from lmflow_transformers.devices import peak_memory_bytes
-from lmflow_transformers.isolation import isolates_sequences, masked_attention
+from lmflow_transformers.isolation import isolates_sequences, masked_attention, shares_beginnings
 from lmflow_transformers.lean import lean_layers
 from lmflow_transformers.likelihood.head import head_is_plain
 from lmflow_transformers.memory import keep_freed_memory, take_into_memory
@@ -58,6 +58,7 @@ def train(job: TorchJob, loss: Loss, rollout: Rollout | None = None) -> Training
     progress, stop = Progress(), StopOnSignal()
     with gathered_as_needed(model.base):
         isolated = isolates_sequences(model.base, job.attention)
+        shared = isolated and shares_beginnings(model.base, job.attention)
         head_is_plain(model.base)
     if not isolated and job.world.is_main:
         print("lmflow: packed sequences would reach each other in this model: each goes alone", file=sys.stderr)
@@ -65,7 +66,7 @@ def train(job: TorchJob, loss: Loss, rollout: Rollout | None = None) -> Training
         with explained_failures(job.checkpoints), _set_for_training(job, isolated):
             recipe = recipe_of(job)
             checkpoint = checkpoint_to_resume(job, recipe)
-            trainer = LossTrainer(job, recipe, loss, progress, isolated, rollout)
+            trainer = LossTrainer(job, recipe, loss, progress, isolated, rollout, shared=shared)
             trainer.remove_callback(PrinterCallback)
             for callback in trainer.callback_handler.callbacks:
                 explain_failed_start(callback, job.checkpoints.parent)

@@ -47,6 +47,8 @@ class LossTrainer(CheckpointingTrainer):
         progress: Progress,
         isolated: bool,
         rollout: Rollout | None = None,
+        *,
+        shared: bool = False,
     ) -> None:
         """Prepare a job.
 
@@ -57,11 +59,13 @@ class LossTrainer(CheckpointingTrainer):
             progress: counts and shows.
             isolated: whether the model keeps packed sequences isolated.
             rollout: makes, of the examples of a step, those that are trained on.
+            shared: whether packed sequences can attend to a beginning that stands in another.
 
         Raises:
             RequestError: micro-batches are asked for where they cannot be.
         """
-        self._loss, self._rollout, self._isolated = loss, rollout, isolated
+        self._loss, self._rollout = loss, rollout
+        self._packing = {"isolated": isolated, "shared": shared}
         self._progress = progress
         self._means = RunningMeans(job.engine.all_gather)
         self._raw_optimizer: Any = None
@@ -133,7 +137,7 @@ class LossTrainer(CheckpointingTrainer):
         return MicroBatches(tuple(self._batch(part, counts and bool(examples)) for part in parts))
 
     def _batch(self, examples: Sequence[EncodedExample], counts: bool) -> Batch:
-        batch = collate(examples, isolated=self._isolated, media_inputs=self._job.model.media_inputs)
+        batch = collate(examples, **self._packing, media_inputs=self._job.model.media_inputs)
         return dataclasses.replace(batch, counts=counts)
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
