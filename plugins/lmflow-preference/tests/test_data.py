@@ -11,7 +11,7 @@ import pytest
 from lmflow_core.api import IGNORE, DataError, EncodedExample, EncodedSequence, TrainingSettings
 from lmflow_core.testing.jobs import make_job, rows_of
 from lmflow_preference import reference
-from lmflow_preference.examples import pairs_of, verdicts_of
+from lmflow_preference.examples import answer_start, pairs_of, verdicts_of
 from lmflow_preference.options import DpoOptions
 
 
@@ -135,3 +135,22 @@ def test_a_prompt_longer_than_the_limit_is_an_error_or_counted(
     cut = lmflow_cli(*flags, "--length-policy", "truncate", "--output", tmp_path / "y", "--max-steps", 1)
     assert cut.status == 0, cut.stderr
     assert "left out for want of a trainable token" in cut.stderr
+
+
+def test_a_prompt_is_the_one_that_is_answered_and_begins_and_ends_once(tiny_model: Path, tmp_path: Path) -> None:
+    from lmflow_core.api import Conversation, Message, Preference, Prompt
+    from lmflow_core.data.encoding import Encoder
+    from lmflow_core.templates.own import JinjaTemplate
+
+    job = make_job(tiny_model, tmp_path / "checkpoints", TrainingSettings(lr=1e-3), [])
+    template = JinjaTemplate(job.model.tokenizer, str(job.model.tokenizer.chat_template))
+    encoder = Encoder(job.model.tokenizer, template)
+    asked = Message("user", "the quick brown fox")
+    chats = [Conversation((asked, Message("assistant", text))) for text in ("jumps", "no")]
+    (pair,), (prompt,) = encoder.encode([Preference(*chats)]), encoder.encode([Prompt((asked,))])
+    for sequence in pairs_of(rows_of([pair]), DpoOptions(), 42, told=False)[0].sequences:
+        start = answer_start(sequence)
+        assert list(sequence.input_ids[:start]) == list(prompt.sequences[0].input_ids)
+        stop = job.model.tokenizer.control_tokens["<|im_end|>"]
+        assert [label for label in sequence.labels if label != IGNORE].count(stop) == 1
+        assert list(sequence.labels).index(stop) > start
