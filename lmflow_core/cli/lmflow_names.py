@@ -124,6 +124,7 @@ TRANSLATED: dict[str, Translation] = {
     ),
     "evaluation_strategy": _only("steps epoch", "is not available: leave out --eval-dataset to measure nothing"),
     "eval_strategy": _only("steps epoch", "is not available: leave out --eval-dataset to measure nothing"),
+    "length_penalty": _only("0 0.0", "is not available: no loss looks at lengths but those that count by the token"),
     "num_stages_per_epoch": _only("1", "is not available: one run trains on all data; leave it out"),
     "mixed_precision": _one_of({"bf16": {"dtype": "bfloat16"}, "fp16": {"dtype": "float16"}}, "is none of bf16, fp16"),
     "metric": _only(

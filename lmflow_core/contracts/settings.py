@@ -123,6 +123,7 @@ class TrainingSettings:
         choices=("cosine", "linear", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"),
     )
     warmup_ratio: float = option(0.03, help="Share of the steps spent warming up.", minimum=0, maximum=1)
+    warmup_steps: int | None = option(None, help="Steps spent warming up, in the place of --warmup-ratio.", minimum=0)
     weight_decay: float = option(0.0, help="Weight decay.", minimum=0)
     max_grad_norm: float = option(1.0, help="Gradients are clipped to this norm; 0 turns clipping off.", minimum=0)
     gradient_checkpointing: bool = option(False, help="Recompute activations to save memory.")

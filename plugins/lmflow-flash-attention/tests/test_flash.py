@@ -22,6 +22,7 @@ from lmflow_flash_attention import cpu, gpu
 from lmflow_flash_attention.attention import FlashAttention
 from lmflow_transformers.attention import AttentionInputs, packed_attention
 from lmflow_transformers.batches import packed_inputs
+from lmflow_transformers.beginnings import Part
 from lmflow_transformers.caching import for_decoding
 
 _CONFIGS = {
@@ -53,7 +54,7 @@ def test_packed_logits_equal_those_of_each_example_alone(name: str) -> None:
     with torch.no_grad():
         alone = torch.cat([network(input_ids=torch.tensor([ids])).logits[0] for ids in examples])
         network.set_attn_implementation(FlashAttention().implementation("cpu"))
-        inputs = packed_inputs([EncodedSequence(ids, ids) for ids in examples])
+        inputs = packed_inputs([Part(EncodedSequence(ids, ids)) for ids in examples])
         packed = network(**inputs, use_cache=False).logits[0]
     torch.testing.assert_close(packed, alone, atol=1e-5, rtol=1e-5)
 

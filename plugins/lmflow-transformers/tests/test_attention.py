@@ -20,6 +20,7 @@ from lmflow_core.api import EncodedSequence, RequestError
 from lmflow_core.testing.tiny import TINY_SHAPE
 from lmflow_transformers.attention import AttentionInputs, SdpaAttention, packed_attention, takes_attention_mask
 from lmflow_transformers.batches import packed_inputs
+from lmflow_transformers.beginnings import Part
 from lmflow_transformers.caching import for_decoding
 
 _CONFIGS = {
@@ -42,7 +43,7 @@ def test_packed_logits_equal_those_of_each_example_alone(name: str) -> None:
     with torch.no_grad():
         apart = torch.cat([network(input_ids=torch.tensor([ids])).logits[0] for ids in examples])
         network.set_attn_implementation(SdpaAttention().implementation("cpu"))
-        inputs = packed_inputs([EncodedSequence(ids, ids) for ids in examples])
+        inputs = packed_inputs([Part(EncodedSequence(ids, ids)) for ids in examples])
         packed = network(**inputs, use_cache=False).logits[0]
     torch.testing.assert_close(packed, apart, atol=1e-5, rtol=1e-5)
 
@@ -67,7 +68,7 @@ def test_changing_one_example_leaves_the_others_alone() -> None:
     network.set_attn_implementation(SdpaAttention().implementation("cpu"))
 
     def logits(first: list[int]) -> torch.Tensor:
-        inputs = packed_inputs([EncodedSequence(first, first), EncodedSequence([4, 5, 6], [4, 5, 6])])
+        inputs = packed_inputs([Part(EncodedSequence(first, first)), Part(EncodedSequence([4, 5, 6], [4, 5, 6]))])
         with torch.no_grad():
             return network(**inputs, use_cache=False).logits[0]
 

@@ -270,3 +270,16 @@ def test_weights_of_half_precision_train_in_float32(tiny_model: Path, tmp_path: 
     job.tuner.save(job.model, destination)
     saved = load_file(tmp_path / "model.safetensors")
     assert {tensor.dtype for tensor in saved.values()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(("warmup", "moves"), [(None, True), (0, True), (3, False)])
+def test_warm_up_steps_count_in_the_place_of_a_ratio(
+    tiny_model: Path, tmp_path: Path, warmup: int | None, moves: bool
+) -> None:
+    settings = dataclasses.replace(
+        _SETTINGS, warmup_steps=warmup, lr_scheduler_type="constant_with_warmup", max_steps=1
+    )
+    job = _job(tiny_model, tmp_path / "checkpoints", settings)
+    before = {name: weights.clone() for name, weights in _weights(job).items()}
+    SftObjective().train(job)  # the first of some steps has a learning rate of zero
+    assert any(not torch.equal(weights, before[name]) for name, weights in _weights(job).items()) is moves

@@ -16,7 +16,6 @@ from lmflow_speculative.lookup_chooser import LookupChooser
 from lmflow_speculative.networks import (
     DraftNetwork,
     check_attention,
-    check_vocabulary,
     draft_network,
     first_layers,
     parameters,
@@ -34,6 +33,7 @@ from lmflow_transformers.api import (
     SharedBatch,
     WholeText,
     check_sampling,
+    check_vocabulary,
     few_rows_are_quick,
     follows_length,
     logits_processors,

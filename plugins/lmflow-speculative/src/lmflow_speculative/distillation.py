@@ -10,7 +10,6 @@ import torch
 from lmflow_core.api import JobServices, LoadPlan, ModelError, OptionError, TrainingReport, TrainingSetup
 from lmflow_speculative.divergence import chunked_divergence
 from lmflow_speculative.draft_tuner import DraftTuner
-from lmflow_speculative.networks import check_vocabulary
 from lmflow_speculative.options import DistillationOptions
 from lmflow_transformers.api import (
     Batch,
@@ -18,6 +17,7 @@ from lmflow_transformers.api import (
     Head,
     LossOutput,
     TorchJob,
+    check_vocabulary,
     head_is_plain,
     hidden_states,
     isolates_sequences,

@@ -51,24 +51,6 @@ def _make(model: CausalModel) -> DraftNetwork:
     return DraftNetwork(network, tokens)
 
 
-def check_vocabulary(model: CausalModel, other_model: CausalModel, flag: str) -> None:
-    """Check that two models mean the same by each id; ``flag`` is the option that names the second.
-
-    Raises:
-        ModelError: they do not.
-    """
-    if model.tokenizer.fingerprint == other_model.tokenizer.fingerprint:
-        return
-    mine, other = (each.tokenizer.inner.get_vocab() for each in (model, other_model))
-    if mine == other:
-        return
-    differing = sorted(text for text in mine.keys() | other.keys() if mine.get(text) != other.get(text))
-    raise ModelError(
-        f"{flag} {other_model.reference} has {len(other)} tokens and {model.reference} {len(mine)}, and they differ "
-        f"in {len(differing)} of them, such as {differing[0]!r}: choose one with the tokenizer of the model"
-    )
-
-
 def check_attention(base: Any, reference: str) -> None:
     """Check that a model can forget the end of a text: that all it knows of one is keys and values by position.
 

@@ -26,9 +26,11 @@ from lmflow_transformers.safetensors_head import TensorEntry, tensor_entries
 from lmflow_transformers.sampling import SamplingDecoder, chosen_tokens
 from lmflow_transformers.training.job import Rollout, TorchJob
 from lmflow_transformers.training.loss import Loss, LossOutput, Mean
+from lmflow_transformers.training.measuring import Measure, measure_sequences
 from lmflow_transformers.training.optimizers import AdamW, parameter_groups, torch_groups
 from lmflow_transformers.training.run import train
 from lmflow_transformers.tuners import FullTuner, with_master_weights
+from lmflow_transformers.vocabulary import check_vocabulary
 from lmflow_transformers.writing import refusals_as_os_errors
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "Loss",
     "LossOutput",
     "Mean",
+    "Measure",
     "Rollout",
     "SamplingDecoder",
     "SamplingOptions",
@@ -61,6 +64,7 @@ __all__ = [
     "check_folder",
     "check_sampling",
     "check_values",
+    "check_vocabulary",
     "chosen_tokens",
     "collate",
     "few_rows_are_quick",
@@ -72,6 +76,7 @@ __all__ = [
     "isolates_sequences",
     "joined_processes",
     "logits_processors",
+    "measure_sequences",
     "open_shared_batch",
     "parameter_groups",
     "peak_memory_bytes",

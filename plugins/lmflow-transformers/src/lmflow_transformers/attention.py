@@ -51,6 +51,8 @@ class AttentionInputs:
         softcap: scores are capped smoothly to this size, as in Gemma 2.
         boundaries: (sequences + 1,) places where sequences begin and end; one sequence when None.
         sinks: learned scores of no token, as in gpt-oss; None in most models.
+        beginnings: (sequences, 2): where the keys stand that each sequence sees before its own, and how many; None
+            where all see their own alone. Keys that a sequence has in common with an earlier one are there once.
     """
 
     query: torch.Tensor
@@ -62,24 +64,37 @@ class AttentionInputs:
     softcap: float | None = None
     boundaries: torch.Tensor | None = None
     sinks: torch.Tensor | None = None
+    beginnings: torch.Tensor | None = None
 
     def per_sequence(self, attend: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """Attend within each sequence: block-diagonal attention without a mask of T x T entries.
 
         Args:
             attend: from query, key and value of one sequence, (1, heads, length, head size), to its attended values.
+                There are more keys than queries where the sequence has a beginning in another.
 
         Returns:
             (1, T, heads, head size).
         """
-        sequences = [(self.query, self.key, self.value)]
+        sequences: list[tuple[torch.Tensor, ...]] = [(self.query, self.key, self.value)]
         if self.boundaries is not None:
             lengths = [end - start for start, end in pairwise(self.boundaries.tolist())]
             states = (self.query, self.key, self.value)
             sequences = list(zip(*(each.split(lengths, dim=2) for each in states), strict=True))
+        if self.beginnings is not None:
+            found = zip(sequences, self.beginnings.tolist(), strict=True)
+            sequences = [self._behind(sequence, *beginning) for sequence, beginning in found]
         parts = [attend(q, k, v).transpose(1, 2) for q, k, v in sequences]
         kept = [part.detach() for part in parts]
         return recomputable(torch.cat(parts, dim=1), lambda: torch.cat(kept, dim=1))
+
+    def _behind(self, sequence: tuple[torch.Tensor, ...], origin: int, length: int) -> tuple[torch.Tensor, ...]:
+        """Return query, key and value of a sequence with the keys and values of its beginning before its own."""
+        if not length:
+            return sequence
+        query, *own = sequence
+        before = (states.narrow(2, origin, length) for states in (self.key, self.value))
+        return (query, *(torch.cat(both, dim=2) for both in zip(before, own, strict=True)))
 
 
 def register_attention(name: str, attend: Callable[[AttentionInputs], torch.Tensor]) -> str:
@@ -102,10 +117,11 @@ def register_attention(name: str, attend: Callable[[AttentionInputs], torch.Tens
         softcap: float | None = None,
         cu_seq_lens_q: torch.Tensor | None = None,
         s_aux: torch.Tensor | None = None,
+        shared_beginnings: torch.Tensor | None = None,
         **_: Any,
     ) -> tuple[torch.Tensor, None]:
-        inputs = AttentionInputs(query, key, value, dropout, scaling, sliding_window, softcap, cu_seq_lens_q, s_aux)
-        return attend(inputs), None
+        packed = (cu_seq_lens_q, s_aux, shared_beginnings)
+        return attend(AttentionInputs(query, key, value, dropout, scaling, sliding_window, softcap, *packed)), None
 
     AttentionInterface.register(name, attention)
     AttentionMaskInterface.register(name, _no_mask)

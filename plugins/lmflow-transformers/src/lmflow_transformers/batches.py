@@ -8,23 +8,32 @@ from itertools import accumulate, chain
 
 import torch
 
-from lmflow_core.api import IGNORE, EncodedExample, EncodedSequence, Media
+from lmflow_core.api import IGNORE, EncodedExample, Media
+from lmflow_transformers.beginnings import Part, parts_of
 
 Inputs = Mapping[str, torch.Tensor]
+# What tells, for each sequence, where in the batch its beginning stands and how long that is: (sequences, 2), int64.
+BEGINNINGS = "shared_beginnings"
 # From the media of some sequences to what the network takes of them beside ids, such as pixel values.
 MediaInputs = Callable[[Sequence[Media]], Inputs]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples as a loss is given them; T is the number of tokens of all sequences.
+    """Examples as a loss is given them; T is the number of tokens that go through the network.
+
+    Those are the tokens of all sequences, one after the other. Where a network can, what a sequence of an example has
+    in common with the first before anything is learned goes through once, as part of the first: the second answer to a
+    prompt then has the positions of its answer alone, and attends to the prompt where that stands.
 
     What follows from the tensors: ``tokens``, ``labelled``, ``sequence_of_position``, ``labels_per_sequence``.
 
     Attributes:
         inputs: what the network is called with, once for each pass. Where it keeps packed sequences isolated, one pass
             takes all of them: ``input_ids`` and ``position_ids`` (1, T), int64, positions restarting at each sequence,
-            and their boundaries ``cu_seq_lens_q`` (sequences + 1,), int32. Else there is a pass for each sequence.
+            and their boundaries ``cu_seq_lens_q`` (sequences + 1,), int32; where beginnings are shared also
+            ``shared_beginnings`` (sequences, 2), int64: where each sequence's stands, and its length. Else there is a
+            pass for each sequence.
         targets: (T,), int64: the token that follows each position where it is learned, else -100, so that no sequence
             predicts the next one's first token.
         ends: (sequences + 1,), int64, boundaries of the sequences in tokens.
@@ -44,8 +53,9 @@ class Batch:
 
     @property
     def tokens(self) -> int:
-        """Number of tokens of all sequences."""
-        return len(self.targets)
+        """Number of tokens of all sequences; a beginning that goes through once counts in each of them."""
+        shared = (inputs[BEGINNINGS][:, 1].sum() for inputs in self.inputs if BEGINNINGS in inputs)
+        return len(self.targets) + sum(map(int, shared))
 
     @property
     def labelled(self) -> torch.Tensor:
@@ -80,45 +90,58 @@ class Batch:
 
 
 def collate(
-    examples: Sequence[EncodedExample], *, isolated: bool = True, media_inputs: MediaInputs | None = None
+    examples: Sequence[EncodedExample],
+    *,
+    isolated: bool = True,
+    shared: bool = False,
+    media_inputs: MediaInputs | None = None,
 ) -> Batch:
     """Return examples as a batch.
 
     Args:
         examples: at least one.
         isolated: whether the network keeps sequences isolated that are packed into one pass.
+        shared: whether the network, which isolates, lets a sequence attend to a beginning that stands in another.
         media_inputs: makes what the network takes of images; needed where there are any.
 
     Raises:
         ValueError: there are images and nothing to make inputs of them.
     """
-    sequences = [sequence for example in examples for sequence in example.sequences]
-    passes = [sequences] if isolated else [[sequence] for sequence in sequences]
-    targets = [token for sequence in sequences for token in (*sequence.labels[1:], IGNORE)]
+    parts = list(parts_of(examples) if shared else whole(examples))
+    passes = [parts] if isolated else [[part] for part in parts]
+    targets = [token for part in parts for token in (*part.sequence.labels[part.start + 1 :], IGNORE)]
     return Batch(
         tuple({**packed_inputs(each, isolated), **_of_media(each, media_inputs)} for each in passes),
         torch.tensor(targets),
-        _boundaries(len(sequence.input_ids) for sequence in sequences),
+        _boundaries(part.tokens for part in parts),
         _boundaries(len(example.sequences) for example in examples),
         _numbers(examples),
     )
 
 
-def packed_inputs(sequences: Sequence[EncodedSequence], isolated: bool = True) -> dict[str, torch.Tensor]:
-    """Return the ids of some sequences (1, T) and, where they are ``isolated``, their positions and boundaries."""
-    ids = torch.tensor([[token for sequence in sequences for token in sequence.input_ids]])
+def whole(examples: Iterable[EncodedExample]) -> Iterator[Part]:
+    """Yield all sequences of some examples as they are."""
+    return (Part(sequence) for example in examples for sequence in example.sequences)
+
+
+def packed_inputs(parts: Sequence[Part], isolated: bool = True) -> dict[str, torch.Tensor]:
+    """Return the ids of some parts (1, T) and, where they are ``isolated``, their positions and boundaries."""
+    ids = torch.tensor([[token for part in parts for token in part.sequence.input_ids[part.start :]]])
     if not isolated:
         return {"input_ids": ids}
-    lengths = [len(sequence.input_ids) for sequence in sequences]
-    return {
+    positions = [torch.arange(part.start, part.start + part.tokens) for part in parts]
+    inputs = {
         "input_ids": ids,
-        "position_ids": torch.cat([torch.arange(length) for length in lengths])[None],
-        "cu_seq_lens_q": _boundaries(lengths).to(torch.int32),
+        "position_ids": torch.cat(positions)[None],
+        "cu_seq_lens_q": _boundaries(part.tokens for part in parts).to(torch.int32),
     }
+    if any(part.start for part in parts):
+        inputs[BEGINNINGS] = torch.tensor([[part.origin, part.start] for part in parts])
+    return inputs
 
 
-def _of_media(sequences: Sequence[EncodedSequence], media_inputs: MediaInputs | None) -> Inputs:
-    media = list(chain.from_iterable(sequence.media for sequence in sequences))
+def _of_media(parts: Sequence[Part], media_inputs: MediaInputs | None) -> Inputs:
+    media = list(chain.from_iterable(part.sequence.media for part in parts))
     if not media:
         return {}
     if media_inputs is None:

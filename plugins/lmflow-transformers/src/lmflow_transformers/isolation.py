@@ -7,16 +7,29 @@ neighbours: recurrent layers (Mamba) and attentions of a model's own (Bloom, MPT
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from lmflow_core.api import EncodedSequence
+from lmflow_core.api import IGNORE, EncodedExample, EncodedSequence
 from lmflow_transformers.attention import present_attention, takes_attention_mask, using_attention
 from lmflow_transformers.batches import packed_inputs
+from lmflow_transformers.beginnings import Part, parts_of
 from lmflow_transformers.comparing import alike
 
 _FIRST, _OTHER, _SECOND = (3, 5, 7, 9, 11, 13), (14, 12, 10, 8, 6, 4), (2, 4, 6, 8, 10, 12, 14, 3, 5)
+
+
+class Packing(NamedTuple):
+    """What packed sequences are to a model.
+
+    Attributes:
+        isolated: whether they do not reach each other.
+        shared: whether one can attend to a beginning that stands in another.
+    """
+
+    isolated: bool
+    shared: bool
 
 
 def masked_attention(network: Any) -> str:
@@ -47,14 +60,45 @@ def isolates_sequences(network: Any, implementation: str) -> bool:
         return False  # the model has no use for boundaries
     finally:
         network.train(training)
-    exact = together.dtype == torch.float32 and network.dtype == torch.float32
+    exact = _is_exact(network, together)
     return alike(together, changed, 1e-5 if exact else 2e-2) and alike(together, own, 1e-3 if exact else 5e-2)
 
 
-def _second(network: Any, first: Sequence[int], second: Sequence[int]) -> torch.Tensor:
-    """Return what a network gives at each position of the second of two packed sequences, (length, size)."""
-    sequences = [EncodedSequence(ids, ids) for ids in (_ids(network, part)[0].tolist() for part in (first, second))]
-    inputs = {name: tensor.to(network.device) for name, tensor in packed_inputs(sequences).items()}
+@torch.no_grad()
+def shares_beginnings(network: Any, implementation: str) -> bool:
+    """Whether a packed sequence can attend to a beginning that stands in an earlier one as if it were its own.
+
+    Args:
+        network: a transformers model that keeps packed sequences isolated with this attention.
+        implementation: the attention of packed sequences, as registered with transformers.
+    """
+    training = network.training
+    network.eval()
+    try:
+        with using_attention(network, implementation):
+            apart = _second(network, (*_FIRST, *_OTHER), (*_FIRST, *_SECOND))
+            shared = _second(network, (*_FIRST, *_OTHER), (*_FIRST, *_SECOND), shortest=1)
+    except TypeError:
+        return False  # the model has no use for beginnings
+    finally:
+        network.train(training)
+    last = len(_SECOND)
+    return alike(shared[-last:], apart[-last:], 1e-4 if _is_exact(network, shared) else 2e-2)
+
+
+def _is_exact(network: Any, logits: torch.Tensor) -> bool:
+    return logits.dtype == torch.float32 and network.dtype == torch.float32
+
+
+def _second(network: Any, first: Sequence[int], second: Sequence[int], shortest: int | None = None) -> torch.Tensor:
+    """Return what a network gives at each position of the second of two packed sequences, (length, size).
+
+    Those of their common beginning are left out where it is shared, as one of at least ``shortest`` tokens is.
+    """
+    ids = [_ids(network, each)[0].tolist() for each in (first, second)]
+    sequences = tuple(EncodedSequence(each, [IGNORE] * len(each)) for each in ids)
+    parts = [*map(Part, sequences)] if shortest is None else [*parts_of([EncodedExample(sequences)], shortest)]
+    inputs = {name: tensor.to(network.device) for name, tensor in packed_inputs(parts).items()}
     return _states(network, inputs)[len(first) :]
 
 

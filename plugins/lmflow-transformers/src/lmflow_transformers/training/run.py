@@ -12,7 +12,7 @@ from transformers import PrinterCallback
 from lmflow_core.api import LmflowError, TrainingReport
 from lmflow_transformers.attention import using_attention
 from lmflow_transformers.devices import peak_memory_bytes
-from lmflow_transformers.isolation import isolates_sequences, masked_attention
+from lmflow_transformers.isolation import Packing, isolates_sequences, masked_attention, shares_beginnings
 from lmflow_transformers.lean import lean_layers
 from lmflow_transformers.likelihood.head import head_is_plain
 from lmflow_transformers.memory import keep_freed_memory, take_into_memory
@@ -56,11 +56,11 @@ def train(job: TorchJob, loss: Loss, rollout: Rollout | None = None) -> Training
     try:
         with explained_failures(job.checkpoints), _fewer_activations(job):
             job.engine.spread(module)
-            isolated = run_in_step(module, model.base, lambda: _isolates(job))
-            with _set_for_training(job, isolated):
+            packing = run_in_step(module, model.base, lambda: _packing(job))
+            with _set_for_training(job, packing.isolated):
                 recipe = recipe_of(job)
                 checkpoint = checkpoint_to_resume(job, recipe)
-                trainer = LossTrainer(job, recipe, module, progress, isolated, rollout)
+                trainer = LossTrainer(job, recipe, module, progress, packing, rollout)
                 trainer.remove_callback(PrinterCallback)
                 for callback in trainer.callback_handler.callbacks:
                     explain_failed_start(callback, job.checkpoints.parent)
@@ -79,13 +79,14 @@ def train(job: TorchJob, loss: Loss, rollout: Rollout | None = None) -> Training
     return _report(job, trainer, loss, progress)
 
 
-def _isolates(job: TorchJob) -> bool:
-    """Return whether the model keeps packed sequences isolated, and remember what its head is."""
+def _packing(job: TorchJob) -> Packing:
+    """Return what packed sequences are to the model, and remember what its head is."""
     isolated = isolates_sequences(job.model.base, job.attention)
+    shared = isolated and shares_beginnings(job.model.base, job.attention)
     head_is_plain(job.model.base)
     if not isolated and job.world.is_main:
         print("lmflow: packed sequences would reach each other in this model: each goes alone", file=sys.stderr)
-    return isolated
+    return Packing(isolated, shared)
 
 
 def _fewer_activations(job: TorchJob) -> AbstractContextManager[Any]:

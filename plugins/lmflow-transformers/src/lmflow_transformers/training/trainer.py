@@ -18,7 +18,7 @@ from transformers.trainer_callback import ExportableState
 from lmflow_core.api import EncodedExample, Recipe
 from lmflow_transformers.attention import using_attention
 from lmflow_transformers.batches import Batch, collate
-from lmflow_transformers.isolation import masked_attention
+from lmflow_transformers.isolation import Packing, masked_attention
 from lmflow_transformers.shards import is_sharded, reshard
 from lmflow_transformers.training.arguments import training_arguments
 from lmflow_transformers.training.callbacks import AtStart, TunerCallbacks
@@ -50,7 +50,7 @@ class LossTrainer(CheckpointingTrainer):
         recipe: Recipe,
         module: LossModule,
         progress: Progress,
-        isolated: bool,
+        packing: Packing,
         rollout: Rollout | None = None,
     ) -> None:
         """Prepare a job.
@@ -60,13 +60,13 @@ class LossTrainer(CheckpointingTrainer):
             recipe: what the result depends on; it is kept with each checkpoint.
             module: the network with what is learned.
             progress: counts and shows.
-            isolated: whether the model keeps packed sequences isolated.
+            packing: what packed sequences are to the model.
             rollout: makes, of the examples of a step, those that are trained on.
 
         Raises:
             RequestError: micro-batches are asked for where they cannot be.
         """
-        self._loss, self._isolated = module.loss, isolated
+        self._loss, self._packing = module.loss, packing
         self._rollouts = None if rollout is None else Rollouts(rollout, self._batches, self._answering)
         self._progress = progress
         self._means = RunningMeans(job.engine.all_gather)
@@ -87,7 +87,7 @@ class LossTrainer(CheckpointingTrainer):
         self.loss_is_scaled_for_ga = True
         alone = self.accelerator.distributed_type == DistributedType.NO
         most = tokens_per_micro_batch(job.settings.micro_batch_tokens, self.args.device, alone)
-        self._micro_batch_tokens = most if isolated or not alone else 1
+        self._micro_batch_tokens = most if packing.isolated or not alone else 1
 
     def add_own_callbacks(self, checkpoint: Path | None) -> None:
         """Let the tuner take part in the run, which goes on with the figures of its checkpoint, if any."""
@@ -146,7 +146,7 @@ class LossTrainer(CheckpointingTrainer):
         return MicroBatches(tuple(self._batch(part, counts and bool(examples)) for part in parts))
 
     def _batch(self, examples: Sequence[EncodedExample], counts: bool) -> Batch:
-        batch = collate(examples, isolated=self._isolated, media_inputs=self._job.model.media_inputs)
+        batch = collate(examples, **self._packing._asdict(), media_inputs=self._job.model.media_inputs)
         return dataclasses.replace(batch, counts=counts)
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
@@ -230,7 +230,9 @@ class LossTrainer(CheckpointingTrainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Make the learning rate's course; a warm-up of less than a whole step is none, not one of rate zero."""
-        self.args.warmup_steps = int(self._job.settings.warmup_ratio * num_training_steps)
+        settings = self._job.settings
+        share = int(settings.warmup_ratio * num_training_steps)
+        self.args.warmup_steps = share if settings.warmup_steps is None else settings.warmup_steps
         return super().create_scheduler(num_training_steps, optimizer)
 
     # ---- validation

@@ -1,0 +1,206 @@
+"""What is trained on: of the encoded examples those that teach something, with the reference's log-probabilities."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from lmflow_core.api import IGNORE, DataError, EncodedDataset, EncodedExample, EncodedSequence
+from lmflow_preference.options import DpoOptions
+
+REFERENCE = "reference_logprobs"
+_NO_ANSWER = "an answer has no token to learn"
+
+
+class LeftOut(Exception):
+    """An example teaches nothing; the text tells why, as in "an answer is empty"."""
+
+
+@dataclass
+class Pairs:
+    """Pairs of answers, the chosen one first. Satisfies ``EncodedDataset``.
+
+    Attributes:
+        source: the encoded examples.
+        chosen: for each pair the position of its example there, and which two of its sequences they are.
+        reference: for each pair log-probabilities of both answers; None where the loss needs none, or before they
+            are known.
+    """
+
+    source: EncodedDataset
+    chosen: Sequence[tuple[int, int, int]]
+    reference: Sequence[tuple[float, ...]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, position: int) -> EncodedExample:
+        place, better, worse = self.chosen[position]
+        sequences = self.source[place].sequences
+        numbers = {} if self.reference is None else {REFERENCE: self.reference[position]}
+        return EncodedExample((sequences[better], sequences[worse]), numbers)
+
+    def lengths(self) -> list[int]:
+        """Return the number of tokens of each pair."""
+        return [self[position].tokens for position in range(len(self))]
+
+
+@dataclass
+class Verdicts:
+    """Answers with a verdict, each beside an answer that belongs to another prompt. Satisfies ``EncodedDataset``.
+
+    Attributes:
+        source: the encoded examples.
+        chosen: for each the position of its example there, and of that whose answer stands behind its prompt too.
+        longest: most tokens of a sequence, at which the second is cut.
+        reference: for each log-probabilities of both answers; None before they are known.
+    """
+
+    source: EncodedDataset
+    chosen: Sequence[tuple[int, int]]
+    longest: int
+    reference: Sequence[tuple[float, ...]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, position: int) -> EncodedExample:
+        place, other = self.chosen[position]
+        example = self.source[place]
+        own, answer = example.sequences[0], self.source[other].sequences[0]
+        numbers = dict(example.numbers)
+        if self.reference is not None:
+            numbers[REFERENCE] = self.reference[position]
+        return EncodedExample((own, _with_answer(own, answer, self.longest)), numbers)
+
+    def lengths(self) -> list[int]:
+        """Return the number of tokens of each example, both sequences together."""
+        return [self[position].tokens for position in range(len(self))]
+
+
+def pairs_of(data: EncodedDataset, options: DpoOptions, seed: int, *, told: bool) -> Pairs:
+    """Return the pairs of some encoded examples; ``told`` says whether this process tells what is left out.
+
+    Raises:
+        DataError: none is left.
+    """
+    chosen: list[tuple[int, int, int]] = []
+    left_out: Counter[str] = Counter()
+    for position in range(len(data)):
+        try:
+            better, worse = _pair(data[position], options.dpo_pairing, random.Random(f"{seed} {position}"))
+            sequences = data[position].sequences
+            _check_pair(sequences[better], sequences[worse], options.max_prompt_length)
+            chosen.append((position, better, worse))
+        except LeftOut as reason:
+            left_out[str(reason)] += 1
+    _report("pairs", left_out, len(data), told)
+    return Pairs(data, chosen)
+
+
+def verdicts_of(data: EncodedDataset, max_prompt: int | None, *, told: bool) -> Verdicts:
+    """Return the judged answers of some encoded examples; ``told`` says whether this process tells what is left out.
+
+    Raises:
+        DataError: none is left.
+    """
+    kept: list[int] = []
+    left_out: Counter[str] = Counter()
+    for position in range(len(data)):
+        try:
+            _check_prompt(data[position].sequences[0], max_prompt)
+            kept.append(position)
+        except LeftOut as reason:
+            left_out[str(reason)] += 1
+    _report("answers", left_out, len(data), told)
+    prompts = [tuple(_prompt(data[position].sequences[0])) for position in kept]
+    longest = max(len(data[position].sequences[0].input_ids) for position in kept)
+    return Verdicts(data, [(place, kept[_mismatched(prompts, at)]) for at, place in enumerate(kept)], longest)
+
+
+def answer_start(sequence: EncodedSequence) -> int:
+    """Return where what is learned begins.
+
+    Raises:
+        LeftOut: nothing is.
+    """
+    for place, label in enumerate(sequence.labels):
+        if label != IGNORE:
+            return place
+    raise LeftOut(_NO_ANSWER)
+
+
+def _prompt(sequence: EncodedSequence) -> Sequence[int]:
+    return sequence.input_ids[: answer_start(sequence)]
+
+
+def _with_answer(own: EncodedSequence, other: EncodedSequence, longest: int) -> EncodedSequence:
+    """Return the prompt of one sequence with the answer of another."""
+    start, begin = answer_start(own), answer_start(other)
+    ids = [*own.input_ids[:start], *other.input_ids[begin:]]
+    labels = [*own.labels[:start], *other.labels[begin:]]
+    before = tuple(media for media in own.media if media.start < start)
+    return EncodedSequence(ids[:longest], labels[:longest], before)
+
+
+def _mismatched(prompts: Sequence[tuple[int, ...]], at: int) -> int:
+    """Return the example whose answer stands behind this one's prompt: the next that has another prompt, if any.
+
+    Rows of one prompt mostly stand together; behind so many of them the next is taken all the same.
+    """
+    following = [(at + step) % len(prompts) for step in range(1, min(len(prompts), 64))]
+    return next((other for other in following if prompts[other] != prompts[at]), following[0] if following else at)
+
+
+def _pair(example: EncodedExample, pairing: str, chance: random.Random) -> tuple[int, int]:
+    """Return which sequence is the chosen one and which the rejected.
+
+    Raises:
+        LeftOut: no answer is better than another.
+        DataError: there are no scores to tell.
+    """
+    scores = example.numbers.get("scores")
+    if scores is None:
+        if len(example.sequences) != 2:
+            raise DataError(
+                "--objective dpo: several answers without scores do not tell which is better; give each a score"
+            )
+        return 0, 1
+    better = [(one, two) for one in range(len(scores)) for two in range(len(scores)) if scores[one] > scores[two]]
+    if not better:
+        raise LeftOut("no answer has a better score than another")
+    if pairing == "random":
+        return chance.choice(better)
+    best = scores.index(max(scores))
+    worse = sorted((two for one, two in better if one == best), key=lambda two: -scores[two])
+    return best, {"max_min": worse[-1], "max_max": worse[0], "max_random": chance.choice(worse)}[pairing]
+
+
+def _check_pair(chosen: EncodedSequence, rejected: EncodedSequence, max_prompt: int | None) -> None:
+    for sequence in (chosen, rejected):
+        _check_prompt(sequence, max_prompt)
+    if list(_learned(chosen)) == list(_learned(rejected)):
+        raise LeftOut("both answers are the same")
+
+
+def _check_prompt(sequence: EncodedSequence, longest: int | None) -> None:
+    start = answer_start(sequence)
+    if longest is not None and start > longest:
+        raise LeftOut(f"the prompt is longer than --max-prompt-length {longest}")
+
+
+def _learned(sequence: EncodedSequence) -> Iterator[int]:
+    return (label for label in sequence.labels if label != IGNORE)
+
+
+def _report(what: str, left_out: Counter[str], count: int, told: bool) -> None:
+    if not left_out:
+        return
+    reasons = ", ".join(f"{number} as {reason}" for reason, number in left_out.items())
+    if left_out.total() == count:
+        raise DataError(f"none of {count} {what} is left to train on: {reasons}")
+    if told:
+        print(f"lmflow: {left_out.total()} of {count} {what} left out: {reasons}", file=sys.stderr)

@@ -1,0 +1,22 @@
+"""What LMFlow asks of every plugin, and of all that this one provides."""
+
+from __future__ import annotations
+
+from lmflow_core.testing.contracts import ObjectiveContract, PluginContract
+
+
+class TestPlugin(PluginContract):
+    name = "preference"
+
+
+class TestDpo(ObjectiveContract):
+    name = "dpo"
+
+
+class TestDpoBesideAReference(ObjectiveContract):
+    name = "dpo"
+    options = {"reference_model": "{other_model}"}
+
+
+class TestKto(ObjectiveContract):
+    name = "kto"

@@ -1,0 +1,94 @@
+"""What a network gives for the data of a job before it trains, such as the log-probabilities of a reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+
+from lmflow_core.api import EncodedDataset, EncodedExample, World
+from lmflow_transformers.attention import using_attention
+from lmflow_transformers.batches import Batch, collate
+from lmflow_transformers.isolation import isolates_sequences, masked_attention, shares_beginnings
+from lmflow_transformers.models import CausalModel
+from lmflow_transformers.sharding import gathered_as_needed
+from lmflow_transformers.training.job import TorchJob
+from lmflow_transformers.training.micro_batches import micro_batches
+
+# From a network and a batch to a number for each sequence, (sequences,).
+Measure = Callable[[Any, Batch], torch.Tensor]
+_FETCHED = 64
+_ON_CPU, _ELSEWHERE = 1024, 8192
+
+
+def measure_sequences(
+    job: TorchJob, examples: EncodedDataset, measure: Measure, model: CausalModel | None = None
+) -> list[tuple[float, ...]]:
+    """Return what a network gives for each sequence of each example, computed as in training but without gradients.
+
+    Every process measures a share, and has all of it in the end.
+
+    Args:
+        job: whose attention and processes are used.
+        examples: any number.
+        measure: from the transformers model, in evaluation mode, and a batch to a number for each sequence.
+        model: loaded; the job's own when None.
+    """
+    model, world = model or job.model, job.world
+    if not len(examples):
+        return []
+    mine: dict[int, tuple[float, ...]] = {}
+    with torch.no_grad(), _measuring(model, job.attention) as packing:
+        for positions in _shares(len(examples), world, job.settings.batch_size if model.plan.sharded else None):
+            # A process that is done goes on with the others, whose passes need its part of spread weights.
+            fetched = [examples[position] for position in positions] or [examples[0]]
+            values = [value for part in _parts(model, fetched) for value in _values(model, part, packing, measure)]
+            mine.update(zip(positions, values, strict=False))
+    found = {position: values for share in job.engine.all_gather(mine) for position, values in share.items()}
+    return [found[position] for position in range(len(examples))]
+
+
+def _shares(examples: int, world: World, size: int | None) -> Iterator[range]:
+    """Yield the positions of this process, some at a time, every process equally often where a ``size`` is given."""
+    mine = range(world.rank, examples, world.size)
+    together = size or _FETCHED
+    most = len(range(0, examples, world.size)) if size else len(mine)
+    for start in range(0, most, together):
+        yield mine[start : start + together]
+
+
+def _parts(model: CausalModel, examples: list[EncodedExample]) -> Iterator[list[EncodedExample]]:
+    if model.plan.sharded:
+        return iter([examples])
+    return micro_batches(examples, _ON_CPU if model.device.type == "cpu" else _ELSEWHERE)
+
+
+def _values(
+    model: CausalModel, examples: list[EncodedExample], packing: Mapping[str, bool], measure: Measure
+) -> Iterator[tuple[float, ...]]:
+    batch = collate(examples, **packing, media_inputs=model.media_inputs).to(model.device)
+    values = iter(measure(model.base, batch).tolist())
+    return (tuple([next(values) for _ in example.sequences]) for example in examples)
+
+
+@contextmanager
+def _measuring(model: CausalModel, packed: str) -> Iterator[Mapping[str, bool]]:
+    """Set a network for measuring, for the time of the context; tell how its batches are collated."""
+    base, training = model.base, model.network.training
+    model.network.eval()
+    gathered = gathered_as_needed(base) if model.plan.sharded else nullcontext()
+    try:
+        with gathered:
+            isolated = isolates_sequences(base, packed)
+            packing = {"isolated": isolated, "shared": isolated and shares_beginnings(base, packed)}
+            with using_attention(base, packed if isolated else masked_attention(base)), _autocast(model):
+                yield packing
+    finally:
+        model.network.train(training)
+
+
+def _autocast(model: CausalModel) -> AbstractContextManager[Any]:
+    computed = model.plan.compute_dtype
+    return nullcontext() if computed is None else torch.autocast(model.device.type, getattr(torch, computed))
