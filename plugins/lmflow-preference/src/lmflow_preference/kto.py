@@ -75,11 +75,13 @@ class Divergence:
     Of each example its second sequence is measured and left behind; the first is trained on.
     """
 
+    steps = 1
+
     def __init__(self, job: TorchJob) -> None:
         self._job = job
         self._isolated = isolates_sequences(job.model.base, job.attention)
 
-    def __call__(self, examples: list[EncodedExample], step: int) -> list[EncodedExample]:
+    def __call__(self, examples: list[EncodedExample], step: int | None) -> list[EncodedExample]:
         """Return the answers to train on, each with the divergence over the batch in all processes."""
         others = [EncodedExample(e.sequences[1:], {REFERENCE: e.numbers[REFERENCE][1:]}) for e in examples]
         gains = sum(map(self._gain, _parts(others)))
