@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, field, make_dataclass, replace
 
 from lmflow_core.contracts.hooks import SPEC_CLASSES
 from lmflow_core.contracts.settings import (
@@ -13,6 +13,9 @@ from lmflow_core.contracts.settings import (
     EvaluationSettings,
     ModelSettings,
     OutputSettings,
+    PlannedDataSettings,
+    PlannedOutputSettings,
+    PlanSettings,
     PromptSettings,
     ResumeSettings,
     TrainingSettings,
@@ -60,6 +63,18 @@ def _choices(command: str, selectors: list[Selector]) -> type:
 
 
 FINETUNE = _schema("finetune", ModelSettings, DataSettings, OutputSettings, TrainingSettings, ResumeSettings)
+PLAN = replace(
+    _schema(
+        "finetune",
+        PlanSettings,
+        ModelSettings,
+        PlannedDataSettings,
+        PlannedOutputSettings,
+        TrainingSettings,
+        ResumeSettings,
+    ),
+    name="doctor --plan",
+)
 EVALUATE = _schema("evaluate", ModelSettings, EvaluationDataSettings, EvaluationSettings)
 EXPORT = _schema("export", ModelSettings, OutputSettings)
 GENERATE = _schema("generate", ModelSettings, PromptSettings, DecodingSettings)

@@ -62,7 +62,10 @@ class EngineSpec(Spec):
     """How a training job is spread over processes; ``target(options)`` satisfies ``Engine``.
 
     ``environment`` names the variables of a launcher whose presence chooses this engine when none is asked for;
-    ``chosen_by`` names one of its options that chooses it, when it is given, before any variable does.
+    ``chosen_by`` names one of its options that chooses it, when it is given, before any variable does. ``lighter`` has
+    values of its options, ``"name=value name=value"``, with which each process holds less, the cheapest first: they are
+    what ``lmflow doctor --plan`` proposes. Where the processes hold what, a target may tell by ``placement`` (see
+    ``contracts/memory.py``).
 
     Example::
 
@@ -83,6 +86,7 @@ class EngineSpec(Spec):
     )
     environment: tuple[str, ...] = ()
     chosen_by: str | None = None
+    lighter: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()

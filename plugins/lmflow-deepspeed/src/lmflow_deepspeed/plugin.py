@@ -17,5 +17,12 @@ def lmflow_register_engines() -> Iterable[EngineSpec]:
         summary="ZeRO: state, gradients and weights are spread.",
         options=DeepSpeedOptions,
         chosen_by="deepspeed",
+        lighter=(
+            "zero_stage=2",
+            "zero_stage=3",
+            "zero_stage=2 zero_offload_optimizer=cpu",
+            "zero_stage=3 zero_offload_optimizer=cpu",
+            "zero_stage=3 zero_offload_optimizer=cpu zero_offload_parameters=cpu",
+        ),
         requires=("deepspeed",),
     )

@@ -10,8 +10,11 @@ from typing import Any
 
 import torch
 
-from lmflow_core.api import LoadPlan, RequestError, World
+from lmflow_core.api import LoadPlan, Placement, RequestError, World
 from lmflow_transformers.models import CausalModel
+
+# Gradients are averaged in buckets of 25 MB; two are under way (torch's DistributedDataParallel).
+_BUCKETS = 2 * 25 * 2**20
 
 
 class LocalEngine:
@@ -30,6 +33,16 @@ class LocalEngine:
     def plan(self, plan: LoadPlan) -> LoadPlan:
         """Ask nothing of the weights."""
         return plan
+
+    def placement(self, plan: LoadPlan, processes: int) -> Placement:
+        """Tell that the process holds everything.
+
+        Raises:
+            RequestError: there are several.
+        """
+        if processes > 1:
+            raise RequestError(f"--engine local is one process: for {processes} add --engine torchrun or another")
+        return Placement(plan)
 
     def all_gather(self, value: object) -> list[Any]:
         """Return the value of the only process."""
@@ -72,6 +85,10 @@ class TorchrunEngine:
     def plan(self, plan: LoadPlan) -> LoadPlan:
         """Ask nothing of the weights: each process has them all."""
         return plan
+
+    def placement(self, plan: LoadPlan, processes: int) -> Placement:
+        """Tell that each process holds everything."""
+        return Placement(plan, buffers=_BUCKETS if processes > 1 else 0)
 
     def full_weights(self, model: CausalModel) -> None:
         """Return nothing: each process has all weights."""

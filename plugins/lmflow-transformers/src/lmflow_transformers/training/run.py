@@ -92,7 +92,7 @@ def _set_for_training(job: TorchJob, isolated: bool) -> Iterator[None]:
     attention = job.attention if isolated else masked_attention(network)
     # What is made again in a backward pass needs weights that ZeRO gives back before it.
     lean = nullcontext() if job.model.plan.sharded else lean_layers(network)
-    fewer = _recomputed_layers(network) if settings.gradient_checkpointing else lean
+    fewer = recomputed_layers(network) if settings.gradient_checkpointing else lean
     with using_attention(network, attention), fewer, offload:
         own, network.config.use_cache = getattr(network.config, "use_cache", True), False
         try:
@@ -102,7 +102,7 @@ def _set_for_training(job: TorchJob, isolated: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _recomputed_layers(network: Any) -> Iterator[None]:
+def recomputed_layers(network: Any) -> Iterator[None]:
     """Recompute whole layers in backward."""
     _activation_checkpointing(network, "enable", {"use_reentrant": False})
     try:
