@@ -6,8 +6,8 @@
 Table 1 of arXiv:2403.17919: 1,024 tokens, batch 1, no recomputation, no offloading, no flash attention; its figures
 imply weights, gradients and AdamW's moments in bfloat16. That is modelled so: layers keep all they compute, logits
 exist as a whole, adapters of all linear layers are bfloat16, and the gradients of a step are still there in the forward
-pass of the next. Attention is what transformers took for each model in March 2024: of LLaMA and Mistral PyTorch's, which
-keeps no scores, of GPT-2 and Phi its own, which keeps T x T. The runs train SmolLM2-135M-Instruct on packs of full
+pass of the next. Attention is what transformers took in March 2024: for LLaMA and Mistral PyTorch's, which keeps no
+scores, for GPT-2 and Phi its own, which keeps T x T. The runs train SmolLM2-135M-Instruct on packs of full
 length, each in a process of its own.
 """
 

@@ -137,7 +137,7 @@ def _planned(request: Request, sketch: ModelSketch, catalogue: Catalogue) -> Mem
         placement = _placement(request, catalogue, plan, processes, assumptions)
     length = _length(request, sketch, assumptions)
     run = PlannedRun(tuner, optimizer, objective, settings, placement, length, device, processes)
-    found = returned(sketch.memory(run), MemoryPlan, sketch, "memory")
+    found: MemoryPlan = returned(sketch.memory(run), MemoryPlan, sketch, "memory")
     return dataclasses.replace(found, assumptions=(*assumptions, *found.assumptions))
 
 
