@@ -17,7 +17,7 @@ from lmflow_core.contracts.objective import Objective, TrainingJob, TrainingRepo
 from lmflow_core.contracts.recipe import Recipe
 from lmflow_core.contracts.settings import DataSettings, ModelSettings, OutputSettings, ResumeSettings, TrainingSettings
 from lmflow_core.contracts.spec import TORCH
-from lmflow_core.contracts.tuner import Destination
+from lmflow_core.contracts.tuner import Destination, Tuner
 from lmflow_core.data.dataset import Dataset, DatasetMaker
 from lmflow_core.data.encoding import Encoder
 from lmflow_core.data.store import EncodedRows
@@ -141,15 +141,24 @@ def _plan(request: Request, catalogue: Catalogue, setup: TrainingSetup[LanguageM
     plan = dataclasses.replace(plan, attention=attention.implementation(plan.device))
     for part in (setup.tuner, objective, setup.engine):
         plan = returned(part.plan(plan), LoadPlan, part, "plan")
-    if plan.sharded_state and setup.tuner.freezes_while_training:
+    check_spread_state(request, plan, setup.tuner)
+    setup.model.accept(plan)
+    assert plan.attention is not None
+    return plan.attention
+
+
+def check_spread_state(request: Request, plan: LoadPlan, tuner: Tuner) -> None:
+    """Check that a tuner which drops the state of single weights is given it by weight.
+
+    Raises:
+        RequestError: the engine keeps it in one piece.
+    """
+    if plan.sharded_state and tuner.freezes_while_training:
         raise RequestError(
             f"--tuner {request.components['tuner'].name} freezes weights while it trains and drops their optimizer "
             f"state, which --engine {request.components['engine'].name} spreads over processes in one piece as it is "
             "set: see the engine's README for what does not, or take --engine torchrun or --tuner lora"
         )
-    setup.model.accept(plan)
-    assert plan.attention is not None
-    return plan.attention
 
 
 def _prepare(request: Request, opened: OpenModel, catalogue: Catalogue, world: World) -> _Prepared:

@@ -18,7 +18,7 @@ from lmflow_core.errors import LmflowError, ModelError, RequestError
 from lmflow_core.plugins.references import find_model
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.plugins.targets import returned
-from lmflow_core.workflows.finetune import learning_rate
+from lmflow_core.workflows.finetune import check_spread_state, learning_rate
 from lmflow_core.workflows.leaner import Change, changes
 
 _LENGTH = 2048
@@ -135,6 +135,7 @@ def _planned(request: Request, sketch: ModelSketch, catalogue: Catalogue) -> Mem
         for part in (tuner, objective):
             plan = returned(part.plan(plan), LoadPlan, part, "plan")
         placement = _placement(request, catalogue, plan, processes, assumptions)
+    check_spread_state(request, placement.plan, tuner)
     length = _length(request, sketch, assumptions)
     run = PlannedRun(tuner, optimizer, objective, settings, placement, length, device, processes)
     found: MemoryPlan = returned(sketch.memory(run), MemoryPlan, sketch, "memory")

@@ -147,6 +147,7 @@ def test_people_are_told_in_a_table(folder: Path, capsys: pytest.CaptureFixture[
         (["doctor", "--plan", "--model", "FOLDER", "--memory", "0"], "--memory '0' must be a size above 0"),
         (["doctor", "--plan", "--model", "FOLDER", "--bach-size", "1"], "unknown option --bach-size"),
         (["doctor", "--plan", "--model", "FOLDER", "--gpus", "1", "--device", "cpu"], "leave one of them out"),
+        (["doctor", "--plan", "--model", "FOLDER", "--activation-offload"], "on a CPU activations are in main memory"),
         (["doctor", "--plan", "--model", "FOLDER/nowhere"], "no such folder"),
         (["doctor", "--plan", "--model", "nonesuch"], "nonesuch"),
     ],

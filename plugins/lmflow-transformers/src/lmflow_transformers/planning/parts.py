@@ -16,6 +16,7 @@ from lmflow_transformers.planning.ledger import ACTIVATIONS, CAST, GRADIENTS, LO
 from lmflow_transformers.planning.optimizer_state import StateSizes
 from lmflow_transformers.planning.quantised import QuantisedLinear
 from lmflow_transformers.planning.step import Shape, batch_of, mark_weights, on_a_device, run_step, shape_of
+from lmflow_transformers.training.offloading import check_offloading
 from lmflow_transformers.training.sft import SftObjective
 
 _FILE_WIDTH = 4  # bytes of a number in a checkpoint, at most
@@ -28,6 +29,8 @@ def memory_of(model: Any, run: PlannedRun, mode: FakeTensorMode, lean: bool = Tr
     is that of the shares.
     """
     placement = run.placement
+    if run.settings.activation_offload:
+        check_offloading(torch.device(run.device))
     alone = run.processes == 1 and not (placement.plan.sharded_state or placement.plan.sharded)
     shape = shape_of(run.settings, run.length, run.device, alone)
     with torch.device("meta"):
