@@ -1,12 +1,14 @@
-"""What a process takes beside the tensors of a step, by what was measured.
+"""What a process takes beside the tensors of a step: fitted to runs on a processor, assumed on a GPU.
 
 On a processor the peak is that of the resident set. It holds the interpreter, torch, transformers, the tokenizer and
 the prepared data (590 MB in a run on Linux, before weights are read). The heap is not compacted: a buffer that does not
 fit a gap is put behind the last one, so that the most of each part adds up, though not all are there at one time, and
-what is kept for backward takes half as much again (1.4 to 1.7 times over 19 runs of ``benchmarks/memory_plan.py``).
+what is kept for backward takes about half as much again. That form and both numbers were fitted to 19 runs of
+SmolLM2-135M on Linux, which it meets within a tenth (docs/how-to/plan-memory.md).
 
-On a GPU it is what the driver shows: CUDA's context with its kernels and the workspaces of cuBLAS, about half a GB, and
-what PyTorch's allocator keeps in blocks that no tensor fills, about a twentieth of what comes and goes in a step.
+On a GPU it is what the driver shows: CUDA's context with its kernels and the workspaces of cuBLAS, taken as half a GB,
+and what PyTorch's allocator keeps in blocks that no tensor fills, taken as a twentieth of what comes and goes in a step.
+Neither was measured here.
 """
 
 from __future__ import annotations
