@@ -7,8 +7,8 @@ what is kept for backward takes about half as much again. That form and both num
 SmolLM2-135M on Linux, which it meets within a tenth (docs/how-to/plan-memory.md).
 
 On a GPU it is what the driver shows: CUDA's context with its kernels and the workspaces of cuBLAS, taken as half a GB,
-and what PyTorch's allocator keeps in blocks that no tensor fills, taken as a twentieth of what comes and goes in a step.
-Neither was measured here.
+and what PyTorch's allocator keeps in blocks that no tensor fills, taken as a twentieth of what comes and goes. Neither
+was measured here.
 """
 
 from __future__ import annotations
