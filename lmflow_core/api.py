@@ -51,6 +51,7 @@ from lmflow_core.contracts.generation import (
     Written,
 )
 from lmflow_core.contracts.hooks import hookimpl
+from lmflow_core.contracts.memory import MemoryPart, MemoryPlan, ModelSketch, Placement, PlannedRun
 from lmflow_core.contracts.model import (
     LanguageModel,
     LoadPlan,
@@ -176,6 +177,8 @@ __all__ = [
     "LoadPlan",
     "Media",
     "MediaTokenizer",
+    "MemoryPart",
+    "MemoryPlan",
     "Message",
     "MetricPoint",
     "ModelError",
@@ -183,6 +186,7 @@ __all__ = [
     "ModelOpener",
     "ModelServices",
     "ModelSettings",
+    "ModelSketch",
     "ModelSpec",
     "Objective",
     "ObjectiveSpec",
@@ -192,7 +196,9 @@ __all__ = [
     "OptionField",
     "OutputError",
     "ParameterGroup",
+    "Placement",
     "PlainTextEncoder",
+    "PlannedRun",
     "PositionScaling",
     "PositionScalingSpec",
     "Preference",

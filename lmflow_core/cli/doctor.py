@@ -10,19 +10,45 @@ import click
 
 from lmflow_core.cli.results import print_json
 from lmflow_core.contracts.attention import AttentionSpec
-from lmflow_core.errors import LmflowError
+from lmflow_core.errors import LmflowError, OptionError
 from lmflow_core.plugins.blame import failure_of
 from lmflow_core.plugins.official import official_names
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.report import console
 from lmflow_core.workflows.record import versions
 
+_PLANNED = "lmflow.planned"
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+
+class _Doctor(click.Command):
+    """With ``--plan`` a command of its own, which takes the flags of ``finetune``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Hand all arguments on where they ask for a plan."""
+        ctx.meta[_PLANNED] = list(args) if "--plan" in args else None
+        return super().parse_args(ctx, [] if "--plan" in args else args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Plan, or tell of this machine."""
+        if ctx.meta[_PLANNED] is None:
+            return super().invoke(ctx)
+        from lmflow_core.cli.planning import plan_command
+
+        with plan_command.make_context("doctor", ctx.meta[_PLANNED], parent=ctx.parent) as planning:
+            return plan_command.invoke(planning)
+
+
+@click.command(cls=_Doctor, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@click.option("--plan", is_flag=True, help="Tell what memory a training run takes: see 'lmflow doctor --plan --help'.")
+@click.option("--gpus", help="With --plan: how many GPUs.")
+@click.option("--memory", help="With --plan: memory of each device.")
 @click.pass_obj
-def doctor(catalogue: Catalogue, as_json: bool) -> None:
-    """Tell versions, devices, and what is missing for what."""
+def doctor(catalogue: Catalogue, as_json: bool, plan: bool, gpus: str | None, memory: str | None) -> None:
+    """Tell versions, devices, and what is missing for what; or plan the memory of a training run."""
+    for flag, value in (("--gpus", gpus), ("--memory", memory)):
+        if value is not None:
+            raise OptionError(f"{flag} belongs to a plan of a training run: add --plan")
     found = {**versions(catalogue.plugins), **_machine(), "attention": _attentions(catalogue)}
     found["missing"] = _missing(catalogue)
     if as_json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, field, make_dataclass, replace
 from typing import Any
 
 from lmflow_core.contracts.hooks import KINDS, SPEC_CLASSES
@@ -14,6 +14,9 @@ from lmflow_core.contracts.settings import (
     EvaluationSettings,
     ModelSettings,
     OutputSettings,
+    PlannedDataSettings,
+    PlannedOutputSettings,
+    PlanSettings,
     PromptSettings,
     ResumeSettings,
     ScoreSettings,
@@ -70,6 +73,18 @@ def _choices(command: str, selectors: list[Selector]) -> type:
 
 
 FINETUNE = _schema("finetune", ModelSettings, DataSettings, OutputSettings, TrainingSettings, ResumeSettings)
+PLAN = replace(
+    _schema(
+        "finetune",
+        PlanSettings,
+        ModelSettings,
+        PlannedDataSettings,
+        PlannedOutputSettings,
+        TrainingSettings,
+        ResumeSettings,
+    ),
+    name="doctor --plan",
+)
 EVALUATE = _schema("evaluate", ModelSettings, EvaluationDataSettings, EvaluationSettings)
 EXPORT = _schema("export", ModelSettings, OutputSettings)
 SCORE = _schema("data score", ScoreSettings)

@@ -107,7 +107,10 @@ class EngineSpec(Spec):
     ``environment`` names the variables of a launcher whose presence chooses this engine when none is asked for, and
     ``environments`` those of further launchers; ``chosen_by`` names one of its options that chooses it when it is
     given, before any variable does, or several. ``launcher`` is a second target, a ``Launcher``, for an engine that
-    starts the processes of its jobs itself.
+    starts the processes of its jobs itself. ``lighter`` has values of its options,
+    ``"name=value name=value"``, with which each process holds less, the cheapest first: they are what
+    ``lmflow doctor --plan`` proposes. Where the processes hold what, a target may tell by ``placement`` (see
+    ``contracts/memory.py``).
 
     Example::
 
@@ -130,6 +133,7 @@ class EngineSpec(Spec):
     environments: tuple[tuple[str, ...], ...] = ()
     chosen_by: str | tuple[str, ...] | None = None
     launcher: str | None = None
+    lighter: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -168,6 +169,54 @@ class ResumeSettings:
     def resumes(self) -> bool:
         """Whether the run goes on from a checkpoint."""
         return self.resume or self.resume_anyway
+
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(GB|GiB|MB|MiB)?", re.IGNORECASE)
+_UNITS = {"gb": 10**9, "gib": 2**30, "mb": 10**6, "mib": 2**20}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedDataSettings(DataSettings):
+    """Data that is not read."""
+
+    dataset: tuple[Path, ...] = option((), help="Data; it is not read.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedOutputSettings(OutputSettings):
+    """A result that is not written."""
+
+    output: Path | None = option(None, help="Folder for the result; it is not written.")  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSettings:
+    """The machine that a training run is planned for."""
+
+    gpus: int | None = option(None, help="GPUs of the job, a process on each; without, one processor.", minimum=1)
+    memory: str | None = option(
+        None, help="Memory of each device, such as 24 or 24GB (10^9 bytes) or 24GiB (2^30); gives a verdict."
+    )
+    main_memory: str | None = option(None, help="Main memory beside the GPUs, in the same form, for all processes.")
+
+    def __post_init__(self) -> None:
+        for flag, value in (("--memory", self.memory), ("--main-memory", self.main_memory)):
+            if value is not None and _bytes(value) <= 0:
+                raise ValueError(f"{flag} {value!r} must be a size above 0, such as 24, 24GB or 24GiB")
+
+    def device_bytes(self) -> int:
+        """Return the bytes of each device; 0 where they were not told."""
+        return _bytes(self.memory or "")
+
+    def main_bytes(self) -> int:
+        """Return the bytes of main memory; 0 where they were not told."""
+        return _bytes(self.main_memory or "")
+
+
+def _bytes(text: str) -> int:
+    """Return a size in bytes; 0 for what is none. A number without a unit is of 10^9 bytes."""
+    found = _SIZE.fullmatch(text.strip())
+    return int(float(found[1]) * _UNITS[(found[2] or "GB").lower()]) if found else 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -107,7 +107,7 @@ def _setup(
 ) -> TrainingSetup[LanguageModel]:
     settings = request.get(TrainingSettings)
     if settings.lr is None:
-        settings = dataclasses.replace(settings, lr=_learning_rate(request))
+        settings = dataclasses.replace(settings, lr=learning_rate(request))
     return TrainingSetup(
         model=opened.model,
         tuner=request.components["tuner"].make(catalogue),
@@ -118,7 +118,7 @@ def _setup(
     )
 
 
-def _learning_rate(request: Request) -> float:
+def learning_rate(request: Request) -> float:
     """Return the peak learning rate where the user gives none: the optimizer's if it has one, or the tuner's."""
     of_optimizer: float | None = request.components["optimizer"].provided.spec.learning_rate
     of_tuner: float = request.components["tuner"].provided.spec.learning_rate

@@ -53,7 +53,10 @@ def test_what_is_in_main_memory_is_not_offloaded() -> None:
 def test_it_needs_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in _TORCHRUN:
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(RequestError, match=r"add --nproc N, or start .*torchrun --nproc-per-node"), FsdpEngine().start():
+    with (
+        pytest.raises(RequestError, match=r"add --nproc N, or start .*torchrun --nproc-per-node"),
+        FsdpEngine().start(),
+    ):
         pass
 
 

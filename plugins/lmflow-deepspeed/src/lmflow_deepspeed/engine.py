@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
-from lmflow_core.api import LoadPlan, RequestError, World
+from lmflow_core.api import LoadPlan, Placement, RequestError, World
 from lmflow_deepspeed.config import configuration
 from lmflow_deepspeed.gathering import gathered
 from lmflow_deepspeed.options import DeepSpeedOptions
+from lmflow_deepspeed.placing import placed
 from lmflow_deepspeed.surroundings import compile_nothing, surroundings, tell_accelerate
 from lmflow_transformers.api import CausalModel, joined_processes, pick_device, pick_dtype
 
@@ -59,15 +60,14 @@ class DeepSpeedEngine:
                 f"--engine deepspeed trains on the {accelerator} of this machine, and --device is {device.type}: leave "
                 f"out --device, or set DS_ACCELERATOR={device.type}"
             )
-        if plan.quantization is not None and self._stage == 3:
-            raise RequestError(
-                f"ZeRO stage 3 cannot spread weights of the form {plan.quantization.form}: take --zero-stage 2 or "
-                "leave out the quantisation"
-            )
+        self._check_form(plan)
         computed = plan.compute_dtype or str(pick_dtype(plan.dtype, device)).removeprefix("torch.")
         self._choose_format(computed)
         if self._stage == 3:
             self._shard_what_is_loaded()
+        return self._asked(plan, computed)
+
+    def _asked(self, plan: LoadPlan, computed: str) -> LoadPlan:
         return dataclasses.replace(
             plan,
             dtype=computed,
@@ -75,6 +75,23 @@ class DeepSpeedEngine:
             sharded=self._stage == 3,
             sharded_state=self._stage > 0 or computed != "float32",
         )
+
+    def placement(self, plan: LoadPlan, processes: int) -> Placement:
+        """Tell what each process holds by the stage of ZeRO.
+
+        Raises:
+            RequestError: the weights cannot be spread so.
+        """
+        self._check_form(plan)
+        computed = plan.compute_dtype or str(pick_dtype(plan.dtype, pick_device(plan.device))).removeprefix("torch.")
+        return placed(self._config["zero_optimization"], self._asked(plan, computed), processes)
+
+    def _check_form(self, plan: LoadPlan) -> None:
+        if plan.quantization is not None and self._stage == 3:
+            raise RequestError(
+                f"ZeRO stage 3 cannot spread weights of the form {plan.quantization.form}: take --zero-stage 2 or "
+                "leave out the quantisation"
+            )
 
     def _choose_format(self, computed: str) -> None:
         """Tell DeepSpeed the number format of the run.

@@ -19,5 +19,12 @@ def lmflow_register_engines() -> Iterable[EngineSpec]:
         options=DeepSpeedOptions,
         chosen_by="deepspeed",
         launcher=LAUNCHER,
+        lighter=(
+            "zero_stage=2",
+            "zero_stage=3",
+            "zero_stage=2 zero_offload_optimizer=cpu",
+            "zero_stage=3 zero_offload_optimizer=cpu",
+            "zero_stage=3 zero_offload_optimizer=cpu zero_offload_parameters=cpu",
+        ),
         requires=("deepspeed",),
     )

@@ -6,7 +6,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from lmflow_core.api import ModelError, ModelSettings, atomic_cache_folder, cache_root
+from lmflow_core.api import ModelError, ModelSettings, ModelSketch, atomic_cache_folder, cache_root
 from lmflow_transformers.api import CausalModel, CausalModelLoader, forget_quantisation, save_network
 
 NAME = "smollm2-135m-instruct"
@@ -27,6 +27,14 @@ class SmolLm2Loader:
         model = CausalModelLoader().open(str(cached_folder()), settings)
         model.reference = NAME
         return model
+
+    def sketch(self, reference: str, settings: ModelSettings) -> ModelSketch:
+        """Read the configuration of the converted model, from which memory is planned.
+
+        Raises:
+            ModelError: the package with the weights is not installed.
+        """
+        return CausalModelLoader().sketch(str(cached_folder()), settings)
 
 
 def weights_file() -> Path:

@@ -5,10 +5,25 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 
 from lmflow_core.api import RequestError
+
+_planned: ContextVar[bool] = ContextVar("planned", default=False)
+
+
+@contextmanager
+def planned_devices() -> Iterator[None]:
+    """For the time of the context, take devices that are asked for to exist: nothing is carried out on them."""
+    token = _planned.set(True)
+    try:
+        yield
+    finally:
+        _planned.reset(token)
 
 
 def pick_device(asked: str) -> torch.device:
@@ -23,7 +38,7 @@ def pick_device(asked: str) -> torch.device:
         device = torch.device("cuda" if asked == "gpu" else asked)
     except RuntimeError as error:
         raise RequestError(f"--device {asked}: not a device; use auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if device.type == "cuda" and not (torch.cuda.is_available() or _planned.get()):
         raise RequestError(f"--device {asked}: this machine has no CUDA GPU that torch can use; use --device cpu")
     return device
 

@@ -9,10 +9,13 @@ from typing import Any
 
 import torch
 
-from lmflow_core.api import LoadPlan, RequestError, World
+from lmflow_core.api import LoadPlan, Placement, RequestError, World
 from lmflow_transformers.models import CausalModel
 from lmflow_transformers.options import LaunchOptions
 from lmflow_transformers.processes import joined_processes
+
+# Gradients are averaged in buckets of 25 MB; two are under way (torch's DistributedDataParallel).
+_BUCKETS = 2 * 25 * 2**20
 
 
 class LocalEngine:
@@ -36,6 +39,16 @@ class LocalEngine:
 
     def spread(self, module: Any) -> None:
         """Spread nothing."""
+
+    def placement(self, plan: LoadPlan, processes: int) -> Placement:
+        """Tell that the process holds everything.
+
+        Raises:
+            RequestError: there are several.
+        """
+        if processes > 1:
+            raise RequestError(f"--engine local is one process: for {processes} add --engine torchrun or another")
+        return Placement(plan)
 
     def all_gather(self, value: object) -> list[Any]:
         """Return the value of the only process."""
@@ -68,6 +81,10 @@ class TorchrunEngine:
 
     def spread(self, module: Any) -> None:
         """Spread nothing."""
+
+    def placement(self, plan: LoadPlan, processes: int) -> Placement:
+        """Tell that each process holds everything."""
+        return Placement(plan, buffers=_BUCKETS if processes > 1 else 0)
 
     def full_weights(self, model: CausalModel) -> Mapping[str, Any] | None:
         """Return nothing: each process has all weights."""

@@ -18,7 +18,7 @@ from torch.distributed.fsdp import (
     register_fsdp_forward_method,
 )
 
-from lmflow_core.api import LoadPlan, RequestError, World
+from lmflow_core.api import LoadPlan, Placement, RequestError, World
 from lmflow_transformers.devices import pick_device, pick_dtype
 from lmflow_transformers.engines import TorchrunEngine
 from lmflow_transformers.models import CausalModel
@@ -55,17 +55,31 @@ class FsdpEngine(TorchrunEngine):
             RequestError: the weights, or their number format, cannot be sharded.
         """
         device = pick_device(plan.device)
-        if plan.quantization is not None:
-            raise RequestError(
-                f"--engine fsdp cannot spread weights of the form {plan.quantization.form}: take --engine torchrun or "
-                "leave out the quantisation"
-            )
+        _check_form(plan)
         if plan.compute_dtype == "float16" or pick_dtype(plan.dtype, device) == torch.float16:
             raise RequestError("--engine fsdp does not scale losses, which float16 needs: take --dtype bfloat16")
         if self._options.fsdp_offload == "cpu" and device.type == "cpu":
             raise RequestError("--fsdp-offload cpu: on a CPU weights are in main memory already; leave it out")
         self._plan = dataclasses.replace(plan, sharded=True)
         return self._plan
+
+    def placement(self, plan: LoadPlan, processes: int) -> Placement:
+        """Tell that everything is spread, and waits in main memory where that is asked for.
+
+        Raises:
+            RequestError: the weights cannot be sharded.
+        """
+        _check_form(plan)
+        offloaded = self._options.fsdp_offload == "cpu"
+        return Placement(
+            dataclasses.replace(plan, sharded=True),
+            weights=processes,
+            gradients=processes,
+            state=processes,
+            gathered=True,
+            weights_in_main=offloaded,
+            state_in_main=offloaded,
+        )
 
     def spread(self, module: Any) -> None:
         """Shard each layer, and what is outside of them (embeddings, head, last norm) with the loss."""
@@ -90,3 +104,16 @@ class FsdpEngine(TorchrunEngine):
     def full_weights(self, model: CausalModel) -> Mapping[str, Any] | None:
         """Return the weights gathered in the main process."""
         return full(model.network, keep=self._world.is_main)
+
+
+def _check_form(plan: LoadPlan) -> None:
+    """Check that weights can be sharded.
+
+    Raises:
+        RequestError: they are quantised.
+    """
+    if plan.quantization is not None:
+        raise RequestError(
+            f"--engine fsdp cannot spread weights of the form {plan.quantization.form}: take --engine torchrun or "
+            "leave out the quantisation"
+        )

@@ -22,7 +22,16 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from lmflow_core.api import EncodedSequence, LoadPlan, MediaTokenizer, ModelError, ModelSettings, RequestError, Score
+from lmflow_core.api import (
+    EncodedSequence,
+    LoadPlan,
+    MediaTokenizer,
+    ModelError,
+    ModelSettings,
+    ModelSketch,
+    RequestError,
+    Score,
+)
 from lmflow_transformers import rotary
 from lmflow_transformers.attention import SdpaAttention, attend_with
 from lmflow_transformers.batches import MediaInputs
@@ -46,7 +55,7 @@ if not torch.accelerator.is_available():
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
-_FACTORIES = {
+FACTORIES = {
     "causal": AutoModelForCausalLM,
     TASK: AutoModelForSequenceClassification,
     "image-text": AutoModelForImageTextToText,
@@ -89,7 +98,7 @@ class CausalModel:
             RequestError: the model cannot be loaded or quantised so, gives something else than the plan's task, has no
                 rotary embeddings to scale, or has them scaled already.
         """
-        if plan.task not in _FACTORIES:
+        if plan.task not in FACTORIES:
             raise RequestError(f"{self.reference}: no model of transformers is loaded for the task {plan.task!r} here")
         check_quantisation(self.reference, plan, self._own_config, from_gguf="gguf_file" in self.arguments)
         if plan.new_tokens:
@@ -141,7 +150,7 @@ class CausalModel:
         if self._network is not None:
             return
         self._check_vocabulary()
-        factory = _FACTORIES[self.plan.task]
+        factory = FACTORIES[self.plan.task]
         with nullcontext() if self.plan.sharded else loaded_whole(), drawn_by(self.plan.seed):
             network = opened(factory, self.source, {**self.arguments, **self._building()}, self.reference)
         if self.plan.task == TASK:
@@ -203,6 +212,16 @@ class CausalModel:
 
 class CausalModelLoader:
     """Opens causal language models."""
+
+    def sketch(self, reference: str, settings: ModelSettings) -> ModelSketch:
+        """Read the configuration of a folder, a JSON file, a GGUF file or a hub name; memory is planned from it.
+
+        Raises:
+            ModelError: there is none, or transformers does not know its architecture.
+        """
+        from lmflow_transformers.planning.sketch import sketch
+
+        return sketch(reference, settings)
 
     def open(self, reference: str, settings: ModelSettings) -> CausalModel:
         """Open a folder, a GGUF file or a hub name.

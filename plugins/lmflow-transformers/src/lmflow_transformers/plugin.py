@@ -130,5 +130,6 @@ def lmflow_register_engines() -> Iterable[EngineSpec]:
         summary="The same processes, each with a shard of all weights.",
         options=FsdpOptions,
         chosen_by=("fsdp_offload", "fsdp_reshard_after_forward"),
+        lighter=("fsdp_offload=cpu",),
         launcher=LAUNCHER,
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from lmflow_transformers.comparing import alike
+from lmflow_transformers.comparing import alike, has_numbers, same_memory
 from lmflow_transformers.lean.recomputable import recomputable, recomputing
 from lmflow_transformers.lean.rotation import lean_rotation
 
@@ -83,7 +83,7 @@ class _GatedProduct(torch.autograd.Function):
 def _product(act: Callable[..., torch.Tensor], gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
     """Return ``act(gate) * up``, in one new buffer: a second one would leave a gap among what is kept."""
     activated = act(gate)
-    return activated * up if activated.data_ptr() == gate.data_ptr() else activated.mul_(up)
+    return activated * up if same_memory(activated, gate) else activated.mul_(up)
 
 
 def _rms_norm(module: Any) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -129,6 +129,8 @@ def _is_rms_norm(module: Any) -> bool:
     weight = getattr(module, "weight", None)
     if not hasattr(module, "variance_epsilon") or not isinstance(weight, torch.nn.Parameter) or weight.dim() != 1:
         return False
+    if not has_numbers(weight):
+        return True  # a plan: it is known by its parts alone
     generator = torch.Generator().manual_seed(0)
     trial = torch.randn(_PROBE_ROWS, len(weight), generator=generator).to(weight.device, weight.dtype)
     ours, _ = _RmsNorm.apply(trial, weight, module.variance_epsilon)
@@ -141,6 +143,8 @@ def _is_gated_mlp(module: Any) -> bool:
     if not all(hasattr(module, part) for part in _MLP_PARTS) or not hasattr(module.gate_proj, "in_features"):
         return False
     weight = module.gate_proj.weight
+    if not has_numbers(weight):
+        return True
     dtype = weight.dtype if weight.dtype.is_floating_point else torch.float32
     tolerance = 1e-4 if dtype == torch.float32 else 2e-2
     generator = torch.Generator().manual_seed(0)

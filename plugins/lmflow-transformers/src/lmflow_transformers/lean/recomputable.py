@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from lmflow_transformers.comparing import same_memory
+
 Recipe = Callable[[], torch.Tensor]
 _REMEMBERED = 4
 
@@ -17,7 +19,7 @@ _REMEMBERED = 4
 class Recomputable:
     """The newest tensors that backward can make again, and how.
 
-    Each is held until a few later ones are known: while it lives, its address names it alone.
+    Each is held until a few later ones are known: while it lives, its memory names it alone.
     """
 
     def __init__(self) -> None:
@@ -30,7 +32,7 @@ class Recomputable:
     def pack(self, tensor: torch.Tensor) -> Any:
         """Replace a tensor that autograd is about to keep by its recipe, if there is one."""
         for known, recipe in self._newest:
-            if known.data_ptr() == tensor.data_ptr() and known.numel() == tensor.numel() and tensor.is_contiguous():
+            if same_memory(known, tensor) and known.numel() == tensor.numel() and tensor.is_contiguous():
                 return recipe, tensor.shape
         return tensor
 

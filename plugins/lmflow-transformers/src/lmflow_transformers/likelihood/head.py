@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from lmflow_transformers.comparing import has_numbers
 from lmflow_transformers.sharding import gathered_as_needed
 
 _PROBE_LENGTH = 8
@@ -127,6 +128,8 @@ def head_is_plain(network: Any) -> bool:
     """
     if not _is_linear(network.get_output_embeddings()) or network.base_model is network:
         return False
+    if not has_numbers(network.get_output_embeddings().weight):
+        return True  # a plan, in which nothing can be tried
     if network not in _plain:
         with gathered_as_needed(network):
             _plain[network] = _gives_own_logits(network)

@@ -24,9 +24,18 @@ def offloaded_activations(network: Any, device: torch.device) -> AbstractContext
     """
     if any(hasattr(parameter, "to_local") for parameter in network.parameters()):
         raise RequestError("--activation-offload moves the weights that --engine fsdp gathers as well: leave it out")
+    check_offloading(device)
+    return offloading(network.parameters(), device)
+
+
+def check_offloading(device: torch.device) -> None:
+    """Check that activations can be moved off a device.
+
+    Raises:
+        RequestError: they are in main memory already.
+    """
     if device.type == "cpu":
         raise RequestError("--activation-offload: on a CPU activations are in main memory already; leave it out")
-    return offloading(network.parameters(), device)
 
 
 def offloading(weights: Iterable[torch.Tensor], home: torch.device) -> saved_tensors_hooks:

@@ -93,7 +93,7 @@ def _fewer_activations(job: TorchJob) -> AbstractContextManager[Any]:
     """Return a context in which training keeps fewer activations than it would, entered while weights are whole."""
     network = job.model.base
     if job.settings.gradient_checkpointing:
-        return _recomputed_layers(network)
+        return recomputed_layers(network)
     # What is made again in a backward pass needs weights that ZeRO gives back before it.
     return nullcontext() if sharded(network, recurse=True) else lean_layers(network)
 
@@ -113,7 +113,7 @@ def _set_for_training(job: TorchJob, isolated: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _recomputed_layers(network: Any) -> Iterator[None]:
+def recomputed_layers(network: Any) -> Iterator[None]:
     """Recompute whole layers in backward."""
     _activation_checkpointing(network, "enable", {"use_reentrant": False})
     try:

@@ -44,6 +44,10 @@ class SftObjective:
     def check(self, setup: TrainingSetup[CausalModel]) -> None:
         """Take any model and tuner."""
 
+    def loss(self) -> SftLoss:
+        """Return what is learned; a plan of a run needs no more."""
+        return SftLoss(self._options.loss_chunk)
+
     def train(self, job: TorchJob) -> TrainingReport:
         """Train with the mean cross-entropy over the labelled tokens of each optimizer step."""
-        return train(job, SftLoss(self._options.loss_chunk))
+        return train(job, self.loss())
