@@ -126,20 +126,30 @@ def test_quantised_weights_beside_adapters_train(
     _check_two([*flags, *_chosen(engine, tmp_path)], alone, "qlora", tmp_path)
 
 
+_REWARD = ["--reward", "regex", "--regex-pattern", ".*e.*"]
 _OBJECTIVES = {
     "distillation": ["--objective", "distillation"],
     "slic": ["--objective", "slic"],
-    "rloo": ["--objective", "rloo", "--rloo-pattern", ".*e.*", "--rloo-samples", "3", "--rloo-max-new-tokens", "6"],
+    "rloo": ["--objective", "rloo", *_REWARD, "--rloo-samples", "3", "--rloo-max-new-tokens", "6"],
+    "dpo": ["--objective", "dpo"],
+    "kto": ["--objective", "kto"],
+    "reward": ["--objective", "reward"],
 }
+# Every one runs under every engine but for what is refused; the engines that spread weights are the hard ones.
+_SPREAD = [(engine, objective) for engine in ("fsdp", "zero3") for objective in _OBJECTIVES]
+_PAIRS = [{"instruction": f"say {n}", "chosen": "yes " * (n % 5 + 1), "rejected": "no"} for n in range(8)]
 
 
 @pytest.fixture(scope="module")
 def objective_flags(tiny_model: Path, peaked_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Return a function that gives the flags of an objective; rows are of what it learns from."""
     folder = tmp_path_factory.mktemp("rows")
-    rows: dict[str, list[dict[str, str]]] = {
+    rows: dict[str, list[dict[str, Any]]] = {
         "distillation": [{"prompt": f"say {n}", "completion": "yes " * (n % 5 + 1)} for n in range(8)],
-        "slic": [{"instruction": f"say {n}", "chosen": "yes " * (n % 5 + 1), "rejected": "no"} for n in range(8)],
+        "slic": _PAIRS,
+        "dpo": _PAIRS,
+        "reward": _PAIRS,
+        "kto": [{"prompt": f"say {n}", "completion": "yes " * (n % 5 + 1), "label": n % 2 == 0} for n in range(8)],
         "rloo": [{"prompt": f"say {n} " + "again " * (n % 3)} for n in range(8)],
     }
 
@@ -178,13 +188,17 @@ def objective_alone(objective_flags: Any, tmp_path_factory: pytest.TempPathFacto
 
 
 # Answers are of different lengths, so that the processes do not run their layers in step.
-@pytest.mark.parametrize("objective", list(_OBJECTIVES))
-@pytest.mark.parametrize("engine", _ENGINES)
+@pytest.mark.parametrize(
+    ("engine", "objective"), [*_SPREAD, ("torchrun", "rloo"), ("zero2", "rloo"), ("zero2", "dpo"), ("zero0", "slic")]
+)
 def test_every_objective_learns_what_one_process_learns(
     engine: str, objective: str, objective_flags: Any, objective_alone: Callable[[str], Path], tmp_path: Path
 ) -> None:
     job = [*objective_flags(objective), *_chosen(engine, tmp_path), "--batch-size", "2"]
     finished = _run([*_TWO, *job, "--output", str(tmp_path / "two")])
+    if (engine, objective) == ("zero3", "kto"):
+        assert (finished.returncode, "--zero-stage 2" in finished.stderr) == (2, True), finished.stderr
+        return
     assert finished.returncode == 0, finished.stderr
     one = objective_alone(objective)
     _check_alike(one, tmp_path / "two", steps=4)
@@ -192,6 +206,27 @@ def test_every_objective_learns_what_one_process_learns(
     first, second = ([loss for _, loss in record["validation_losses"]] for record in records)
     assert len(first) == 2
     assert second == pytest.approx(first, abs=1e-4)
+
+
+@pytest.mark.parametrize("engine", ["torchrun", "fsdp", "zero3"])
+def test_rounds_sample_what_one_process_samples(engine: str, tiny_model: Path, tmp_path: Path) -> None:
+    data = tmp_path / "prompts.jsonl"
+    data.write_text("\n".join(json.dumps({"prompt": f"say {n}"}) for n in range(6)), encoding="utf-8")
+    job = ["finetune", "--model", str(tiny_model), "--dataset", str(data), "--objective", "raft", *_REWARD]
+    job += ["--raft-samples", "6", "--raft-max-new-tokens", "4", "--lr", "1e-3", "--epochs", "2"]
+    for command, name, more in (
+        (_ONE, "one", ["--batch-size", "2"]),
+        (_TWO, "two", [*_chosen(engine, tmp_path), "--batch-size", "1"]),
+    ):
+        finished = _run([*command, *job, *more, "--output", str(tmp_path / name)])
+        assert finished.returncode == 0, finished.stderr
+    files = [tmp_path / name / "checkpoints" / "samples" / "step-000000.jsonl" for name in ("one", "two")]
+    kinds = [
+        sorted((row["prompt_ids"], row["answer_ids"], row["reward"], row["learned"]) for row in map(json.loads, lines))
+        for lines in (file.read_text(encoding="utf-8").splitlines() for file in files)
+    ]
+    assert kinds[0] == kinds[1]
+    assert len({*(tuple(answer) for _, answer, _, _ in kinds[0])}) > 6
 
 
 @pytest.mark.parametrize(
