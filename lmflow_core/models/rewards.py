@@ -27,6 +27,10 @@ class Rewards:
             (component.name, component.weight, component.make(catalogue)) for component in components
         ]
 
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self._parts)
+
     def prepare(self, services: ModelServices, beside: LanguageModel | None) -> None:
         """Get every reward ready; see :class:`lmflow_core.contracts.reward.Reward`."""
         for _, _, reward in self._parts:

@@ -153,7 +153,7 @@ def _check_rewards(request: Request) -> None:
     objective = request.components["objective"]
     if objective.provided.spec.scores and not request.weighted.get("reward"):
         raise OptionError(f"--objective {objective.name} scores answers: add --reward NAME")
-    if "reward" in request.weighted and not objective.provided.spec.scores:
+    if request.weighted.get("reward") and not objective.provided.spec.scores:
         raise OptionError(f"--reward: --objective {objective.name} scores no answers; leave it out")
 
 

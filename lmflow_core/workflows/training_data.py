@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from lmflow_core.contracts.settings import DataSettings, TrainingSettings
 from lmflow_core.data.asked import as_prompt
 from lmflow_core.data.dataset import Dataset, DatasetMaker
 from lmflow_core.data.encoding import Encoder
+from lmflow_core.data.examples import Located
 from lmflow_core.data.selection import selected
 from lmflow_core.data.store import EncodedRows
 from lmflow_core.errors import DataError
@@ -48,28 +50,26 @@ def prepare_data(request: Request, opened: OpenModel, catalogue: Catalogue, worl
         console.note(_summary(made))
     if not training.eval_dataset:
         return PreparedData(made, made.validation, maker.encoder)
-    measured = dataclasses.replace(
-        data,
-        dataset=training.eval_dataset,
-        template=data.template or made.template_name,
-        dataset_weights=(),
-        eval_share=0.0,
-        max_train_samples=None,
-    )
+    measured = dataclasses.replace(_validation(request), template=data.template or made.template_name)
     validation = DatasetMaker(measured, opened, catalogue, accepted=accepted, purpose="measure").make().rows
     return PreparedData(made, validation, maker.encoder)
 
 
+def _validation(request: Request) -> DataSettings:
+    """Return the settings of the validation data, all of which is measured."""
+    dataset = request.get(TrainingSettings).eval_dataset
+    unsampled: dict[str, Any] = {"dataset_weights": (), "eval_share": 0.0, "max_train_samples": None}
+    return dataclasses.replace(request.get(DataSettings), dataset=dataset, **unsampled)
+
+
 def rewards_of(request: Request, catalogue: Catalogue) -> Rewards:
-    """Return the rewards of a run; every prompt can be scored by them.
+    """Return the rewards of a run; every prompt, those for validation too, can be scored by them.
 
     Raises:
         DataError: a row lacks what a reward needs.
     """
     rewards = Rewards(request.weighted.get("reward", ()), catalogue)
-    accepted = request.components["objective"].provided.spec.examples
-    data, seed = request.get(DataSettings), request.get(TrainingSettings).seed
-    for located in selected(data, catalogue, seed, accepted) if "reward" in request.weighted else ():
+    for located in _prompts(request, catalogue) if rewards else ():
         prompt = as_prompt(located)
         try:
             assert prompt is not None, "an objective that scores learns from prompts"
@@ -77,6 +77,16 @@ def rewards_of(request: Request, catalogue: Catalogue) -> Rewards:
         except ValueError as error:
             raise DataError(str(error), file=located.file, row=located.row) from error
     return rewards
+
+
+def _prompts(request: Request, catalogue: Catalogue) -> Iterator[Located]:
+    accepted = request.components["objective"].provided.spec.examples
+    data, training = request.get(DataSettings), request.get(TrainingSettings)
+    yield from selected(data, catalogue, training.seed, accepted)
+    if data.eval_share:
+        yield from selected(data, catalogue, training.seed, accepted, validation=True)
+    if training.eval_dataset:
+        yield from selected(_validation(request), catalogue, training.seed, accepted)
 
 
 def _summary(made: Dataset) -> str:

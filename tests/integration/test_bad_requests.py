@@ -98,7 +98,10 @@ FLAGS: dict[str, tuple[tuple[str, ...], str]] = {
     "an unknown template": (("--template", "chatmll"), "unknown template 'chatmll'. Did you mean 'chatml'?"),
     "an unknown tuner": (("--tuner", "lorra"), "unknown tuner 'lorra'. Did you mean 'lora'?"),
     "an unknown flag": (("--epoch", "1"), "unknown option --epoch of 'lmflow finetune'. Did you mean 'epochs'?"),
-    "an option of another tuner": (("--lora-r", "4"), "--lora-r belongs to tuner 'lora': add --tuner lora"),
+    "an option of another tuner": (
+        ("--lora-r", "4"),
+        "--lora-r belongs to tuner 'lora' or 'qlora': add --tuner lora or --tuner qlora",
+    ),
     "a wrong type": (("--epochs", "many"), "--epochs: expected a number, got 'many'"),
     "out of range": (("--batch-size", "0"), "--batch-size: 0 is below the smallest value allowed, 1"),
     "not a choice": (

@@ -15,6 +15,7 @@ import pytest
 
 from lmflow_core.api import DataError, ImagePart, ModelSettings
 from lmflow_core.contracts.settings import DataSettings
+from lmflow_core.data.asked import as_prompt
 from lmflow_core.data.dataset import Dataset, DatasetMaker
 from lmflow_core.data.examples import ExampleReader
 from lmflow_core.models.opening import open_model
@@ -330,7 +331,8 @@ def test_data_of_groups_is_made_and_kept(
     assert [*first.rows] == [*second.rows]
     assert {name: first.counts.as_dict()[name] for name in counts} == counts
     # What is encoded later is encoded as the data was.
-    examples = [located.example for located in ExampleReader(catalogue).read(settings.dataset)]
+    located = ExampleReader(catalogue).read(settings.dataset)
+    examples = [(as_prompt(each) if kind == "prompt" else None) or each.example for each in located]
     assert maker.encoder.encode(examples) == [*first.rows]
     with pytest.raises(DataError, match=f"row 1: a {kind} example, but the objective learns from text, prompted"):
         DatasetMaker(settings, opened, catalogue).make()

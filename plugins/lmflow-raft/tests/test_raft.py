@@ -140,6 +140,10 @@ def test_samples_come_back_from_their_file(tmp_path: Path) -> None:
         (("--objective", "raft"), "--objective raft scores answers: add --reward NAME"),
         ((*_RAFT, "--raft-samples", "1"), "--raft-samples must be at least 2 for --raft-selection local"),
         (("--objective", "raft", "--reward", "exact"), "row 1: reward exact: the row has no field 'answer'"),
+        (
+            (*_RAFT[:2], "--reward", "arithmetic", "--arithmetic-field", "prompt", "--eval-share", "0.5"),
+            "reward arithmetic: the field 'prompt' holds no number",
+        ),
         (("--objective", "sft", "--reward", "length"), "--reward: --objective sft scores no answers; leave it out"),
     ],
 )
