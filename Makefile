@@ -8,7 +8,7 @@ BIN = $(abspath $(VENV))/bin
 TOGETHER ?= -n 2 --dist worksteal
 
 # llama.cpp is compiled for some minutes, so only those who run GGUF files, and CI, have it.
-.PHONY: help setup llama-cpp quickstart test test-fast lint types isolate official docs wheels clean
+.PHONY: help setup llama-cpp quickstart test test-slow lint types isolate official docs wheels clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/  /'
@@ -30,11 +30,11 @@ llama-cpp: setup   ## build llama.cpp's binding, which runs and quantises GGUF f
 quickstart: setup   ## fine-tune a real model and talk to it
 	PATH="$(BIN):$$PATH" sh examples/quickstart.sh
 
-test: setup   ## run every test
-	PATH="$(BIN):$$PATH" $(BIN)/python -m pytest $(TOGETHER)
-
-test-fast: setup   ## run the tests that take no real model and no fresh environment
+test: setup   ## run the tests, but for the slow ones
 	PATH="$(BIN):$$PATH" $(BIN)/python -m pytest -m "not slow" $(TOGETHER)
+
+test-slow: setup   ## run the tests that need a real model, a fresh environment, several machines or minutes
+	PATH="$(BIN):$$PATH" $(BIN)/python -m pytest -m slow $(TOGETHER)
 
 lint: setup   ## check style and form
 	$(BIN)/ruff check .
