@@ -196,8 +196,9 @@ def test_every_objective_learns_what_one_process_learns(
 ) -> None:
     job = [*objective_flags(objective), *_chosen(engine, tmp_path), "--batch-size", "2"]
     finished = _run([*_TWO, *job, "--output", str(tmp_path / "two")])
-    if (engine, objective) == ("zero3", "kto"):
-        assert (finished.returncode, "--zero-stage 2" in finished.stderr) == (2, True), finished.stderr
+    if objective == "kto":  # it measures what it trains by itself, for which weights are not together
+        assert finished.returncode != 0
+        assert "--objective kto measures the model before each step" in finished.stderr
         return
     assert finished.returncode == 0, finished.stderr
     one = objective_alone(objective)

@@ -139,7 +139,7 @@ class KtoObjective:
         if setup.model.plan.sharded:
             raise RequestError(
                 "--objective kto measures the model before each step, which weights that are spread over processes "
-                "cannot: take --zero-stage 2"
+                "cannot: take --zero-stage 2 or --engine torchrun"
             )
         check_reference(self._options.reference_model, setup.model, setup.services)
 
