@@ -25,8 +25,16 @@ TUNERS: dict[str, list[str]] = {
     "QLoRA, nf4": ["--tuner", "qlora"],
     "QLoRA, fp4": ["--tuner", "qlora", "--qlora-type", "fp4"],
     "QLoRA, int8": ["--tuner", "qlora", "--qlora-type", "int8"],
+    "QLoRA, int8 in bfloat16": ["--tuner", "qlora", "--qlora-type", "int8", "--dtype", "bfloat16"],
 }
-_FORMS = {"LoRA": None, "QLoRA, nf4": "nf4", "QLoRA, fp4": "fp4", "QLoRA, int8": "int8"}
+# The form of the quantised weights, and the number format of all others.
+_FORMS = {
+    "LoRA": (None, "float32"),
+    "QLoRA, nf4": ("nf4", "float32"),
+    "QLoRA, fp4": ("fp4", "float32"),
+    "QLoRA, int8": ("int8", "float32"),
+    "QLoRA, int8 in bfloat16": ("int8", "bfloat16"),
+}
 _LENGTH = ["--max-length", "512", "--length-policy", "truncate"]
 _LAST = 10
 
@@ -64,7 +72,7 @@ def _measured(name: str, training: list[str], trained: Path, validation: Path, o
         "name": name,
         "loss": statistics.fmean(loss for _, loss in record["losses"][-_LAST:]),
         "validation": told["nll_per_token"],
-        "weights": _bytes_of_weights(_FORMS[name]),
+        "weights": _bytes_of_weights(*_FORMS[name]),
         "tokens_per_second": record["tokens_per_second"],
         "peak_memory_bytes": record["peak_memory_bytes"],
     }
@@ -74,7 +82,7 @@ def _lmflow(*command: str) -> None:
     subprocess.run(["lmflow", *command, *_LENGTH], stdout=sys.stderr, check=True)
 
 
-def _bytes_of_weights(form: str | None) -> int:
+def _bytes_of_weights(form: str | None, dtype: str) -> int:
     """Return the bytes of the model's weights as they are trained on, without the adapters."""
     from dataclasses import replace
 
@@ -83,7 +91,7 @@ def _bytes_of_weights(form: str | None) -> int:
     from lmflow_core.plugins.registry import Catalogue
     from lmflow_core.testing.tensors import bytes_held
 
-    model: Any = open_model(ModelSettings(model=MODEL, device="cpu"), Catalogue.discover()).model
+    model: Any = open_model(ModelSettings(model=MODEL, device="cpu", dtype=dtype), Catalogue.discover()).model
     if form is not None:
         model.accept(replace(model.plan, quantization=Quantization(form, double=form != "int8")))
     model.load()
