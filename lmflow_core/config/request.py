@@ -213,7 +213,12 @@ def everything_chosen(
 ) -> list[Provided[Any]]:
     """Return all that the given values choose; raises as :func:`chosen` and :func:`chosen_weighted` do."""
     single = chosen(schema, values, catalogue, defaults_may_lack=defaults_may_lack)
-    several = chosen_weighted(schema, values, catalogue)
+    return _together(single, chosen_weighted(schema, values, catalogue))
+
+
+def _together(
+    single: Mapping[str, Provided[Any]], several: Mapping[str, Sequence[tuple[Provided[Any], float]]]
+) -> list[Provided[Any]]:
     return [*single.values(), *(provided for each in several.values() for provided, _ in each)]
 
 
@@ -248,7 +253,8 @@ def resolve(schema: Schema, values: Mapping[str, object], catalogue: Catalogue, 
         OptionError: a value is unknown, missing, of the wrong type or out of range.
         UnknownNameError, NameConflictError: a chosen component is not there.
     """
-    known = {f.name for f in all_fields(option_classes(schema, everything_chosen(schema, values, catalogue)))}
+    single, several = chosen(schema, values, catalogue), chosen_weighted(schema, values, catalogue)
+    known = {f.name for f in all_fields(option_classes(schema, _together(single, several)))}
     for name in values:
         if name not in known:
             raise OptionError(where + unknown_option(name, known, schema, catalogue))
@@ -258,7 +264,6 @@ def resolve(schema: Schema, values: Mapping[str, object], catalogue: Catalogue, 
         built = None if options is None else build(options, values, where)
         return Component(catalogue.of_kind(provided.spec.kind).unambiguous(provided), provided, built, weight)
 
-    single, several = chosen(schema, values, catalogue), chosen_weighted(schema, values, catalogue)
     return Request(
         schema,
         {settings: build(settings, values, where) for settings in schema.settings},

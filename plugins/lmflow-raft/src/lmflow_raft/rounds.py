@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,7 @@ from statistics import fmean
 
 from lmflow_core.api import AnsweredPrompt, EncodedExample, MetricPoint, as_turns
 from lmflow_raft.options import RaftOptions
-from lmflow_raft.samples import Sample, SampleFolder
+from lmflow_raft.samples import Sample, SampleFolder, by_prompt
 from lmflow_raft.selection import selected
 from lmflow_transformers.api import TorchJob
 
@@ -129,10 +128,9 @@ def _numbered(parts: Sequence[Sequence[Sample]]) -> Iterator[Sample]:
 
 def _figures(samples: Sequence[Sample]) -> dict[str, float]:
     """Return what a round came to: rewards of all and of what is learned, and how many answers are not alike."""
-    scored = [sample.reward for sample in samples if sample.reward == sample.reward]
+    scored = [sample.reward for sample in samples if sample.scored]
     learned = [sample.reward for sample in samples if sample.learned]
-    groups = [[*group] for _, group in itertools.groupby(samples, lambda sample: sample.prompt)]
-    distinct = [len({tuple(s.answer_ids) for s in group}) / len(group) for group in groups]
+    distinct = [len({tuple(s.answer_ids) for s in group}) / len(group) for group in by_prompt(samples)]
     figures = {"learned": len(learned) / len(samples), "distinct": fmean(distinct)} if samples else {}
     if scored:
         figures["sampled_reward"] = fmean(scored)
@@ -142,9 +140,8 @@ def _figures(samples: Sequence[Sample]) -> dict[str, float]:
 
 
 def _told(samples: Sequence[Sample], step: int) -> str:
-    unscored = sum(sample.reward != sample.reward for sample in samples)
-    groups = [[*group] for _, group in itertools.groupby(samples, lambda sample: sample.prompt)]
-    alike = sum(len({sample.reward for sample in group}) == 1 for group in groups)
+    unscored = sum(not sample.scored for sample in samples)
+    alike = sum(len({sample.reward for sample in group}) == 1 for group in by_prompt(samples))
     figures = ", ".join(f"{name} {value:.3f}" for name, value in _figures(samples).items())
     passed = f"; {alike} prompts whose answers are all worth the same" if alike else ""
     return f"round at step {step}: {len(samples)} answers, {figures}{passed}" + (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -36,11 +37,21 @@ class Sample:
     reward: float
     learned: bool = False
 
+    @property
+    def scored(self) -> bool:
+        """Whether it has a reward."""
+        return not math.isnan(self.reward)
+
     def encoded(self) -> EncodedExample:
         """Return it as an example whose answer is learned."""
         ids = [*self.prompt_ids, *self.answer_ids]
         labels = [*[IGNORE] * len(self.prompt_ids), *self.answer_ids]
         return EncodedExample((EncodedSequence(ids, labels),), {"reward": (self.reward,)})
+
+
+def by_prompt(samples: Sequence[Sample]) -> list[list[Sample]]:
+    """Return the samples of a round, those of each prompt together."""
+    return [[*group] for _, group in itertools.groupby(samples, lambda sample: sample.prompt)]
 
 
 class SampleFolder:
@@ -81,7 +92,7 @@ class SampleFolder:
 
 def _row(sample: Sample) -> dict[str, Any]:
     row = dataclasses.asdict(sample)
-    return {**row, "reward": None if math.isnan(sample.reward) else sample.reward}
+    return {**row, "reward": sample.reward if sample.scored else None}
 
 
 def _samples(file: Path) -> Iterator[Sample]:

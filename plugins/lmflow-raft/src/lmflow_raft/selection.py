@@ -27,12 +27,12 @@ def selected(samples: Sequence[Sample], options: RaftOptions) -> list[Sample]:
 
 def _best_of_each(samples: Sequence[Sample]) -> Iterator[int]:
     for _, group in itertools.groupby(range(len(samples)), lambda at: samples[at].prompt):
-        scored = [at for at in group if not math.isnan(samples[at].reward)]
+        scored = [at for at in group if samples[at].scored]
         if len({samples[at].reward for at in scored}) > 1:
             yield max(scored, key=lambda at: samples[at].reward)
 
 
 def _best_of_all(samples: Sequence[Sample], options: RaftOptions) -> list[int]:
-    scored = [at for at, sample in enumerate(samples) if not math.isnan(sample.reward)]
+    scored = [at for at, sample in enumerate(samples) if sample.scored]
     ranked = sorted(scored, key=lambda at: -samples[at].reward)
     return ranked[: math.ceil(len(scored) * options.raft_top_share)]
