@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
