@@ -16,12 +16,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from lmflow_core.api import IGNORE, Conversation, EncodedExample, EncodedSequence, Message, Prompted
+from lmflow_core.api import IGNORE, Conversation, EncodedExample, EncodedSequence, Message, Prompted, wilson
 from lmflow_core.testing.references import FLAGS, TUNERS, finetuned
 from lmflow_core.testing.tensors import differing
 from lmflow_reward.losses import PairLoss, ScoreLoss
 from lmflow_reward.options import RewardOptions
-from lmflow_reward.pairwise import wilson
 from lmflow_reward.scoring import RewardModel
 from lmflow_transformers.api import check_values, collate, sequence_values
 
