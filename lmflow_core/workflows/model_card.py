@@ -153,11 +153,7 @@ def _training(record: Mapping[str, Any]) -> Iterator[str]:
 
 def _figures(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     options = _options(record)
-    for name in ("tuner", "objective"):
-        if isinstance(options.get(name), str):
-            yield name, _code(options[name])
-    if rewards := _rewards(options):
-        yield "reward", rewards
+    yield from _chosen(options)
     if names := _datasets(record):
         yield "data", ", ".join(map(_code, names)) + _counted(record)
     if isinstance(record.get("template"), str):
@@ -172,6 +168,14 @@ def _figures(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             ends = points if len(points) == 1 else [points[0], points[-1]]
             told = [f"{value:.4f} at step {step}" for step, value in ends]
             yield f"{word} (mean over {_code(unit)})", ", then ".join(told)
+
+
+def _chosen(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name in ("tuner", "objective"):
+        if isinstance(options.get(name), str):
+            yield name, _code(options[name])
+    if rewards := _rewards(options):
+        yield "reward", rewards
 
 
 def _counted(record: Mapping[str, Any]) -> str:

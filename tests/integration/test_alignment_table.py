@@ -14,11 +14,13 @@ import torch
 from lmflow_core.testing.references import finetuned
 
 _PAIRS = [{"instruction": f"say {n}", "chosen": "yes " * (n % 5 + 1), "rejected": "no no " + "x" * n} for n in range(8)]
+_VERDICTS = [{"prompt": f"say {n}", "completion": "yes " * (n % 5 + 1), "label": n % 2 == 0} for n in range(8)]
 _PROMPTS = [{"prompt": f"say {n}"} for n in range(8)]
 # A round of RAFT is a step here: what it learns is dealt to no other step by another number of processes.
 _RAFT = ["--reward", "regex", "--regex-pattern", ".*[aeiou].*", "--raft-samples", 6, "--raft-round-prompts", 4]
 _OBJECTIVES: dict[str, tuple[list[dict[str, str]], list[Any]]] = {
     "dpo": (_PAIRS, []),
+    "kto": (_VERDICTS, []),
     "reward": (_PAIRS, []),
     "raft": (_PROMPTS, [*_RAFT, "--raft-max-new-tokens", 4]),
 }
@@ -97,7 +99,9 @@ def test_one_process(objective: str, tuner: str, alone: Callable[[str, str], Pat
     assert moved == [*trained], "some weights did not train"
     if objective == "dpo":
         assert losses[0] == pytest.approx(0.693147, abs=1e-5), "it does not begin at its reference"
-    if objective != "raft":  # what RAFT learns is new in each round
+    if objective == "kto":
+        assert losses[0] == pytest.approx(0.5, abs=1e-5), "it does not begin at its reference"
+    if objective in ("dpo", "reward"):  # what RAFT learns, and what KTO measures it by, is new in each step
         assert losses[-1] < losses[0]
 
 
@@ -130,6 +134,7 @@ def _sampled(folder: Path) -> list[Any]:
         ("dpo", ["--reward", "length"], "--reward: --objective dpo scores no answers; leave it out"),
         ("reward", ["--reward", "length"], "--reward: --objective reward scores no answers; leave it out"),
         ("dpo", ["--engine", "deepspeed", "--zero-stage", "3", "--tuner", "qlora"], "of the form nf4"),
+        ("kto", ["--engine", "deepspeed", "--zero-stage", "3", "--tuner", "qlora"], "of the form nf4"),
         ("reward", ["--engine", "deepspeed", "--zero-stage", "3", "--tuner", "qlora"], "of the form nf4"),
         ("raft", ["--engine", "deepspeed", "--zero-stage", "3", "--tuner", "qlora"], "of the form nf4"),
     ],
