@@ -25,7 +25,7 @@ from lmflow_core import api, errors
 from lmflow_core.cli.command import SchemaCommand
 from lmflow_core.cli.flags import metavar
 from lmflow_core.cli.main import CORE_COMMANDS, cli
-from lmflow_core.config.schema import FINETUNE
+from lmflow_core.config.schema import FINETUNE, Schema
 from lmflow_core.contracts.command import CommandSpec
 from lmflow_core.contracts.hooks import SPEC_CLASSES
 from lmflow_core.contracts.spec import Spec
@@ -306,28 +306,38 @@ def _schema_parts(command: SchemaCommand, catalogue: Catalogue) -> Iterator[str]
     yield f"```text\nlmflow {command.name}{usage} [OPTIONS]\n```"
     if command.run_file:
         yield "Options may stand in a [run file](../run-file.md), which flags override."
-    choices = [each for each in command.schema.settings if each.__name__.endswith("Choices")]
-    for settings in (each for each in command.schema.settings if each not in choices):
-        yield f"## {_heading(settings)}"
-        yield options_table(fields_of(settings), command.preset)
-    yield "## Components"
-    yield "Each of these takes a name; the options of what is chosen join the command."
-    yield _selectors(command, catalogue)
+    yield from _settings_parts(command.schema, command.preset, catalogue)
+    for option, schema in command.schema.instead.items():
+        yield f"## With --{option.replace('_', '-')}"
+        yield f"What `lmflow {schema.name}` takes beside the model, in the place of the other options:"
+        parts = _settings_parts(schema, {}, catalogue, told=command.schema.settings)
+        yield from (f"#{part}" if part.startswith("## ") else part for part in parts)
     yield "## Switches"
     yield ", ".join(f"`--{switch}`" for switch in (*command.switches, "help"))
+
+
+def _settings_parts(
+    schema: Schema, preset: Mapping[str, object], catalogue: Catalogue, *, told: Sequence[type] = ()
+) -> Iterator[str]:
+    for settings in (s for s in schema.settings if not s.__name__.endswith("Choices") and s not in told):
+        yield f"## {_heading(settings)}"
+        yield options_table(fields_of(settings), preset)
+    yield "## Components"
+    yield "Each of these takes a name; the options of what is chosen join the command."
+    yield _selectors(schema, preset, catalogue)
 
 
 def _heading(settings: type) -> str:
     return (inspect.getdoc(settings) or settings.__name__).splitlines()[0].partition(".")[0]
 
 
-def _selectors(command: SchemaCommand, catalogue: Catalogue) -> str:
-    fields = {field.name: field for settings in command.schema.settings for field in fields_of(settings)}
+def _selectors(schema: Schema, preset: Mapping[str, object], catalogue: Catalogue) -> str:
+    fields = {field.name: field for settings in schema.settings for field in fields_of(settings)}
     rows = []
-    for selector, kind in command.schema.selectors.items():
+    for selector, kind in schema.selectors.items():
         field = fields[selector]
         names = ", ".join(f"`{provided.spec.name}`" for provided in catalogue.of_kind(kind))
-        default = command.preset.get(selector, field.default)
+        default = preset.get(selector, field.default)
         link = f"[{title(kind)}](../points/{kind}.md)"
         rows.append((f"`{field.flag}`", link, _default(default), f"{field.help} {names}"))
     return table(("flag", "chooses", "default", ""), rows)

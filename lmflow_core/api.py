@@ -20,6 +20,7 @@ from lmflow_core.contracts.decoder import (
     TokenLogprob,
 )
 from lmflow_core.contracts.engine import CommandLine, Engine, EngineSpec, Launcher, World
+from lmflow_core.contracts.estimates import wilson
 from lmflow_core.contracts.examples import (
     ROLES,
     Candidates,
@@ -258,4 +259,5 @@ __all__ = [
     "printable",
     "reading_parts",
     "render_jinja",
+    "wilson",
 ]

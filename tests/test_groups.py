@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 
 import pytest
@@ -61,7 +62,9 @@ KINDS: dict[str, tuple[Example, EncodedExample]] = {
     ),
     "candidates": (
         Candidates("p", ("a", "b", "cc")),
-        EncodedExample((_sequence("pa|", "_a|"), _sequence("pb|", "_b|"), _sequence("pcc|", "_cc|"))),
+        EncodedExample(
+            (_sequence("pa|", "_a|"), _sequence("pb|", "_b|"), _sequence("pcc|", "_cc|")), {"scores": (math.nan,) * 3}
+        ),
     ),
     "candidates with scores": (
         Candidates("p", ("a", "b"), (0.25, -1.0)),

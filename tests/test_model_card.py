@@ -210,3 +210,13 @@ def test_a_card_takes_the_place_of_one_that_a_library_wrote(tmp_path: Path) -> N
     (tmp_path / "README.md").write_text("[More Information Needed]")
     assert write_card(tmp_path, FACTS) == len(CARD.encode())
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == CARD
+
+
+def test_rewards_and_pairs_are_told() -> None:
+    options = {**RECORD["options"], "objective": "raft", "reward": ["arithmetic", "length=0.1", 3, "a`b\n=2"]}
+    text = card(replace(FACTS, record={**RECORD, "options": options, "loss_unit": "pairs"}))
+    assert "* objective: `raft`\n* reward: `arithmetic`, `length` times `0.1`, `` a`b\\n `` times `2`\n" in text
+    assert "(1,200 pairs, 34,567 tokens, 89 tokens trained on)" in text
+    prompts = {**RECORD["data"], "trained_tokens": 0}
+    assert "(1,200 examples, 34,567 tokens)" in card(replace(FACTS, record={**RECORD, "data": prompts}))
+    assert "reward" not in card(replace(FACTS, record={**RECORD, "options": {**options, "reward": "x"}}))

@@ -52,12 +52,19 @@ class LeavesOut(Sound):
         return [score for score in super().score(answers) if score]
 
 
+class Generous(Sound):
+    """Gives twice what its spec calls the most."""
+
+    def score_one(self, prompt, answer):
+        return 2 * super().score_one(prompt, answer)
+
+
 class ByRank(Sound):
     """Ranks answers by their length."""
 
     def score(self, answers):
         lengths = sorted(len(answered.answer) for answered in answers)
-        return [float(lengths.index(len(answered.answer))) for answered in answers]
+        return [lengths.index(len(answered.answer)) / len(lengths) for answered in answers]
 
 
 class ByChance(Sound):

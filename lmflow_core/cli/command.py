@@ -53,28 +53,34 @@ class SchemaCommand(click.Command):
     def invoke(self, ctx: click.Context) -> int | None:
         """Parse, check and run; or show the help for the chosen components."""
         catalogue: Catalogue = ctx.obj
-        parser = FlagParser(self.schema, catalogue, self.switches)
+        schema = self._schema_for(ctx.args)
+        parser = FlagParser(schema, catalogue, self.switches)
         parsed = parser.parse(ctx.args)
         if self.run_file:
             values = with_run_file(parsed, parser)
         elif parsed.positional:
-            raise OptionError(f"unexpected argument {parsed.positional[0]!r} of 'lmflow {self.schema.name}'")
+            raise OptionError(f"unexpected argument {parsed.positional[0]!r} of 'lmflow {schema.name}'")
         else:
             values = parsed.values
         values = {**self.preset, **values}
         if "help" in parsed.switches:
-            console.show(self._help_text(values, catalogue))
+            console.show(self._help_text(schema, values, catalogue))
             return None
-        return self._run(resolve(self.schema, values, catalogue), catalogue, parsed)
+        return self._run(resolve(schema, values, catalogue), catalogue, parsed)
 
-    def _help_text(self, values: dict[str, Any], catalogue: Catalogue) -> str:
+    def _schema_for(self, arguments: Sequence[str]) -> Schema:
+        """Return the schema that the options which are given decide."""
+        given = {argument[2:].partition("=")[0].replace("-", "_") for argument in arguments if argument[:2] == "--"}
+        return next((other for option, other in self.schema.instead.items() if option in given), self.schema)
+
+    def _help_text(self, schema: Schema, values: dict[str, Any], catalogue: Catalogue) -> str:
         formatter = click.HelpFormatter(width=110)
         usage = "[RUN.yaml] [OPTIONS]" if self.run_file else "[OPTIONS]"
-        formatter.write_usage(f"lmflow {self.schema.name}", usage)
+        formatter.write_usage(f"lmflow {schema.name}", usage)
         formatter.write_paragraph()
         formatter.write_text(self.help or "")
         with formatter.section("Options"):
-            rows = list(help_rows(self.schema, values, catalogue))
+            rows = list(help_rows(schema, values, catalogue))
             rows += [(f"--{switch}", _SWITCH_HELP.get(switch, "")) for switch in self.switches]
             formatter.write_dl([*rows, ("-h, --help", "Show this; with components chosen, their options too.")])
         return formatter.getvalue().rstrip()

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lmflow_core.cli.lmflow_flags import is_known, known_names, meaning
+from lmflow_core.cli.lmflow_flags import check_value, is_known, known_names, meaning
 from lmflow_core.cli.lmflow_names import SHORT, SWITCHES
 from lmflow_core.config.request import all_fields, everything_chosen, option_classes, unknown_option
 from lmflow_core.config.run_file import read_run_file
@@ -85,7 +85,10 @@ class FlagParser:
         elif denied:
             parsed.values[denied] = False
         elif (field_name := self._field_name(name)) in self._fields:
-            parsed.values[field_name] = self._value(self._fields[field_name], given, rest)
+            taken = self._value(self._fields[field_name], given, rest)
+            if field_name != name:
+                check_value(name, taken)
+            parsed.values[field_name] = taken
         elif is_known(self._schema.name, name):
             self._from_lmflow(parsed, name, given, rest)
         else:

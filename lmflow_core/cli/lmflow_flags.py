@@ -60,6 +60,17 @@ def meaning(command: str, name: str, given: str | None) -> Meaning:
         raise OptionError(f"--{name} {given} {error}") from error
 
 
+def check_value(name: str, given: object) -> None:
+    """Check that a flag of the original, which is another name of an option of ours, has a value that is known here.
+
+    Raises:
+        OptionError: it has one that the original knows alone; the message names what takes its place.
+    """
+    refused = notes()["values"].get(name, {}).get(str(given).lower())
+    if refused:
+        raise OptionError(f"--{name} {given} {refused}")
+
+
 def _reason(kind: str, command: str, name: str) -> str | None:
     told = notes()[kind]
     reason: str | None = told.get(command, {}).get(name) or told["*"].get(name)
@@ -70,7 +81,8 @@ def _reason(kind: str, command: str, name: str) -> str | None:
 def notes() -> dict[str, dict[str, dict[str, Any]]]:
     """Return, by command (``*`` is any), the flags without effect and why, and the refused and what replaces them.
 
-    They are read when a flag is met that is none of ours.
+    Values that are refused, of flags that are taken else, are under ``values``. All are read when a flag is met that is
+    not called as ours are.
     """
     text = Path(__file__).with_name("_lmflow_flags.json").read_text(encoding="utf-8")
     told: dict[str, dict[str, dict[str, Any]]] = json.loads(text)

@@ -23,7 +23,7 @@ from lmflow_core.report import console
 # name -> (module, summary): a module is imported only when its command runs.
 CORE_COMMANDS = {
     "finetune": ("training", "Fine-tune a model on data."),
-    "evaluate": ("evaluation", "Measure the NLL of data under a model."),
+    "evaluate": ("evaluation", "Measure the NLL of data under a model, or what its answers are worth."),
     "generate": ("generation", "Answer one prompt, or a file of them."),
     "chat": ("generation", "Talk with a model."),
     "export": ("exporting", "Write a model in another form, its adapter merged."),

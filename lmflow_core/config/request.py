@@ -284,4 +284,7 @@ def unknown_option(name: str, known: set[str], schema: Schema, catalogue: Catalo
         if owners:
             choices = " or ".join(f"--{selector.replace('_', '-')} {owner}" for owner in owners)
             return f"{flag} belongs to {kind} {' or '.join(map(repr, owners))}: add {choices}"
+    for option, other in schema.instead.items():
+        if any(name in {f.name for f in fields_of(settings)} for settings in other.settings):
+            return f"{flag} belongs to 'lmflow {other.name}': add --{option}"
     return f"unknown option {flag} of 'lmflow {schema.name}'.{suggestion(name, known)}"

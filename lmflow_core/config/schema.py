@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, make_dataclass, replace
 from typing import Any
 
+from lmflow_core.contracts.answering import AnsweringSettings
 from lmflow_core.contracts.hooks import KINDS, SPEC_CLASSES
 from lmflow_core.contracts.settings import (
     DataSettings,
@@ -34,11 +35,13 @@ class Schema:
         name: of the command.
         settings: options classes whose fields every call has.
         selectors: for each option that chooses a component, the kind of component.
+        instead: by option, the schema that takes the place of this one where it is given.
     """
 
     name: str
     settings: tuple[type, ...]
     selectors: Mapping[str, str] = field(default_factory=dict)
+    instead: Mapping[str, Schema] = field(default_factory=dict)
 
     def takes_several(self, selector: str) -> bool:
         """Whether an option chooses any number of components, each with a weight."""
@@ -85,7 +88,11 @@ PLAN = replace(
     ),
     name="doctor --plan",
 )
-EVALUATE = _schema("evaluate", ModelSettings, EvaluationDataSettings, EvaluationSettings)
+EVALUATE_ANSWERS = _schema("evaluate --reward", ModelSettings, AnsweringSettings, DecodingSettings)
+EVALUATE = replace(
+    _schema("evaluate", ModelSettings, EvaluationDataSettings, EvaluationSettings),
+    instead={"reward": EVALUATE_ANSWERS},
+)
 EXPORT = _schema("export", ModelSettings, OutputSettings)
 SCORE = _schema("data score", ScoreSettings)
 GENERATE = _schema("generate", ModelSettings, PromptSettings, DecodingSettings)

@@ -37,5 +37,5 @@ class AttentionSpec(Spec):
     selector: ClassVar[Selector | None] = Selector(
         "attention",
         "Attention implementation; outside of training the model's own when left out.",
-        {"finetune": "sdpa", "evaluate": None, "generate": None, "chat": None},
+        {"finetune": "sdpa", "evaluate": None, "evaluate --reward": None, "generate": None, "chat": None},
     )

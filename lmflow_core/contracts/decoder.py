@@ -187,7 +187,9 @@ class DecoderSpec(Spec):
     kind: ClassVar[str] = "decoder"
     contract: ClassVar[type | None] = Decoder
     selector: ClassVar[Selector | None] = Selector(
-        "decoder", "Way of sampling tokens; the model decides when left out.", {"generate": None, "chat": None}
+        "decoder",
+        "Way of sampling tokens; the model decides when left out.",
+        dict.fromkeys(("generate", "chat", "evaluate --reward")),
     )
     runtime: str = TORCH
     unbounded: bool = False

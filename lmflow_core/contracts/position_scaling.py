@@ -65,5 +65,5 @@ class PositionScalingSpec(Spec):
     selector: ClassVar[Selector | None] = Selector(
         "position_scaling",
         "Way to extend rotary positions beyond the trained length.",
-        dict.fromkeys(("finetune", "evaluate", "export", "generate", "chat")),
+        dict.fromkeys(("finetune", "evaluate", "evaluate --reward", "export", "generate", "chat")),
     )

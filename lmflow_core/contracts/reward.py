@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -9,6 +10,7 @@ from typing import ClassVar, Protocol
 from lmflow_core.contracts.examples import Prompt
 from lmflow_core.contracts.model import LanguageModel, ModelServices
 from lmflow_core.contracts.spec import Selector, Spec
+from lmflow_core.errors import SpecError
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,9 @@ class Reward(Protocol):
 class RewardSpec(Spec):
     """A measure of answers; ``target(options)`` satisfies ``Reward``.
 
+    Attributes:
+        ``maximum``: the most that an answer can be worth, where there is such a number.
+
     Example::
 
         @hookimpl
@@ -63,6 +68,17 @@ class RewardSpec(Spec):
     selector: ClassVar[Selector | None] = Selector(
         "reward",
         "What answers are scored by; several with commas, weighted as in json-schema,length=0.1.",
-        {"finetune": None, "data score": None},
+        {"finetune": None, "data score": None, "evaluate": None, "evaluate --reward": None},
         weighted=True,
     )
+    maximum: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            SpecError: one cannot be used.
+        """
+        super().__post_init__()
+        if self.maximum is not None and not math.isfinite(self.maximum):
+            raise SpecError(f"the maximum of reward {self.name!r} is {self.maximum}, where a number is due, or None")

@@ -52,7 +52,7 @@ class EncodedExample:
     prompt           one, without labels                     none
     preference       two: the chosen, the rejected           ``margin``, where the data has one
     judged           one                                     ``desirable``: 1 or 0
-    candidates       one for each answer                     ``scores``: one for each, where the data has them
+    candidates       one for each answer                     ``scores``: one for each; NaN without any
     ===============  ======================================  ==============================================
 
     ``prompt`` is what a prompt was encoded from, with the fields of its row, so that answers to it can be scored.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -62,7 +63,8 @@ class ExampleRenderer:
                 return RenderedExample((self._sequence(example.example),), {"desirable": (float(example.desirable),)})
             case Candidates():
                 answers = [self._sequence(Prompted(example.prompt, text)) for text in example.texts]
-                return RenderedExample(answers, {"scores": example.scores} if example.scores else {})
+                # Two answers without scores are told from a pair, whose first is the better, by scores that are none.
+                return RenderedExample(answers, {"scores": example.scores or (math.nan,) * len(answers)})
             case _:
                 raise ValueError(f"a {example.kind} example has no sequence")
 

@@ -23,6 +23,7 @@ class Rewards:
         Raises:
             LmflowError: a plugin is broken, or an option is wrong.
         """
+        self._components = components
         self._parts: list[tuple[str, float, Reward]] = [
             (component.name, component.weight, component.make(catalogue)) for component in components
         ]
@@ -30,6 +31,14 @@ class Rewards:
     def __bool__(self) -> bool:
         """Whether there is any."""
         return bool(self._parts)
+
+    @property
+    def maximum(self) -> float | None:
+        """The most that an answer can be worth, by weights above 0; None where a reward has no such number."""
+        known = [component.provided.spec.maximum for component in self._components]
+        if not known or None in known or any(weight <= 0 for _, weight, _ in self._parts):
+            return None
+        return self.summed({name: [most] for (name, _, _), most in zip(self._parts, known, strict=True)})[0]
 
     def prepare(self, services: ModelServices, beside: LanguageModel | None) -> None:
         """Get every reward ready; see :class:`lmflow_core.contracts.reward.Reward`."""

@@ -152,14 +152,10 @@ def _training(record: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _figures(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    options, data = _options(record), record.get("data")
-    for name in ("tuner", "objective"):
-        if isinstance(options.get(name), str):
-            yield name, _code(options[name])
+    options = _options(record)
+    yield from _chosen(options)
     if names := _datasets(record):
-        counts = data if isinstance(data, Mapping) else {}
-        told = [f"{counts[key]:,} {word}" for key, word in _COUNTS.items() if type(counts.get(key)) is int]
-        yield "data", ", ".join(map(_code, names)) + (f" ({', '.join(told)})" if told else "")
+        yield "data", ", ".join(map(_code, names)) + _counted(record)
     if isinstance(record.get("template"), str):
         yield "conversation template", _code(record["template"])
     for name, word in (("steps", "steps"), ("tokens", "tokens"), ("learning_rate", "peak learning rate")):
@@ -172,6 +168,30 @@ def _figures(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             ends = points if len(points) == 1 else [points[0], points[-1]]
             told = [f"{value:.4f} at step {step}" for step, value in ends]
             yield f"{word} (mean over {_code(unit)})", ", then ".join(told)
+
+
+def _chosen(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name in ("tuner", "objective"):
+        if isinstance(options.get(name), str):
+            yield name, _code(options[name])
+    if rewards := _rewards(options):
+        yield "reward", rewards
+
+
+def _counted(record: Mapping[str, Any]) -> str:
+    """Return how much data it was, in parentheses."""
+    data = record.get("data")
+    counts = data if isinstance(data, Mapping) else {}
+    words = {**_COUNTS, "examples": "pairs"} if record.get("loss_unit") == "pairs" else _COUNTS
+    told = [f"{counts[key]:,} {word}" for key, word in words.items() if type(counts.get(key)) is int and counts[key]]
+    return f" ({', '.join(told)})" if told else ""
+
+
+def _rewards(options: Mapping[str, Any]) -> str:
+    """Return the rewards that the answers of a run were scored by, with their weights."""
+    given = options.get("reward")
+    listed = [one.partition("=") for one in (given if isinstance(given, list) else []) if isinstance(one, str)]
+    return ", ".join(_code(name) + (f" times {_code(weight)}" if weight else "") for name, _, weight in listed)
 
 
 _COUNTS = {"examples": "examples", "tokens": "tokens", "trained_tokens": "tokens trained on"}

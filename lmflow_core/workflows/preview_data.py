@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,8 @@ def preview_data(model: ModelSettings, data: DataSettings, rows: int, catalogue:
 
 def _preview(tokenizer: Tokenizer, located: Located, example: EncodedExample) -> Preview:
     sequences = [_sequence_preview(tokenizer, sequence) for sequence in example.sequences]
-    return Preview(str(located.file), located.row, located.example.kind, example.numbers, sequences)
+    numbers = {name: values for name, values in example.numbers.items() if not all(map(math.isnan, values))}
+    return Preview(str(located.file), located.row, located.example.kind, numbers, sequences)
 
 
 def _sequence_preview(tokenizer: Tokenizer, sequence: EncodedSequence) -> SequencePreview:

@@ -114,3 +114,40 @@ def test_an_export_that_no_library_loads_has_none(lmflow_cli: Cli, tiny_model: P
     result = lmflow_cli(*line, tmp_path / "out", "--device", "cpu")
     assert result.status == 0, result.stderr
     assert {file.suffix for file in (tmp_path / "out").iterdir()} == {".gguf"}
+
+
+_PAIRS = [{"instruction": f"say {n}", "chosen": "yes", "rejected": "no no"} for n in range(4)]
+_PROMPTS = [{"prompt": f"say {n}"} for n in range(4)]
+_ALIGNED = {
+    "dpo": (_PAIRS, (), "(4 pairs,"),
+    "reward": (_PAIRS, (), "(4 pairs,"),
+    "raft": (
+        _PROMPTS,
+        ("--reward", "regex,length=0.1", "--regex-pattern", "x", "--raft-max-new-tokens", "4"),
+        "* reward: `regex`, `length` times `0.1`\n",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("objective", "tuner"), [("dpo", "lora"), ("reward", "full"), ("reward", "lora"), ("raft", "full")]
+)
+def test_a_card_of_alignment_tells_its_objective_and_what_it_learned_from(
+    lmflow_cli: Cli, tiny_model: Path, write_rows: Callable[..., Path], tmp_path: Path, objective: str, tuner: str
+) -> None:
+    rows, flags, told = _ALIGNED[objective]
+    output = tmp_path / "out"
+    chosen = ("--objective", objective, "--tuner", tuner, *flags)
+    card = _finetuned(lmflow_cli, tiny_model, write_rows(rows), output, *chosen)
+    assert card.data.to_dict()["tags"] == ["lmflow", tuner, objective]
+    assert f"* objective: `{objective}`\n" in card.text
+    assert told in card.text
+    if objective != "reward":
+        return
+    assert card.data.to_dict()["pipeline_tag"] == "text-classification"
+    assert "lmflow chat" not in card.text
+    (code,) = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
+    assert "ForSequenceClassification.from_pretrained(" in code
+    check = "\nassert model(**tokenizer(['Hi', 'Hi you'], return_tensors='pt', padding=True)).logits.shape == (2, 1)\n"
+    finished = subprocess.run([sys.executable, "-c", code + check], cwd=output, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lmflow_core import api
-from lmflow_core.config.schema import CHAT, EVALUATE, EXPORT, FINETUNE, GENERATE
+from lmflow_core.config.schema import CHAT, EVALUATE, EVALUATE_ANSWERS, EXPORT, FINETUNE, GENERATE
 from lmflow_core.contracts.hooks import HOOKS, KINDS, SPEC_CLASSES, HookSpecs
 from lmflow_core.contracts.spec import Spec
 from lmflow_core.options import fields_of
@@ -134,7 +134,8 @@ def test_options_are_frozen_described_and_their_own(name: str) -> None:
     assert options.__dataclass_params__.frozen  # type: ignore[attr-defined]
     shared = {
         field.name: field
-        for schema in (FINETUNE, EVALUATE, EXPORT, GENERATE, CHAT)
+        for schema in (FINETUNE, EVALUATE, EVALUATE_ANSWERS, EXPORT, GENERATE, CHAT)
+        if PROVIDED[name].spec.kind in schema.selectors.values()
         for settings in schema.settings
         for field in fields_of(settings)
     }
@@ -146,7 +147,7 @@ def test_options_are_frozen_described_and_their_own(name: str) -> None:
 
 
 def test_options_of_components_that_can_meet_have_different_names() -> None:
-    for schema in (FINETUNE, EVALUATE, EXPORT, GENERATE, CHAT):
+    for schema in (FINETUNE, EVALUATE, EVALUATE_ANSWERS, EXPORT, GENERATE, CHAT):
         owners: dict[str, Spec] = {}
         for provided in PROVIDED.values():
             spec = provided.spec

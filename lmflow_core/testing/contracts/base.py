@@ -154,10 +154,10 @@ def filled(value: object, request: pytest.FixtureRequest) -> object:
 
 def _options_of_others(kind: str, catalogue: Catalogue) -> dict[str, str]:
     """Return who has an option of each name: the core's settings, and components of other kinds a command takes."""
-    from lmflow_core.config.schema import CHAT, EVALUATE, EXPORT, FINETUNE, GENERATE
+    from lmflow_core.config.schema import CHAT, EVALUATE, EVALUATE_ANSWERS, EXPORT, FINETUNE, GENERATE
 
     taken: dict[str, str] = {}
-    schemas = (FINETUNE, EVALUATE, EXPORT, GENERATE, CHAT)
+    schemas = (FINETUNE, EVALUATE, EVALUATE_ANSWERS, EXPORT, GENERATE, CHAT)
     for schema in [schema for schema in schemas if kind in schema.selectors.values()]:
         for settings in schema.settings:
             taken |= {field.name: "the core" for field in fields_of(settings)}

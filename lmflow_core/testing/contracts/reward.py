@@ -100,6 +100,15 @@ class RewardContract(ComponentContract):
         better, worse = _scores(reward, self._answered([self.better, self.worse]))
         assert better > worse, f"{self.better!r} scores {better}, and {self.worse!r} {worse}"
 
+    def test_no_answer_is_worth_more_than_the_most(self, reward: Any, spec: RewardSpec) -> None:
+        """No answer is worth more than the ``maximum`` of the spec."""
+        if spec.maximum is None:
+            pytest.skip("its spec tells no maximum")
+        said = [*self.answers, *(text for text in (self.better, self.worse) if text), *_ODD]
+        scores = _scores(reward, self._answered(said))
+        best = max((score for score in scores if not math.isnan(score)), default=-math.inf)
+        assert best <= spec.maximum, f"an answer is worth {best}, and the spec says {spec.maximum} at most"
+
     def test_a_row_that_lacks_something_is_told(self, reward: Any) -> None:
         """A row without a field is refused by check(), which names the field, or can be scored."""
         for lacking in ([*self.fields], *([name] for name in self.fields)):

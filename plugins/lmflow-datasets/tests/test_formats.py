@@ -72,6 +72,11 @@ GOOD: dict[str, tuple[str, dict[str, Any], Example]] = {
             _conversation(("user", "Hi"), ("assistant", "Yes?"), ("user", "How are you?"), ("assistant", "Go away.")),
         ),
     ),
+    "two answers to a question": (
+        "question_pair",
+        {"qid": 7, "question": "Why?", "response_j": "So.", "response_k": "No.", "metadata": ["x"]},
+        Preference(Prompted("Question: Why?\n\nAnswer: ", "So."), Prompted("Question: Why?\n\nAnswer: ", "No.")),
+    ),
     "LMFlow's conversation": (
         "conversation",
         {"conversation_id": 1, "system": "Be brief.", "tools": [], "messages": TURNS},
@@ -428,6 +433,11 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
         "instruction_response",
         {"instruction": "x", "context": 4, "response": "y"},
         "the field 'context' must be text, not a number",
+    ),
+    "a question with one answer": (
+        "question_pair",
+        {"question": "Why?", "response_j": "So."},
+        "the field 'response_k' is missing; the row has 'question', 'response_j'",
     ),
     "a dialogue without speakers": (
         "dialogue_pair",

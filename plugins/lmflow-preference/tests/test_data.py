@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,14 +36,16 @@ def test_pairs_that_teach_nothing_are_left_out_and_counted(capsys: pytest.Captur
 
 
 def test_data_without_a_pair_to_learn_from_are_refused() -> None:
-    with pytest.raises(DataError, match="none of 1 pairs is left to train on: 1 as both answers are the same"):
+    with pytest.raises(DataError, match="none of 1 pairs is left: 1 as both answers are the same"):
         pairs_of(rows_of([_pair([5], [6], [6])]), DpoOptions(), 42, told=False)
 
 
 def test_answers_without_scores_are_refused() -> None:
     three = EncodedExample(tuple(_sequence([5], [n]) for n in (6, 7, 8)))
-    with pytest.raises(DataError, match="several answers without scores"):
-        pairs_of(rows_of([three]), DpoOptions(), 42, told=False)
+    two = EncodedExample(three.sequences[:2], {"scores": (math.nan, math.nan)})
+    for unscored in (three, two):
+        with pytest.raises(DataError, match="several answers without scores"):
+            pairs_of(rows_of([unscored]), DpoOptions(), 42, told=False)
 
 
 @pytest.mark.parametrize("pairing", ["max_min", "max_max", "max_random", "random"])

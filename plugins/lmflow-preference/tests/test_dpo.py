@@ -185,14 +185,23 @@ def test_the_best_and_the_worst_of_scored_answers_make_a_pair(
             assert value == pytest.approx(float(plain.logprob([*ids, *answer], len(ids))), abs=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["paired_text_to_text", "text_to_scored_textlist"])
 def test_the_script_of_the_original_works_with_the_launcher_replaced(
-    rows: Callable[..., Path], tiny_model: Path, tmp_path: Path
+    kind: str, tiny_model: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("lmflow_datasets", reason="rows are read by the plugin that knows their form")
     folder = tmp_path / "data"
     folder.mkdir()
-    instances = [{"prompt": p, "chosen": " " + c, "rejected": " " + r, "margin": 1.0} for p, c, r in _TEXTS]
-    data = {"type": "paired_text_to_text", "instances": instances}
+    instances: list[dict[str, Any]] = {
+        "paired_text_to_text": [
+            {"prompt": p, "chosen": " " + c, "rejected": " " + r, "margin": 1.0} for p, c, r in _TEXTS
+        ],
+        "text_to_scored_textlist": [
+            {"input": p, "output": [{"text": " " + c, "score": 2.0}, {"text": " " + r, "score": -1.0}]}
+            for p, c, r in _TEXTS
+        ],
+    }[kind]
+    data = {"type": kind, "instances": instances}
     (folder / "train.json").write_text(json.dumps(data), encoding="utf-8")
     line = f"""--model_name_or_path {tiny_model} --reference_model_name_or_path {tiny_model} --do_train True
         --dataset_path {folder} --eval_dataset_path {folder} --learning_rate 5e-7 --lr_scheduler_type cosine
@@ -204,3 +213,51 @@ def test_the_script_of_the_original_works_with_the_launcher_replaced(
     record = finetuned(tmp_path / "out", "--objective", "dpo", *line.split())
     assert record["losses"][0] == [1, pytest.approx(0.693147, abs=1e-4)]
     assert record["options"]["warmup_steps"] == 100
+
+
+def test_the_first_script_of_the_original_works_on_its_rows(
+    rows: Callable[..., Path], tiny_model: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("lmflow_lora", reason="the script trains with LoRA")
+    raw = [{"qid": n, "question": p, "response_j": c, "response_k": r} for n, (p, c, r) in enumerate(_TEXTS)]
+    line = f"""--model_name_or_path {tiny_model} --dataset_path {rows(raw)} --run_name dpo --max_steps 2
+        --learning_rate 1e-2 --use_lora 1 --lora_r 8 --sanity_check True --save_aggregated_lora 0 --logging_steps 1"""
+    record = finetuned(tmp_path / "out", "--objective", "dpo", *line.split())
+    assert record["losses"][0] == [1, pytest.approx(0.693147, abs=1e-4)]
+    assert record["losses"][1][1] < record["losses"][0][1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--loss_type", "kl"], "--loss_type kl is not available: it fits the likelihood of a pair to its margin"),
+        (["--loss_type=raft"], "--loss_type raft is not available: it learns chosen answers alone; --objective sft"),
+        (["--length_penalty", "0.1"], "--length_penalty 0.1 is not available: no loss looks at lengths"),
+        (["--loss_type", "mse"], "--dpo-loss: 'mse' is not one of sigmoid"),
+    ],
+)
+def test_losses_of_the_original_that_are_not_there_say_why(
+    flags: list[str],
+    told: str,
+    lmflow_cli: Callable[..., Any],
+    rows: Callable[..., Path],
+    tiny_model: Path,
+    tmp_path: Path,
+) -> None:
+    data = rows([{"instruction": "hello", "chosen": "the fox", "rejected": "no"}])
+    command = ["finetune", "--model", tiny_model, "--dataset", data, "--objective", "dpo", *flags]
+    refused = lmflow_cli(*command, "--output", tmp_path / "x")
+    assert refused.status == 2
+    assert told in refused.stderr
+
+
+@pytest.mark.parametrize("loss", ["sigmoid", "hinge", "ipo"])
+@pytest.mark.parametrize("pairing", ["random", "max_min", "max_max", "max_random"])
+def test_losses_and_pairings_of_the_original_mean_the_same_here(loss: str, pairing: str) -> None:
+    from lmflow_core.cli.flags import FlagParser
+    from lmflow_core.config.schema import FINETUNE
+    from lmflow_core.plugins.registry import Catalogue
+
+    given = ["--loss_type", loss, "--sampling_paired_method", pairing, "--objective", "dpo"]
+    values = FlagParser(FINETUNE, Catalogue.discover()).parse(given).values
+    assert values == {"dpo_loss": loss, "dpo_pairing": pairing, "objective": "dpo"}

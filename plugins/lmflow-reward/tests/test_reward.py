@@ -16,12 +16,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from lmflow_core.api import IGNORE, Conversation, EncodedExample, EncodedSequence, Message, Prompted
+from lmflow_core.api import IGNORE, Conversation, EncodedExample, EncodedSequence, Message, Prompted, wilson
 from lmflow_core.testing.references import FLAGS, TUNERS, finetuned
 from lmflow_core.testing.tensors import differing
 from lmflow_reward.losses import PairLoss, ScoreLoss
 from lmflow_reward.options import RewardOptions
-from lmflow_reward.pairwise import wilson
 from lmflow_reward.scoring import RewardModel
 from lmflow_transformers.api import check_values, collate, sequence_values
 
@@ -484,9 +483,9 @@ def test_pairs_that_teach_nothing_are_left_out_and_counted(
     told = lmflow_cli(*command, write_rows([same, different, cut, _row(long, "fox", "no")]))
     assert told.status == 0, told.stderr
     assert "1 left out for want of a trainable token" in told.stderr
-    assert "left out: 2 of 3 pairs have the same answer twice" in told.stderr
+    assert "2 of 3 pairs left out: 2 as both answers are the same" in told.stderr
     told = lmflow_cli(*command, write_rows([same, cut]))
-    assert "nothing is left to compare: all 2 pairs have the same answer twice" in told.stderr
+    assert "none of 2 pairs is left: 2 as both answers are the same" in told.stderr
 
 
 @pytest.mark.parametrize(
@@ -515,3 +514,90 @@ def test_rows_that_cannot_be_learned_from_are_told_of(
     assert found.status != 0
     assert told in found.stderr
     assert "Traceback" not in found.stderr
+
+
+# ---- the original's script
+
+
+def test_the_script_of_the_original_works_with_the_launcher_replaced(
+    lmflow_cli: Callable[..., Any], tiny_model: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("lmflow_datasets", reason="rows are read by the plugin that knows their form")
+    folder, answers = tmp_path / "data", tmp_path / "answers"
+    for each in (folder, answers):
+        each.mkdir()
+
+    def chat(number: int, prompt: str, answer: str) -> dict[str, Any]:
+        turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+        return {"conversation_id": number, "system": "Be kind.", "tools": [], "messages": turns}
+
+    pairs = [
+        {"chosen": chat(number, prompt, chosen), "rejected": chat(number, prompt, rejected)}
+        for number, (prompt, chosen, rejected) in enumerate(map(_texts, range(_PAIRS)))
+    ]
+    document = {"type": "paired_conversation", "instances": pairs}
+    (folder / "train.json").write_text(json.dumps(document), encoding="utf-8")
+    # Flash attention needs a GPU, and a tracker an account.
+    line = f"""--model_name_or_path {tiny_model} --do_train True --dataset_path {folder} --conversation_template chatml
+        --overwrite_output_dir --use_flash_attention False --block_size 200 --learning_rate 1e-2
+        --per_device_train_batch_size 1 --per_device_eval_batch_size 1 --num_train_epochs 3 --weight_decay 0.001
+        --evaluation_strategy steps --save_strategy steps --save_steps 999999 --gradient_accumulation_steps 4
+        --gradient_checkpointing True --remove_unused_columns False --bf16 True --logging_strategy steps
+        --logging_steps 1 --optim paged_adamw_32bit --lr_scheduler_type cosine --warmup_ratio 0.03 --run_name rm
+        --do_eval True --eval_dataset_path {folder} --eval_steps 999999 --preprocessing_num_workers 4
+        --arch_type text_regression"""
+    record = finetuned(tmp_path / "out", *line.split())
+    losses = [loss for _, loss in record["losses"]]
+    assert (len(losses), record["loss_unit"], record["options"]["objective"]) == (3, "pairs", "reward")
+    assert losses[-1] < losses[0] == pytest.approx(0.6931, abs=0.3)
+    # What the original gave a reward model to score: answers without scores.
+    texts = [{"input": prompt, "output": [chosen, rejected]} for prompt, chosen, rejected in map(_texts, range(_PAIRS))]
+    unscored = {"type": "text_to_textlist", "instances": texts}
+    (answers / "test.json").write_text(json.dumps(unscored), encoding="utf-8")
+    flags = ["--reward_model_name_or_path", tmp_path / "out", "--output", tmp_path / "scored.jsonl"]
+    told = lmflow_cli("data", "score", "--dataset", answers, "--reward", "model", *flags)
+    assert told.status == 0, told.stderr
+    rows = [json.loads(text) for text in (tmp_path / "scored.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [len(row["scores"]) for row in rows] == [2] * _PAIRS
+    refused = lmflow_cli(*f"finetune --model {tiny_model} --dataset {answers} --objective reward --output x".split())
+    assert "a candidates example, but the objective learns from preference" in refused.stderr
+
+
+# ---- what comes up
+
+
+def test_a_judge_with_another_vocabulary_and_template_scores_text(
+    lmflow_cli: Callable[..., Any], tiny_model: Path, tmp_path: Path
+) -> None:
+    """The answers of a policy are tokenised anew by the tokenizer and the template of the model that judges them."""
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    from lmflow_core.testing.tiny import make_tokenizer
+
+    pytest.importorskip("lmflow_raft", reason="the policy learns with it")
+    tokenizer = make_tokenizer(300)
+    turn = "{{ '[' + message['role'] + '] ' + message['content'] + '<|im_end|>' }}"
+    tokenizer.chat_template = "{% for message in messages %}" + turn + "{% endfor %}"
+    tokenizer.pad_token = "<|endoftext|>"
+    shape = LlamaConfig.from_pretrained(tiny_model)
+    shape.vocab_size, shape.num_labels, shape.pad_token_id = len(tokenizer), 1, 0
+    torch.manual_seed(7)
+    network: Any = LlamaForSequenceClassification(shape).eval()
+    judge = tmp_path / "judge"
+    network.save_pretrained(judge)
+    tokenizer.save_pretrained(judge)
+    assert len(tokenizer) != len(AutoTokenizer.from_pretrained(tiny_model))
+    data = tmp_path / "prompts.jsonl"
+    data.write_text("\n".join(json.dumps({"prompt": f"say {number}"}) for number in range(4)), encoding="utf-8")
+    flags = ["--model", tiny_model, "--dataset", data, "--objective", "raft", "--reward", "model"]
+    flags += ["--reward-model", judge, "--raft-samples", 3, "--raft-max-new-tokens", 5, "--lr", "1e-3"]
+    finetuned(tmp_path / "out", *flags)
+    (file,) = (tmp_path / "out" / "checkpoints" / "samples").glob("step-*.jsonl")
+    samples = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    assert len(samples) == 12
+    for sample in samples:
+        asked, answered = sample["messages"]
+        text = f"[user] {asked['content']}<|im_end|>[assistant] {answered['content']}<|im_end|>"
+        with torch.no_grad():
+            reward = float(network(**tokenizer(text, add_special_tokens=False, return_tensors="pt")).logits[0, 0])
+        assert sample["reward"] == pytest.approx(reward, abs=1e-4)

@@ -99,7 +99,7 @@ def test_json_is_worth_what_is_right_of_it(answer: str, score: float) -> None:
 def test_a_schema_may_be_a_file(tmp_path: Path) -> None:
     file = tmp_path / "schema.json"
     file.write_text(json.dumps(_SCHEMA), encoding="utf-8")
-    assert _score(JsonSchema(JsonSchemaOptions(json_schema=file)), '{"name": "Ada", "age": 36}') == 1
+    assert _score(JsonSchema(JsonSchemaOptions(json_schema_file=file)), '{"name": "Ada", "age": 36}') == 1
     for text, problem in (
         ("{", "Expecting"),
         ('{"type": "objekt"}', "no JSON schema"),
@@ -107,9 +107,9 @@ def test_a_schema_may_be_a_file(tmp_path: Path) -> None:
     ):
         file.write_text(text, encoding="utf-8")
         with pytest.raises(RequestError, match=problem):
-            JsonSchema(JsonSchemaOptions(json_schema=file))
+            JsonSchema(JsonSchemaOptions(json_schema_file=file))
     with pytest.raises(RequestError, match="cannot be read"):
-        JsonSchema(JsonSchemaOptions(json_schema=tmp_path / "none.json"))
+        JsonSchema(JsonSchemaOptions(json_schema_file=tmp_path / "none.json"))
 
 
 def test_a_schema_elsewhere_is_not_fetched() -> None:

@@ -123,6 +123,13 @@ def lmflow_register_datasets() -> Iterable[DatasetSpec]:
             'Go away."}',
         ),
         _spec(
+            "question_pair",
+            "preferences:QuestionPair",
+            "Two answers to a question, the first of them preferred.",
+            "question, response_j, response_k",
+            '{"question": "What is 2 + 3?", "response_j": "5", "response_k": "6"}',
+        ),
+        _spec(
             "prompt",
             "prompts:PromptRow",
             "A prompt without its answer.",

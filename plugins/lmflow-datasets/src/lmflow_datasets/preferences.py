@@ -78,6 +78,23 @@ class DialoguePair:
         return Preference(chosen, rejected, _margin(row))
 
 
+class QuestionPair:
+    """``{"question": …, "response_j": …, "response_k": …}``, as in StackExchange's pairs; the first is the better.
+
+    The texts are put together as LMFlow's first script for DPO does, and used as they are.
+    """
+
+    def recognises(self, row: Mapping[str, Any]) -> bool:
+        """Whether a question and both answers are there."""
+        return {"question", "response_j", "response_k"} <= row.keys()
+
+    def read(self, row: Mapping[str, Any]) -> Preference:
+        """Return the pair."""
+        prompt = f"Question: {text(row, 'question')}\n\nAnswer: "
+        chosen, rejected = (Prompted(prompt, text(row, name)) for name in ("response_j", "response_k"))
+        return Preference(chosen, rejected, _margin(row))
+
+
 class Kto:
     """An answer with a verdict: ``messages`` or ``prompt`` and ``completion``, and ``label``: true where it is good."""
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import random
-import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lmflow_core.api import IGNORE, DataError, EncodedDataset, EncodedExample, EncodedSequence
 from lmflow_preference.options import DpoOptions
+from lmflow_transformers.api import LeftOut, check_different, teaching
 
 REFERENCE = "reference_logprobs"
 _NO_ANSWER = "an answer has no token to learn"
-
-
-class LeftOut(Exception):
-    """An example teaches nothing; the text tells why, as in "an answer is empty"."""
 
 
 @dataclass
@@ -87,18 +83,14 @@ def pairs_of(data: EncodedDataset, options: DpoOptions, seed: int, *, told: bool
     Raises:
         DataError: none is left.
     """
-    chosen: list[tuple[int, int, int]] = []
-    left_out: Counter[str] = Counter()
-    for position in range(len(data)):
-        try:
-            better, worse = _pair(data[position], options.dpo_pairing, random.Random(f"{seed} {position}"))
-            sequences = data[position].sequences
-            _check_pair(sequences[better], sequences[worse], options.max_prompt_length)
-            chosen.append((position, better, worse))
-        except LeftOut as reason:
-            left_out[str(reason)] += 1
-    _report("pairs", left_out, len(data), told)
-    return Pairs(data, chosen)
+
+    def pair(position: int) -> tuple[int, int, int]:
+        better, worse = _pair(data[position], options.dpo_pairing, random.Random(f"{seed} {position}"))
+        sequences = data[position].sequences
+        _check_pair(sequences[better], sequences[worse], options.max_prompt_length)
+        return position, better, worse
+
+    return Pairs(data, teaching(data, pair, "pairs", told=told))
 
 
 def verdicts_of(data: EncodedDataset, max_prompt: int | None, *, told: bool) -> Verdicts:
@@ -107,15 +99,12 @@ def verdicts_of(data: EncodedDataset, max_prompt: int | None, *, told: bool) -> 
     Raises:
         DataError: none is left.
     """
-    kept: list[int] = []
-    left_out: Counter[str] = Counter()
-    for position in range(len(data)):
-        try:
-            _check_prompt(data[position].sequences[0], max_prompt)
-            kept.append(position)
-        except LeftOut as reason:
-            left_out[str(reason)] += 1
-    _report("answers", left_out, len(data), told)
+
+    def answer(position: int) -> int:
+        _check_prompt(data[position].sequences[0], max_prompt)
+        return position
+
+    kept = teaching(data, answer, "answers", told=told)
     prompts = [tuple(_prompt(data[position].sequences[0])) for position in kept]
     longest = max(len(data[position].sequences[0].input_ids) for position in kept)
     return Verdicts(data, [(place, kept[_mismatched(prompts, at)]) for at, place in enumerate(kept)], longest)
@@ -163,12 +152,12 @@ def _pair(example: EncodedExample, pairing: str, chance: random.Random) -> tuple
         DataError: there are no scores to tell.
     """
     scores = example.numbers.get("scores")
-    if scores is None:
-        if len(example.sequences) != 2:
-            raise DataError(
-                "--objective dpo: several answers without scores do not tell which is better; give each a score"
-            )
+    if scores is None and len(example.sequences) == 2:
         return 0, 1
+    if scores is None or any(map(math.isnan, scores)):
+        raise DataError(
+            "--objective dpo: several answers without scores do not tell which is better; give each a score"
+        )
     better = [(one, two) for one in range(len(scores)) for two in range(len(scores)) if scores[one] > scores[two]]
     if not better:
         raise LeftOut("no answer has a better score than another")
@@ -182,25 +171,10 @@ def _pair(example: EncodedExample, pairing: str, chance: random.Random) -> tuple
 def _check_pair(chosen: EncodedSequence, rejected: EncodedSequence, max_prompt: int | None) -> None:
     for sequence in (chosen, rejected):
         _check_prompt(sequence, max_prompt)
-    if list(_learned(chosen)) == list(_learned(rejected)):
-        raise LeftOut("both answers are the same")
+    check_different(chosen, rejected)
 
 
 def _check_prompt(sequence: EncodedSequence, longest: int | None) -> None:
     start = answer_start(sequence)
     if longest is not None and start > longest:
         raise LeftOut(f"the prompt is longer than --max-prompt-length {longest}")
-
-
-def _learned(sequence: EncodedSequence) -> Iterator[int]:
-    return (label for label in sequence.labels if label != IGNORE)
-
-
-def _report(what: str, left_out: Counter[str], count: int, told: bool) -> None:
-    if not left_out:
-        return
-    reasons = ", ".join(f"{number} as {reason}" for reason, number in left_out.items())
-    if left_out.total() == count:
-        raise DataError(f"none of {count} {what} is left to train on: {reasons}")
-    if told:
-        print(f"lmflow: {left_out.total()} of {count} {what} left out: {reasons}", file=sys.stderr)

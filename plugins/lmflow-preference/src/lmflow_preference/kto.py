@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from itertools import chain
+from statistics import fmean
 from typing import Any
 
 import torch
 
-from lmflow_core.api import EncodedExample, LoadPlan, RequestError, TrainingReport, TrainingSetup
+from lmflow_core.api import EncodedExample, LoadPlan, TrainingReport, TrainingSetup
 from lmflow_preference.examples import REFERENCE, verdicts_of
 from lmflow_preference.options import KtoOptions
 from lmflow_preference.reference import check_reference, reference_logprobs
@@ -18,15 +19,12 @@ from lmflow_transformers.api import (
     LossOutput,
     Mean,
     TorchJob,
-    isolates_sequences,
+    measure_sequences,
     sequence_logprobs,
     train,
-    using_attention,
 )
-from lmflow_transformers.api import collate as collated
 
 DESIRABLE, DIVERGENCE = "desirable", "kl"
-_TOKENS = 2048
 
 
 def kto_losses(gains: torch.Tensor, desirable: torch.Tensor, kl: torch.Tensor, options: KtoOptions) -> torch.Tensor:
@@ -79,35 +77,15 @@ class Divergence:
 
     def __init__(self, job: TorchJob) -> None:
         self._job = job
-        self._isolated = isolates_sequences(job.model.base, job.attention)
 
     def __call__(self, examples: list[EncodedExample], step: int | None) -> list[EncodedExample]:
         """Return the answers to train on, each with the divergence over the batch in all processes."""
-        others = [EncodedExample(e.sequences[1:], {REFERENCE: e.numbers[REFERENCE][1:]}) for e in examples]
-        gains = sum(map(self._gain, _parts(others)))
-        shares = self._job.services.all_gather((gains, len(others)))
-        kl = max(0.0, sum(gain for gain, _ in shares) / sum(count for _, count in shares))
+        mine = [(EncodedExample(example.sequences[1:]), example.numbers[REFERENCE][1]) for example in examples]
+        others = [*chain.from_iterable(self._job.services.all_gather(mine))]
+        measured = measure_sequences(self._job, [example for example, _ in others], sequence_logprobs)
+        gains = [now - before for (now,), (_, before) in zip(measured, others, strict=True)]
+        kl = max(0.0, fmean(gains)) if gains else 0.0
         return [_with_divergence(example, kl) for example in examples]
-
-    @torch.no_grad()
-    def _gain(self, examples: Sequence[EncodedExample]) -> float:
-        model = self._job.model
-        batch = collated(examples, isolated=self._isolated, media_inputs=model.media_inputs).to(model.device)
-        if not self._isolated:
-            return float((sequence_logprobs(model.base, batch) - batch.numbers[REFERENCE]).sum())
-        with using_attention(model.base, self._job.attention):
-            return float((sequence_logprobs(model.base, batch) - batch.numbers[REFERENCE]).sum())
-
-
-def _parts(examples: Sequence[EncodedExample]) -> Iterator[list[EncodedExample]]:
-    """Split examples into those that go through the network at a time."""
-    part: list[EncodedExample] = []
-    for example in examples:
-        if part and sum(each.tokens for each in part) + example.tokens > _TOKENS:
-            yield part
-            part = []
-        part.append(example)
-    yield part
 
 
 def _with_divergence(example: EncodedExample, kl: float) -> EncodedExample:
@@ -130,17 +108,11 @@ class KtoObjective:
         return plan
 
     def check(self, setup: TrainingSetup[CausalModel]) -> None:
-        """Check the reference, where one is named, and that the model can be measured while it trains.
+        """Check the reference, where one is named.
 
         Raises:
-            ModelError: the reference cannot be opened, or has another vocabulary.
-            RequestError: the weights are spread over processes.
+            ModelError: it cannot be opened, or has another vocabulary.
         """
-        if setup.model.plan.sharded:
-            raise RequestError(
-                "--objective kto measures the model before each step, which weights that are spread over processes "
-                "cannot: take --zero-stage 2 or --engine torchrun"
-            )
         check_reference(self._options.reference_model, setup.model, setup.services)
 
     def train(self, job: TorchJob) -> TrainingReport:

@@ -3,35 +3,14 @@
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from lmflow_core.api import DataError, EncodedDataset, EncodedExample
-
-
-class Selected:
-    """Some of the examples of a data set, by position. Satisfies ``EncodedDataset``."""
-
-    def __init__(self, data: EncodedDataset, positions: Sequence[int]) -> None:
-        self._data = data
-        self._positions = positions
-
-    def __len__(self) -> int:
-        return len(self._positions)
-
-    def __getitem__(self, position: int) -> EncodedExample:
-        return self._data[self._positions[position]]
-
-    def lengths(self) -> list[int]:
-        """Return the number of tokens of each example, all its sequences together."""
-        lengths = self._data.lengths()
-        return [lengths[position] for position in self._positions]
+from lmflow_transformers.api import Selected, check_different, teaching
 
 
 def different_pairs(data: EncodedDataset, *, tell: bool = True) -> EncodedDataset:
-    """Return the pairs whose answers differ: of one answer that is there twice neither can be the better.
-
-    Answers that only differ behind the length they were cut at are one, too. How many are left out is told.
+    """Return the pairs whose answers differ; how many are left out is told.
 
     Args:
         data: encoded examples.
@@ -42,8 +21,12 @@ def different_pairs(data: EncodedDataset, *, tell: bool = True) -> EncodedDatase
     """
     if bad := _count(data, lambda example: not _finite(example, "margin")):
         raise DataError(f"{bad} of {len(data)} pairs have a margin that is no number")
-    kept = [position for position in range(len(data)) if _differ(data[position])]
-    return _told(data, kept, "pairs have the same answer twice", tell)
+
+    def different(position: int) -> int:
+        check_different(*data[position].sequences)
+        return position
+
+    return Selected(data, teaching(data, different, "pairs", told=tell))
 
 
 def scored_answers(data: EncodedDataset) -> EncodedDataset:
@@ -52,11 +35,16 @@ def scored_answers(data: EncodedDataset) -> EncodedDataset:
     Raises:
         DataError: some have none, or one that is no number.
     """
-    if missing := _count(data, lambda example: len(example.numbers.get("scores", ())) != len(example.sequences)):
+    if missing := _count(data, _lacks_scores):
         raise DataError(f"{missing} of {len(data)} examples have no scores for their answers: give each answer a score")
     if bad := _count(data, lambda example: not _finite(example, "scores")):
         raise DataError(f"{bad} of {len(data)} examples have a score that is no number")
     return data
+
+
+def _lacks_scores(example: EncodedExample) -> bool:
+    scores = example.numbers.get("scores", ())
+    return len(scores) != len(example.sequences) or any(map(math.isnan, scores))
 
 
 def _count(data: EncodedDataset, holds: Callable[[EncodedExample], bool]) -> int:
@@ -65,19 +53,3 @@ def _count(data: EncodedDataset, holds: Callable[[EncodedExample], bool]) -> int
 
 def _finite(example: EncodedExample, name: str) -> bool:
     return all(map(math.isfinite, example.numbers.get(name, ())))
-
-
-def _differ(pair: EncodedExample) -> bool:
-    chosen, rejected = (list(sequence.input_ids) for sequence in pair.sequences)
-    return chosen != rejected
-
-
-def _told(data: EncodedDataset, kept: Sequence[int], why: str, tell: bool) -> EncodedDataset:
-    left_out = len(data) - len(kept)
-    if not kept:
-        raise DataError(f"nothing is left to compare: all {left_out} {why}")
-    if not left_out:
-        return data
-    if tell:
-        print(f"lmflow: left out: {left_out} of {len(data)} {why}", file=sys.stderr)
-    return Selected(data, kept)

@@ -6,11 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
-from lmflow_core.api import BenchmarkReport, EncodedDataset, EncodedSequence, LanguageModel
+from lmflow_core.api import BenchmarkReport, EncodedDataset, EncodedSequence, LanguageModel, wilson
 from lmflow_reward.examples import different_pairs
 from lmflow_transformers.api import CausalModel
-
-_Z = 1.959963984540054  # of a normal distribution, 95 % are within so many deviations
 
 
 class PairwiseAccuracy:
@@ -54,16 +52,3 @@ def _figures(margins: Sequence[float]) -> dict[str, float]:
         "margin": math.fsum(margins) / len(margins),
         "pairs": len(margins),
     }
-
-
-def wilson(right: int, count: int) -> tuple[float, float]:
-    """Return the interval of Wilson (1927) that holds a share with 95 % confidence.
-
-    Args:
-        right: how often it was right.
-        count: of how often, at least once.
-    """
-    share, spread = right / count, _Z**2 / count
-    middle = (share + spread / 2) / (1 + spread)
-    reach = _Z * math.sqrt(share * (1 - share) / count + spread / (4 * count)) / (1 + spread)
-    return max(0.0, middle - reach), min(1.0, middle + reach)

@@ -62,28 +62,33 @@ def lmflow_register_rewards() -> Iterable[RewardSpec]:
         target="lmflow_reward.rewards.exact:Exact",
         summary="The answer is one that the row holds.",
         options=ExactOptions,
+        maximum=1.0,
     )
     yield RewardSpec(
         name="regex",
         target="lmflow_reward.rewards.exact:Regex",
         summary="A regular expression matches the answer.",
         options=RegexOptions,
+        maximum=1.0,
     )
     yield RewardSpec(
         name="json-schema",
         target="lmflow_reward.rewards.schema:JsonSchema",
         summary="The answer is JSON that a schema allows.",
         options=JsonSchemaOptions,
+        maximum=1.0,
     )
     yield RewardSpec(
         name="arithmetic",
         target="lmflow_reward.rewards.numbers:Arithmetic",
         summary="The answer comes to the right number.",
         options=ArithmeticOptions,
+        maximum=1.0,
     )
     yield RewardSpec(
         name="length",
         target="lmflow_reward.rewards.length:Length",
         summary="The answer is as long as it may be.",
         options=LengthOptions,
+        maximum=1.0,
     )

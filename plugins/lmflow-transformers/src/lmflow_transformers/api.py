@@ -29,6 +29,7 @@ from lmflow_transformers.training.loss import Loss, LossOutput, Mean
 from lmflow_transformers.training.measuring import Measure, measure_sequences
 from lmflow_transformers.training.optimizers import AdamW, parameter_groups, torch_groups
 from lmflow_transformers.training.run import train
+from lmflow_transformers.training.teaching import LeftOut, Selected, check_different, teaching
 from lmflow_transformers.tuners import FullTuner, with_master_weights
 from lmflow_transformers.vocabulary import check_vocabulary
 from lmflow_transformers.writing import refusals_as_os_errors
@@ -45,6 +46,7 @@ __all__ = [
     "Head",
     "HeadGradients",
     "HuggingFaceExporter",
+    "LeftOut",
     "Loss",
     "LossOutput",
     "Mean",
@@ -53,6 +55,7 @@ __all__ = [
     "SamplingDecoder",
     "SamplingOptions",
     "Seen",
+    "Selected",
     "SharedBatch",
     "SharedBatchDecoder",
     "TensorEntry",
@@ -60,6 +63,7 @@ __all__ = [
     "TokenChooser",
     "TorchJob",
     "WholeText",
+    "check_different",
     "check_files",
     "check_folder",
     "check_sampling",
@@ -90,6 +94,7 @@ __all__ = [
     "sequence_values",
     "summed_cross_entropy",
     "takes_attention_mask",
+    "teaching",
     "tensor_entries",
     "token_logprob",
     "torch_groups",

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+_HELD = -1  # stands for a module, whose numbers begin with 0
 _ENTERED: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
 
 
@@ -84,15 +85,19 @@ def kept_whole(network: torch.nn.Module) -> Iterator[None]:
     if not spread:
         yield
         return
-    kept = [parameter.ds_persist for parameter in spread]
     with importlib.import_module("deepspeed").zero.GatheredParameters(spread):
+        # DeepSpeed gives back no weight that a module works with. Whether one "persists" it asks in some steps only.
         for parameter in spread:
-            parameter.ds_persist = True
+            parameter.ds_active_sub_modules.add(_HELD)
+        # What runs a network within has nothing to gather, and must give up nothing.
+        entered = {part for part in network.modules() if part not in _ENTERED}
+        _ENTERED.update(entered)
         try:
             yield
         finally:
-            for parameter, persists in zip(spread, kept, strict=True):
-                parameter.ds_persist = persists
+            _ENTERED.difference_update(entered)
+            for parameter in spread:
+                parameter.ds_active_sub_modules.discard(_HELD)
 
 
 def own_part(weight: Any) -> torch.Tensor:

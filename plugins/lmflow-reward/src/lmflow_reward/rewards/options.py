@@ -46,7 +46,7 @@ class RegexOptions:
 class JsonSchemaOptions:
     """What a JSON answer must hold."""
 
-    json_schema: Path | None = option(None, help="The schema, a JSON file; that of each row when left out.")
+    json_schema_file: Path | None = option(None, help="The schema, a JSON file; that of each row when left out.")
     json_schema_field: str = option("schema", help="The field of a row that holds its schema.")
     json_schema_strict: bool = option(False, help="Score 1 or 0, without numbers for what is nearly right.")
 

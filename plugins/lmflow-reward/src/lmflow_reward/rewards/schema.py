@@ -33,17 +33,17 @@ class JsonSchema(Verifier):
         """
         self._options = options or JsonSchemaOptions()
         self._known: dict[str, Any] = {}
-        self._own = None if self._options.json_schema is None else self._read()
+        self._own = None if self._options.json_schema_file is None else self._read()
 
     def _read(self) -> Any:
-        file = self._options.json_schema
+        file = self._options.json_schema_file
         assert file is not None
         try:
             return _validator(json.loads(file.read_text(encoding="utf-8")))
         except OSError as error:
-            raise RequestError(f"--json-schema {file} cannot be read: {error.strerror}") from error
+            raise RequestError(f"--json-schema-file {file} cannot be read: {error.strerror}") from error
         except (ValueError, RecursionError) as error:
-            raise RequestError(f"--json-schema {file}: {' '.join(str(error).split())[:300]}") from error
+            raise RequestError(f"--json-schema-file {file}: {' '.join(str(error).split())[:300]}") from error
 
     def check(self, prompt: Prompt) -> None:
         """Check that there is a schema for a prompt.
@@ -56,7 +56,7 @@ class JsonSchema(Verifier):
     def _schema(self, prompt: Prompt) -> Any:
         if self._own is not None:
             return self._own
-        instead = "--json-schema-field, or a file with --json-schema"
+        instead = "--json-schema-field, or a file with --json-schema-file"
         written = row_field(prompt, self._options.json_schema_field, instead)
         key = json.dumps(written, sort_keys=True, default=str)
         if key not in self._known:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -20,19 +21,23 @@ from lmflow_transformers.training.micro_batches import micro_batches
 # From a network and a batch to a number for each sequence, (sequences,).
 Measure = Callable[[Any, Batch], torch.Tensor]
 _FETCHED = 64
+_TRIED: weakref.WeakKeyDictionary[Any, dict[str, Mapping[str, bool]]] = weakref.WeakKeyDictionary()
 _ON_CPU, _ELSEWHERE = 1024, 8192
 
 
 def measure_sequences(
-    job: TorchJob, examples: EncodedDataset, measure: Measure, model: CausalModel | None = None
+    job: TorchJob,
+    examples: EncodedDataset | Sequence[EncodedExample],
+    measure: Measure,
+    model: CausalModel | None = None,
 ) -> list[tuple[float, ...]]:
     """Return what a network gives for each sequence of each example, computed as in training but without gradients.
 
-    Every process measures a share, and has all of it in the end.
+    Every process measures a share, and has all of it in the end. A rollout may measure too, while the run trains.
 
     Args:
         job: whose attention and processes are used.
-        examples: any number.
+        examples: any number, the same in all processes.
         measure: from the transformers model, in evaluation mode, and a batch to a number for each sequence.
         model: loaded; the job's own when None.
     """
@@ -81,12 +86,21 @@ def _measuring(model: CausalModel, packed: str) -> Iterator[Mapping[str, bool]]:
     gathered = gathered_as_needed(base) if model.plan.sharded else nullcontext()
     try:
         with gathered:
-            isolated = isolates_sequences(base, packed)
-            packing = {"isolated": isolated, "shared": isolated and shares_beginnings(base, packed)}
-            with using_attention(base, packed if isolated else masked_attention(base)), _autocast(model):
+            packing = _packing(base, packed)
+            attention = packed if packing["isolated"] else masked_attention(base)
+            with using_attention(base, attention), _autocast(model):
                 yield packing
     finally:
         model.network.train(training)
+
+
+def _packing(network: Any, packed: str) -> Mapping[str, bool]:
+    """Return how batches are collated for a network, which is tried once."""
+    known = _TRIED.setdefault(network, {})
+    if packed not in known:
+        isolated = isolates_sequences(network, packed)
+        known[packed] = {"isolated": isolated, "shared": isolated and shares_beginnings(network, packed)}
+    return known[packed]
 
 
 def _autocast(model: CausalModel) -> AbstractContextManager[Any]:
