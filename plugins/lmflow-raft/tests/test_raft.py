@@ -12,8 +12,8 @@ import pytest
 
 from lmflow_core.testing.references import FLAGS, TUNERS, PlainLoop, finetuned
 from lmflow_raft.options import RaftOptions
-from lmflow_raft.samples import Sample, SampleFolder
-from lmflow_raft.selection import selected
+from lmflow_raft.selection import best
+from lmflow_transformers.api import Sample
 
 _PROMPTS = ["hello", "the quick brown fox", "what is the capital of France?", "no", "yes", "one two three"]
 _RAFT = ("--objective", "raft", "--reward", "regex", "--regex-pattern", ".*[aeiou].*")
@@ -108,7 +108,7 @@ def _sample(prompt: int, reward: float) -> Sample:
 
 def _learned(rewards: dict[int, list[float]], **options: Any) -> list[float]:
     samples = [_sample(prompt, reward) for prompt, given in rewards.items() for reward in given]
-    return [sample.reward for sample in selected(samples, RaftOptions(**options)) if sample.learned]
+    return [samples[at].reward for at in best(samples, RaftOptions(**options))]
 
 
 def test_selection() -> None:
@@ -118,20 +118,6 @@ def test_selection() -> None:
     assert _learned(rewards, raft_selection="top", raft_top_share=0.25) == [0.9, 0.8]
     every = sorted(_learned(rewards, raft_selection="top", raft_top_share=1.0))
     assert every == [0.1, 0.2, 0.3, 0.5, 0.5, 0.5, 0.8, 0.9]
-
-
-def test_samples_come_back_from_their_file(tmp_path: Path) -> None:
-    folder = SampleFolder(tmp_path / "samples")
-    assert folder.read(3) is None
-    assert [*folder.rounds()] == []
-    samples = [_sample(0, 0.5), _sample(1, -2.0)]
-    folder.write(3, samples)
-    folder.write(12, [])
-    assert folder.read(3) == samples
-    assert [*folder.rounds()] == [(3, samples), (12, [])]
-    folder.write(3, [_sample(0, math.nan)])
-    (found,) = folder.read(3) or ()
-    assert math.isnan(found.reward)
 
 
 @pytest.mark.parametrize(

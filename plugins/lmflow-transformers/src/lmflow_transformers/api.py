@@ -13,7 +13,12 @@ from lmflow_transformers.export import HuggingFaceExporter
 from lmflow_transformers.folder_check import check_files, check_folder, read_object, weight_files
 from lmflow_transformers.isolation import isolates_sequences
 from lmflow_transformers.likelihood.head import Head, HeadGradients, head_is_plain
-from lmflow_transformers.likelihood.network import hidden_states, sequence_logprobs, summed_cross_entropy
+from lmflow_transformers.likelihood.network import (
+    hidden_states,
+    labelled_logprobs,
+    sequence_logprobs,
+    summed_cross_entropy,
+)
 from lmflow_transformers.linear import few_rows_are_quick
 from lmflow_transformers.loading import forget_quantisation, save_network
 from lmflow_transformers.models import CausalModel, CausalModelLoader
@@ -26,9 +31,13 @@ from lmflow_transformers.safetensors_head import TensorEntry, tensor_entries
 from lmflow_transformers.sampling import SamplingDecoder, chosen_tokens
 from lmflow_transformers.training.job import Rollout, TorchJob
 from lmflow_transformers.training.loss import Loss, LossOutput, Mean
-from lmflow_transformers.training.measuring import Measure, measure_sequences
+from lmflow_transformers.training.measuring import Measure, measure_sequences, measure_tokens
 from lmflow_transformers.training.optimizers import AdamW, parameter_groups, torch_groups
 from lmflow_transformers.training.run import train
+from lmflow_transformers.training.sampled.answering import Sampling
+from lmflow_transformers.training.sampled.lessons import Lesson, Measurement, Teaching
+from lmflow_transformers.training.sampled.rounds import SampledRounds, steps_of_round
+from lmflow_transformers.training.sampled.samples import Sample, places_by_prompt
 from lmflow_transformers.tuners import FullTuner, with_master_weights
 from lmflow_transformers.vocabulary import check_vocabulary
 from lmflow_transformers.writing import refusals_as_os_errors
@@ -45,16 +54,22 @@ __all__ = [
     "Head",
     "HeadGradients",
     "HuggingFaceExporter",
+    "Lesson",
     "Loss",
     "LossOutput",
     "Mean",
     "Measure",
+    "Measurement",
     "Rollout",
+    "Sample",
+    "SampledRounds",
+    "Sampling",
     "SamplingDecoder",
     "SamplingOptions",
     "Seen",
     "SharedBatch",
     "SharedBatchDecoder",
+    "Teaching",
     "TensorEntry",
     "TextCache",
     "TokenChooser",
@@ -75,19 +90,23 @@ __all__ = [
     "hidden_states",
     "isolates_sequences",
     "joined_processes",
+    "labelled_logprobs",
     "logits_processors",
     "measure_sequences",
+    "measure_tokens",
     "open_shared_batch",
     "parameter_groups",
     "peak_memory_bytes",
     "pick_device",
     "pick_dtype",
+    "places_by_prompt",
     "read_object",
     "refusals_as_os_errors",
     "register_attention",
     "save_network",
     "sequence_logprobs",
     "sequence_values",
+    "steps_of_round",
     "summed_cross_entropy",
     "takes_attention_mask",
     "tensor_entries",
