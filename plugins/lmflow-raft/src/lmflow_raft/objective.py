@@ -1,24 +1,25 @@
-"""RAFT: reward-ranked fine-tuning (Dong et al., arXiv:2304.06767)."""
+"""RAFT: reward-ranked fine-tuning (Dong et al., arXiv:2304.06767), and what goes on from it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from functools import partial
 from typing import Any
 
 from lmflow_core.api import LoadPlan, TrainingReport, TrainingSetup
+from lmflow_raft.methods import METHODS, by_reward, every
 from lmflow_raft.options import RaftOptions
-from lmflow_raft.selection import best
+from lmflow_raft.ratios import OLD, REWARD, RatioLoss, old_logprobs
 from lmflow_transformers.api import (
     Batch,
     CausalModel,
-    Lesson,
     LossOutput,
     Mean,
-    Sample,
     SampledRounds,
     Sampling,
     Teaching,
     TorchJob,
+    steps_of_round,
     summed_cross_entropy,
     train,
 )
@@ -37,13 +38,9 @@ class RaftLoss:
 
     def __call__(self, network: Any, batch: Batch) -> LossOutput:
         """Return the summed cross-entropy, in nats, with the mean reward of the answers."""
-        return LossOutput(summed_cross_entropy(network, batch, _CHUNK), mean_reward(batch))
-
-
-def mean_reward(batch: Batch) -> dict[str, Mean]:
-    """Return the mean reward of the answers of a batch as a metric; of a batch that is nobody's there is none."""
-    rewards = batch.numbers.get("reward")
-    return {} if rewards is None else {"reward": Mean(rewards.nansum(), rewards.isfinite().sum())}
+        rewards = batch.numbers.get(REWARD)
+        metrics = {} if rewards is None else {"reward": Mean(rewards.nansum(), rewards.isfinite().sum())}
+        return LossOutput(summed_cross_entropy(network, batch, _CHUNK), metrics)
 
 
 class RaftObjective:
@@ -68,16 +65,18 @@ class RaftObjective:
             temperature=options.raft_temperature,
             round_prompts=options.raft_round_prompts,
         )
-        rounds = SampledRounds(job, sampling, Teaching(self._best), validation=Teaching(_all))
-        return rounds.report(train(job, RaftLoss(), rounds))
-
-    def _best(self, samples: Sequence[Sample]) -> list[Lesson]:
-        return [_lesson(samples, at) for at in best(samples, self._options)]
-
-
-def _all(samples: Sequence[Sample]) -> list[Lesson]:
-    return [_lesson(samples, at) for at in range(len(samples))]
-
-
-def _lesson(samples: Sequence[Sample], at: int) -> Lesson:
-    return Lesson((at,), {"reward": (samples[at].reward,)})
+        plain = options.raft_method == "raft"
+        several = steps_of_round(job, sampling) > 1
+        if not plain and several and sampling.temperature != 1 and job.world.is_main:
+            print(
+                f"lmflow: answers are sampled at temperature {sampling.temperature:g}; ratios compare probabilities "
+                "at temperature 1",
+                file=sys.stderr,
+            )
+        teaching = Teaching(
+            partial(METHODS[options.raft_method], options=options),
+            {OLD: old_logprobs(job)} if several and not plain else {},
+        )
+        measured = Teaching(partial(every if plain else by_reward, options=options))
+        rounds = SampledRounds(job, sampling, teaching, validation=measured)
+        return rounds.report(train(job, RaftLoss() if plain else RatioLoss(options), rounds))

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+_NO_MODULE = -1
 _ENTERED: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
 
 
@@ -88,11 +89,14 @@ def kept_whole(network: torch.nn.Module) -> Iterator[None]:
     with importlib.import_module("deepspeed").zero.GatheredParameters(spread):
         for parameter in spread:
             parameter.ds_persist = True
+            # Before the first step DeepSpeed gives up those that persist as well, unless a module is at work on them.
+            parameter.ds_active_sub_modules.add(_NO_MODULE)
         try:
             yield
         finally:
             for parameter, persists in zip(spread, kept, strict=True):
                 parameter.ds_persist = persists
+                parameter.ds_active_sub_modules.discard(_NO_MODULE)
 
 
 def own_part(weight: Any) -> torch.Tensor:
