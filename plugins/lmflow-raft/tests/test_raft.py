@@ -102,6 +102,23 @@ def test_validation_is_the_mean_reward_of_greedy_answers(data: Path, tiny_model:
     assert first[1] * len(_PROMPTS) == pytest.approx(round(first[1] * len(_PROMPTS)))
 
 
+def test_the_script_of_the_original_works_with_the_launcher_replaced(
+    data: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    line = f"""--model_name_or_path {tiny_model} --num_raft_iteration 3 --learning_rate 2e-5
+        --lr_scheduler_type constant --dataset_path {data} --output_reward_path {tmp_path / "rewards"} --overwrite_output_dir --run_name raft
+        --num_train_epochs 4 --per_device_train_batch_size 2 --per_device_eval_batch_size 1
+        --validation_split_percentage 0 --logging_steps 1 --do_train --ddp_timeout 72000 --save_steps 7777
+        --dataloader_num_workers 1 --preprocessing_num_workers 12 --inference_batch_size_per_device 1
+        --collection_strategy top --raft_batch_size 4 --output_max_length 2 --top_reward_percentage 0.5"""
+    record = finetuned(tmp_path / "out", *_RAFT, *line.split())
+    rounds = _samples(tmp_path / "out")
+    assert [len(samples) for samples in rounds] == [4 * 4, 2 * 4, 4 * 4]  # of six prompts, four at a time
+    assert [sum(sample["learned"] for sample in samples) for samples in rounds] == [8, 4, 8]
+    assert record["steps"] == 2 + 1 + 2
+    assert record["options"]["batch_size"] == 2
+
+
 def _sample(prompt: int, reward: float) -> Sample:
     return Sample(prompt, [], [1], [2], reward)
 

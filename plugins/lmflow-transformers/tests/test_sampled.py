@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
-from lmflow_core.api import IGNORE, EncodedExample
-from lmflow_transformers.api import Lesson, Sample, Teaching, places_by_prompt
+import pytest
+
+from lmflow_core.api import IGNORE, EncodedExample, TrainingSettings, World
+from lmflow_transformers.api import Lesson, Sample, Sampling, Teaching, for_rounds, places_by_prompt
 from lmflow_transformers.training.sampled.figures import figures_of, told
 from lmflow_transformers.training.sampled.samples import SampleFolder
 
@@ -59,6 +63,24 @@ def test_what_is_learned_is_marked_and_measured_by_prompt() -> None:
     assert [list(sequence.labels) for sequence in first.sequences] == [[IGNORE, 5, 6], [IGNORE, 2, 3]]
     assert first.numbers == {"margin": (0.5,), "token": (5.0, 6.0, 2.0, 3.0), "length": (3.0, 3.0)}
     assert second.numbers == {"token": (7.0,), "length": (2.0,)}
+
+
+@pytest.mark.parametrize(
+    ("prompts", "of_round", "rounds", "steps"),
+    # Steps take 2 prompts: 10 prompts are 5 steps, and rounds of 4 prompts then have 2, 2 and 1.
+    [(10, None, 2, 10), (10, 4, 1, 2), (10, 4, 3, 5), (10, 4, 5, 9), (9, 3, 4, 7), (10, 100, 3, 15)],
+)
+def test_rounds_become_steps(prompts: int, of_round: int | None, rounds: int, steps: int) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Job:
+        settings: TrainingSettings
+        data: range
+        world: World
+
+    job: Any = Job(TrainingSettings(batch_size=1, gradient_accumulation_steps=2), range(prompts), World())
+    sampling = Sampling(samples=2, max_new_tokens=1, round_prompts=of_round)
+    assert for_rounds(job, sampling, None) is job
+    assert for_rounds(job, sampling, rounds).settings.max_steps == steps
 
 
 def test_figures_of_a_round() -> None:

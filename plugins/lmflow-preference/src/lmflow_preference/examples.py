@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import sys
 from collections import Counter
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 from lmflow_core.api import IGNORE, DataError, EncodedDataset, EncodedExample, EncodedSequence
 from lmflow_preference.options import DpoOptions
+from lmflow_transformers.api import TorchJob
 
 REFERENCE = "reference_logprobs"
 _NO_ANSWER = "an answer has no token to learn"
@@ -81,6 +83,25 @@ class Verdicts:
         return [self[position].tokens for position in range(len(self))]
 
 
+@dataclass
+class Prompts:
+    """Some of the prompts of a data set. Satisfies ``EncodedDataset``."""
+
+    source: EncodedDataset
+    places: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, position: int) -> EncodedExample:
+        return self.source[self.places[position]]
+
+    def lengths(self) -> list[int]:
+        """Return the number of tokens of each prompt."""
+        lengths = self.source.lengths()
+        return [lengths[place] for place in self.places]
+
+
 def pairs_of(data: EncodedDataset, options: DpoOptions, seed: int, *, told: bool) -> Pairs:
     """Return the pairs of some encoded examples; ``told`` says whether this process tells what is left out.
 
@@ -119,6 +140,26 @@ def verdicts_of(data: EncodedDataset, max_prompt: int | None, *, told: bool) -> 
     prompts = [tuple(_prompt(data[position].sequences[0])) for position in kept]
     longest = max(len(data[position].sequences[0].input_ids) for position in kept)
     return Verdicts(data, [(place, kept[_mismatched(prompts, at)]) for at, place in enumerate(kept)], longest)
+
+
+def prompts_of(job: TorchJob, max_prompt: int | None, *, told: bool) -> TorchJob:
+    """Return a job without the prompts that are too long; ``told`` says whether this process tells how many.
+
+    Raises:
+        DataError: none is left.
+    """
+    if max_prompt is None:
+        return job
+    kept = [None if part is None else _short(part, max_prompt, told) for part in (job.data, job.validation)]
+    return dataclasses.replace(job, data=kept[0], validation=kept[1])
+
+
+def _short(data: EncodedDataset, most: int, told: bool) -> Prompts:
+    lengths = data.lengths()
+    places = [place for place, length in enumerate(lengths) if length <= most]
+    left_out = Counter({_too_long(most): len(lengths) - len(places)}) if len(places) < len(lengths) else Counter()
+    _report("prompts", left_out, len(lengths), told)
+    return Prompts(data, places)
 
 
 def answer_start(sequence: EncodedSequence) -> int:
@@ -169,6 +210,20 @@ def _pair(example: EncodedExample, pairing: str, chance: random.Random) -> tuple
                 "--objective dpo: several answers without scores do not tell which is better; give each a score"
             )
         return 0, 1
+    return pair_of(scores, pairing, chance)
+
+
+def pair_of(scores: Sequence[float], pairing: str, chance: random.Random) -> tuple[int, int]:
+    """Return which of some answers make a pair, the better one first.
+
+    Args:
+        scores: of the answers.
+        pairing: one of :data:`~lmflow_preference.options.PAIRINGS`.
+        chance: decides where several would do.
+
+    Raises:
+        LeftOut: no answer is better than another.
+    """
     better = [(one, two) for one in range(len(scores)) for two in range(len(scores)) if scores[one] > scores[two]]
     if not better:
         raise LeftOut("no answer has a better score than another")
@@ -189,7 +244,11 @@ def _check_pair(chosen: EncodedSequence, rejected: EncodedSequence, max_prompt: 
 def _check_prompt(sequence: EncodedSequence, longest: int | None) -> None:
     start = answer_start(sequence)
     if longest is not None and start > longest:
-        raise LeftOut(f"the prompt is longer than --max-prompt-length {longest}")
+        raise LeftOut(_too_long(longest))
+
+
+def _too_long(most: int) -> str:
+    return f"the prompt is longer than --max-prompt-length {most}"
 
 
 def _learned(sequence: EncodedSequence) -> Iterator[int]:

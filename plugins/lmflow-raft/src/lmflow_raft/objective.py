@@ -19,6 +19,7 @@ from lmflow_transformers.api import (
     Sampling,
     Teaching,
     TorchJob,
+    for_rounds,
     steps_of_round,
     summed_cross_entropy,
     train,
@@ -65,6 +66,7 @@ class RaftObjective:
             temperature=options.raft_temperature,
             round_prompts=options.raft_round_prompts,
         )
+        job = for_rounds(job, sampling, options.raft_rounds)
         plain = options.raft_method == "raft"
         several = steps_of_round(job, sampling) > 1
         if not plain and several and sampling.temperature != 1 and job.world.is_main:

@@ -24,6 +24,9 @@ class RaftOptions:
         minimum=1,
         aliases=("raft_batch_size",),
     )
+    raft_rounds: int | None = option(
+        None, help="End after so many rounds, in the place of --epochs.", minimum=1, aliases=("num_raft_iteration",)
+    )
     raft_selection: str = option(
         "local",
         help="What is learned: the best answer to each prompt (local), or the best of the round (top).",

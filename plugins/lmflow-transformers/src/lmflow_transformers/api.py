@@ -36,7 +36,7 @@ from lmflow_transformers.training.optimizers import AdamW, parameter_groups, tor
 from lmflow_transformers.training.run import train
 from lmflow_transformers.training.sampled.answering import Sampling
 from lmflow_transformers.training.sampled.lessons import Lesson, Measurement, Teaching
-from lmflow_transformers.training.sampled.rounds import SampledRounds, steps_of_round
+from lmflow_transformers.training.sampled.rounds import SampledRounds, for_rounds, steps_of_round
 from lmflow_transformers.training.sampled.samples import Sample, places_by_prompt
 from lmflow_transformers.tuners import FullTuner, with_master_weights
 from lmflow_transformers.vocabulary import check_vocabulary
@@ -85,6 +85,7 @@ __all__ = [
     "few_rows_are_quick",
     "follows_length",
     "for_decoding",
+    "for_rounds",
     "forget_quantisation",
     "head_is_plain",
     "hidden_states",

@@ -119,10 +119,23 @@ class SampledRounds:
 
 def steps_of_round(job: TorchJob, sampling: Sampling) -> int:
     """Return how many steps a round has: as many as its prompts make, or those of an epoch."""
-    settings = job.settings
-    together = settings.batch_size * settings.gradient_accumulation_steps * job.world.size
     prompts = len(job.data) if sampling.round_prompts is None else sampling.round_prompts
-    return max(1, -(-min(prompts, len(job.data)) // together))
+    return max(1, -(-min(prompts, len(job.data)) // _prompts_of_step(job)))
+
+
+def for_rounds(job: TorchJob, sampling: Sampling, rounds: int | None) -> TorchJob:
+    """Return a job that ends after so many rounds, however many epochs these are; None leaves it as it is."""
+    if rounds is None:
+        return job
+    of_epoch, of_round = -(-len(job.data) // _prompts_of_step(job)), steps_of_round(job, sampling)
+    epochs, more = divmod(rounds, -(-of_epoch // of_round))  # the last round of an epoch may be shorter
+    steps = epochs * of_epoch + more * of_round
+    return dataclasses.replace(job, settings=dataclasses.replace(job.settings, max_steps=steps))
+
+
+def _prompts_of_step(job: TorchJob) -> int:
+    settings = job.settings
+    return settings.batch_size * settings.gradient_accumulation_steps * job.world.size
 
 
 def _numbered(parts: Sequence[Sequence[Sample]]) -> Iterator[Sample]:
