@@ -74,18 +74,20 @@ def test_every_step_is_that_of_a_plain_loop(
     if tuner == "lora":
         pytest.importorskip("lmflow_lora", reason="an adapter is set aside for the reference")
     mine = [*flags, "--sampling_paired_method", "max_min", "--iterative-reference", reference, *TUNERS[tuner]]
-    mine += ["--iterative-rounds", 2, "--batch-size", 2 // processes]
+    mine += ["--iterative-kl", "--iterative-rounds", 2, "--batch-size", 2 // processes]
     record = finetuned(tmp_path / "out", *mine, processes=processes)
     loop, start = PlainLoop(tiny_model, tuner), PlainLoop(tiny_model, tuner)
-    wanted = []
+    wanted, distances = [], []
     rounds = _samples(tmp_path / "out")
     assert len(rounds) == 2
     for number, samples in enumerate(rounds):
         pairs = _pairs(samples)
         assert pairs
         with torch.no_grad():
+            before = start if reference == "start" else loop
+            distances.append(sum(float(_logprob(loop, s) - _logprob(before, s)) for s in samples) / len(samples))
             for sample in itertools.chain.from_iterable(pairs):
-                sample["known"] = float(_logprob(start if reference == "start" else loop, sample))
+                sample["known"] = float(_logprob(before, sample))
                 assert sample["numbers"]["reference_logprobs"] == [pytest.approx(sample["known"], abs=1e-4)]
         for step, kept in enumerate(_steps(pairs, processes)):
 
@@ -101,6 +103,8 @@ def test_every_step_is_that_of_a_plain_loop(
     assert [loss for _, loss in record["losses"]] == pytest.approx(wanted, rel=1e-4, abs=1e-4)
     curves = record["curves"]["training"]
     assert [step for step, _ in curves["sampled_reward"]] == [0, 3]
+    assert [value for _, value in curves["kl"]] == pytest.approx(distances, abs=1e-4)
+    assert (distances[1] != 0) == (reference == "start")
     for name in ("generating", "scoring", "training"):
         assert all(seconds > 0 for _, seconds in curves[f"seconds_{name}"])
 

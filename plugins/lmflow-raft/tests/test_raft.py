@@ -106,7 +106,8 @@ def test_the_script_of_the_original_works_with_the_launcher_replaced(
     data: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     line = f"""--model_name_or_path {tiny_model} --num_raft_iteration 3 --learning_rate 2e-5
-        --lr_scheduler_type constant --dataset_path {data} --output_reward_path {tmp_path / "rewards"} --overwrite_output_dir --run_name raft
+        --lr_scheduler_type constant --dataset_path {data} --output_reward_path {tmp_path / "rewards"}
+        --overwrite_output_dir --run_name raft
         --num_train_epochs 4 --per_device_train_batch_size 2 --per_device_eval_batch_size 1
         --validation_split_percentage 0 --logging_steps 1 --do_train --ddp_timeout 72000 --save_steps 7777
         --dataloader_num_workers 1 --preprocessing_num_workers 12 --inference_batch_size_per_device 1

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lmflow_core.api import IGNORE, EncodedExample, TrainingSettings, World
+from lmflow_core.api import IGNORE, EncodedExample, RequestError, TrainingSettings, World
 from lmflow_transformers.api import Lesson, Sample, Sampling, Teaching, for_rounds, places_by_prompt
 from lmflow_transformers.training.sampled.figures import figures_of, told
 from lmflow_transformers.training.sampled.samples import SampleFolder
@@ -58,6 +58,11 @@ def test_what_is_learned_is_marked_and_measured_by_prompt() -> None:
     taught = teaching.taught(samples, 8)
     assert [sample.learned for sample in taught] == [True, False, True, True]
     assert [len(example.sequences) for example in asked[0]] == [2, 1]
+    teaching.check(taught)
+    with pytest.raises(RequestError, match="no token, as they were made with other options"):
+        teaching.check([dataclasses.replace(sample, numbers={}) for sample in taught])
+    thorough = dataclasses.replace(teaching, measures_all=True, measurements={"length": by_sequence})
+    assert [sample.numbers for sample in thorough.taught(samples, 8)] == [{"length": [n]} for n in (3.0, 2.0, 3.0, 2.0)]
     first, second = teaching.examples(taught)
     assert [list(sequence.input_ids) for sequence in first.sequences] == [[1, 5, 6], [1, 2, 3]]
     assert [list(sequence.labels) for sequence in first.sequences] == [[IGNORE, 5, 6], [IGNORE, 2, 3]]

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from functools import partial
+from statistics import fmean
 
 from lmflow_core.api import LoadPlan, RequestError, TrainingReport, TrainingSetup
 from lmflow_preference.dpo import DpoLoss
 from lmflow_preference.examples import REFERENCE, LeftOut, pair_of, prompts_of
 from lmflow_preference.options import WITHOUT_REFERENCE, IterativeDpoOptions
 from lmflow_preference.reference import check_reference
-from lmflow_preference.references_of_rounds import RoundReference
+from lmflow_preference.references_of_rounds import PRESENT, RoundReference, by_the_model
 from lmflow_transformers.api import (
     CausalModel,
     Lesson,
+    Measurement,
     Sample,
     SampledRounds,
     Sampling,
@@ -69,9 +72,17 @@ class IterativeDpoObjective:
         )
         job = prompts_of(job, options.max_prompt_length, told=told)
         job = for_rounds(job, sampling, options.iterative_rounds)
-        measurements = {REFERENCE: RoundReference(job, options)} if compares else {}
-        rounds = SampledRounds(job, sampling, Teaching(self.pairs, measurements))
+        rounds = SampledRounds(job, sampling, self._teaching(job))
         return rounds.report(train(job, DpoLoss(options), rounds))
+
+    def _teaching(self, job: TorchJob) -> Teaching:
+        if self._options.dpo_loss in WITHOUT_REFERENCE:
+            return Teaching(self.pairs)
+        measurements: dict[str, Measurement] = {REFERENCE: RoundReference(job, self._options)}
+        if not self._options.iterative_kl:
+            return Teaching(self.pairs, measurements)
+        measurements[PRESENT] = partial(by_the_model, job)
+        return Teaching(self.pairs, measurements, measures_all=True, figures=divergence)
 
     def pairs(self, samples: Sequence[Sample]) -> list[Lesson]:
         """Return a pair of answers to each prompt, the better one first; prompts without one are left out."""
@@ -88,3 +99,12 @@ class IterativeDpoObjective:
             if list(samples[chosen].answer_ids) != list(samples[rejected].answer_ids):
                 lessons.append(Lesson((chosen, rejected)))
         return lessons
+
+
+def divergence(samples: Sequence[Sample]) -> dict[str, float]:
+    """Return how far the model was from the reference: the mean over answers of log p less that of the reference.
+
+    It is an estimate of the divergence KL(model, reference), in nats, of answers sampled at temperature 1.
+    """
+    gains = [s.numbers[PRESENT][0] - s.numbers[REFERENCE][0] for s in samples if PRESENT in s.numbers]
+    return {"kl": fmean(gains)} if gains else {}

@@ -79,9 +79,15 @@ class IterativeDpoOptions(DpoOptions):
         "round (round).",
         choices=("start", "round"),
     )
+    iterative_kl: bool = option(
+        False,
+        help="Tell in each round how far the model is from the reference: two passes over all answers.",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.iterative_kl and self.dpo_loss in WITHOUT_REFERENCE:
+            raise ValueError(f"--iterative-kl: --dpo-loss {self.dpo_loss} has no reference; leave it out")
         if self.iterative_reference == "round" and self.reference_model is not None:
             raise ValueError("--iterative-reference round is without --reference-model: leave one out")
 

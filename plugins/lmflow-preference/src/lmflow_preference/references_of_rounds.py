@@ -9,7 +9,13 @@ from lmflow_preference.options import IterativeDpoOptions
 from lmflow_preference.reference import opened_reference
 from lmflow_transformers.api import CausalModel, TorchJob, measure_sequences, sequence_logprobs
 
+PRESENT = "present_logprobs"
 _Logprobs = list[tuple[float, ...]]
+
+
+def by_the_model(job: TorchJob, examples: list[EncodedExample], step: int | None) -> _Logprobs:
+    """Return the log-probability of each answer by the weights of the moment."""
+    return measure_sequences(job, examples, sequence_logprobs, whole=True)
 
 
 class RoundReference:
@@ -32,15 +38,12 @@ class RoundReference:
         if options.reference_model is not None:
             return self._by_another(opened_reference(options.reference_model, job.model, job.services), examples)
         if step == 0 or options.iterative_reference == "round":
-            return self._by_the_model(examples)
+            return by_the_model(job, examples, step)
         before = job.tuner.reference(job.model)
         if before is not None:
             with before:
-                return self._by_the_model(examples)
+                return by_the_model(job, examples, step)
         return self._by_another(self._before_the_run(), examples)
-
-    def _by_the_model(self, examples: list[EncodedExample]) -> _Logprobs:
-        return measure_sequences(self._job, examples, sequence_logprobs, whole=True)
 
     def _by_another(self, model: CausalModel, examples: list[EncodedExample]) -> _Logprobs:
         model.load()

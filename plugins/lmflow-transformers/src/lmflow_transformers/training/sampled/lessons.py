@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lmflow_core.api import EncodedExample
+from lmflow_core.api import EncodedExample, RequestError
 from lmflow_transformers.training.sampled.samples import Sample, places_by_prompt
 
 # Of examples, the same in all processes, with the first step of the round (None in validation): for each example a
@@ -36,16 +36,21 @@ class Teaching:
             on makes them again.
         measurements: what is measured of the answers that are learned before the first step of a round, by the name
             under which the loss finds it. It is kept with the samples.
+        measures_all: answers that are not learned are measured too.
+        figures: tells, by name, what is known of a round beside the figures that all rounds have.
     """
 
     lessons: Callable[[Sequence[Sample]], Sequence[Lesson]]
     measurements: Mapping[str, Measurement] = field(default_factory=dict)
+    measures_all: bool = False
+    figures: Callable[[Sequence[Sample]], Mapping[str, float]] | None = None
 
     def taught(self, samples: Sequence[Sample], step: int | None) -> list[Sample]:
         """Return samples, those marked and measured that are learned. All processes call this with the same."""
         learned = {place for lesson in self.lessons(samples) for place in lesson.places}
         marked = [dataclasses.replace(sample, learned=at in learned) for at, sample in enumerate(samples)]
-        groups = [kept for group in places_by_prompt(marked) if (kept := [at for at in group if marked[at].learned])]
+        wanted = [self.measures_all or sample.learned for sample in marked]
+        groups = [kept for group in places_by_prompt(marked) if (kept := [at for at in group if wanted[at]])]
         # Answers to one prompt are measured together, which then goes through the network once.
         examples = [EncodedExample(tuple(marked[at].sequence for at in group)) for group in groups]
         for name, measure in self.measurements.items():
@@ -53,6 +58,19 @@ class Teaching:
                 for at, numbers in zip(group, _split(values, [marked[at] for at in group]), strict=True):
                     marked[at] = dataclasses.replace(marked[at], numbers={**marked[at].numbers, name: numbers})
         return marked
+
+    def check(self, samples: Sequence[Sample]) -> None:
+        """Check that samples which were kept have been measured as this teaching needs it.
+
+        Raises:
+            RequestError: they were made with other options.
+        """
+        lacking = [name for name in self.measurements if any(s.learned and name not in s.numbers for s in samples)]
+        if lacking:
+            raise RequestError(
+                f"the samples of this round have no {lacking[0]}, as they were made with other options: go on with "
+                "those, or begin anew without --resume"
+            )
 
     def examples(self, samples: Sequence[Sample]) -> list[EncodedExample]:
         """Return the lessons of samples that were marked and measured."""

@@ -53,6 +53,7 @@ class SampledRounds:
         samples = self._kept(step)
         if samples is None:
             samples = self._round(examples, step)
+        self._teaching.check(samples)
         return self._share(self._teaching.examples(samples))
 
     def report(self, report: TrainingReport) -> TrainingReport:
@@ -77,7 +78,7 @@ class SampledRounds:
         if self._job.world.is_main:
             seconds = {"seconds_generating": mine.generating, "seconds_scoring": mine.scoring}
             self._folder.write(step, samples)
-            self._folder.note(step, {**figures_of(samples), **seconds})
+            self._folder.note(step, {**self._told(samples), **seconds})
             print(f"lmflow: {told(samples, step, too_long)}", file=sys.stderr)
             self._training = step, time.perf_counter()
         return samples
@@ -114,7 +115,13 @@ class SampledRounds:
 
     def _figures(self, step: int) -> dict[str, float]:
         """Return the figures of a round; one that was cut off before they were noted is told by its samples."""
-        return self._folder.noted(step) or figures_of(self._folder.read(step) or ())
+        if noted := self._folder.noted(step):
+            return noted
+        return self._told(self._folder.read(step) or [])
+
+    def _told(self, samples: Sequence[Sample]) -> dict[str, float]:
+        own = self._teaching.figures
+        return {**figures_of(samples), **(own(samples) if own else {})}
 
 
 def steps_of_round(job: TorchJob, sampling: Sampling) -> int:
