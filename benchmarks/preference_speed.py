@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="pairs: a JSON list")
     parser.add_argument("--model", help="a folder; SmolLM2-135M-Instruct of lmflow-smollm2 when left out")
     parser.add_argument("--pairs", type=int, default=48)
-    parser.add_argument("--only", help="run contenders whose name holds one of these texts, with semicolons between")
+    parser.add_argument("--only", nargs="+", default=list(CONTENDERS), choices=CONTENDERS, help="run these")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -55,11 +55,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "pairs.json"
         rows.write_text(json.dumps(json.loads(arguments.data.read_text(encoding="utf-8"))[: arguments.pairs]))
-        results = [
-            {"name": name, **_run(name, model, rows)}
-            for name in CONTENDERS
-            if arguments.only is None or any(text in name for text in arguments.only.split(";"))
-        ]
+        results = [{"name": name, **_run(name, model, rows)} for name in arguments.only]
     print(json.dumps(results, indent=2) if arguments.json else _table(results))
 
 

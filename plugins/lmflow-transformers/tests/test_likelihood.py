@@ -168,20 +168,25 @@ def test_on_a_cpu_liger_is_not_asked() -> None:
 
 @pytest.mark.parametrize("chunk", [1, 3, 100])
 @pytest.mark.parametrize(("softcap", "bias"), [(None, False), (1.5, True)])
+@pytest.mark.parametrize("frozen", [False, True])
 def test_log_probabilities_and_gradients_equal_those_of_plain_logits(
-    chunk: int, softcap: float | None, bias: bool
+    chunk: int, softcap: float | None, bias: bool, frozen: bool
 ) -> None:
     torch.manual_seed(0)
     values = [torch.randn(7, 8), torch.randn(11, 8), torch.randn(11)]
     targets, weights = torch.randint(0, 11, (7,)), torch.randn(7)
-    plain, ours = ([value.clone().requires_grad_() for value in values] for _ in range(2))
+    learned = [True, not frozen, not frozen]
+    plain, ours = (
+        [value.clone().requires_grad_(wanted) for value, wanted in zip(values, learned, strict=True)] for _ in range(2)
+    )
     heads = [Head(each[1], each[2] if bias else None, scale=0.5, softcap=softcap) for each in (plain, ours)]
     expected = heads[0].logits(plain[0]).log_softmax(-1).gather(1, targets[:, None])[:, 0]
     found = token_logprobs(ours[0], targets, heads[1], chunk)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     for each in (expected, found):
         (each * weights).sum().backward()
-    for mine, theirs in zip(ours[: 3 if bias else 2], plain, strict=False):
+    for mine, theirs, wanted in zip(ours[: 3 if bias else 2], plain, learned, strict=False):
+        assert (mine.grad is not None) is wanted
         torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-5, rtol=1e-5)
 
 

@@ -15,6 +15,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from lmflow_core.api import Destination, LoadPlan, ModelError, ParameterGroup, RequestError, TrainingCallback, printable
 from lmflow_lora.adapter_check import CONFIG, check_adapter
+from lmflow_lora.fused import fuse_adapters
 from lmflow_lora.options import LoraOptions
 from lmflow_transformers.api import CausalModel, parameter_groups, refusals_as_os_errors
 
@@ -66,6 +67,7 @@ class LoraTuner:
             self._fresh = False
             model.network.requires_grad_(False)
             _train_adapters(model.network)
+            _fuse(model)
             return
         torch.manual_seed(seed)
         try:
@@ -76,6 +78,7 @@ class LoraTuner:
             _train_head(model.network)
         if self._options.lora_pissa:
             self._remember_start(model.network)
+        _fuse(model)
 
     def _config(self, task: str) -> LoraConfig:
         options = self._options
@@ -168,6 +171,12 @@ def _base_name(model: CausalModel) -> str:
     if "gguf_file" in model.arguments:
         return str(Path(model.reference).absolute())
     return str(Path(model.source).absolute()) if Path(model.source).is_dir() else model.source
+
+
+def _fuse(model: CausalModel) -> None:
+    # ZeRO puts weights in their place for each of torch's own layers, and takes them away behind it.
+    if not model.plan.sharded:
+        fuse_adapters(model.network)
 
 
 def _train_adapters(network: PeftModel) -> None:

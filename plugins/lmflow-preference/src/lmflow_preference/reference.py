@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,9 @@ def reference_logprobs(job: TorchJob, reference: str | None, data: Sequence[Enco
         data: examples by position.
     """
     if reference is None:
-        return [_kept(job, job.model, examples) for examples in data]
+        # Where the tuner can leave out what it adds, what it adds costs nothing.
+        with job.tuner.reference(job.model) or nullcontext():
+            return [_kept(job, job.model, examples) for examples in data]
     other = opened_reference(reference, job.model, job.services)
     other.load()
     try:
