@@ -5,12 +5,25 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from lmflow_core.api import IGNORE, EncodedExample, RequestError, TrainingSettings, World
+from lmflow_core.api import (
+    IGNORE,
+    AnsweredPrompt,
+    EncodedExample,
+    EncodedSequence,
+    GeneratedAnswer,
+    Message,
+    Prompt,
+    RequestError,
+    TrainingSettings,
+    World,
+)
 from lmflow_transformers.api import Lesson, Sample, Sampling, Teaching, for_rounds, places_by_prompt
+from lmflow_transformers.training.sampled.answering import answered
 from lmflow_transformers.training.sampled.figures import figures_of, told
 from lmflow_transformers.training.sampled.samples import SampleFolder
 
@@ -68,6 +81,35 @@ def test_what_is_learned_is_marked_and_measured_by_prompt() -> None:
     assert [list(sequence.labels) for sequence in first.sequences] == [[IGNORE, 5, 6], [IGNORE, 2, 3]]
     assert first.numbers == {"margin": (0.5,), "token": (5.0, 6.0, 2.0, 3.0), "length": (3.0, 3.0)}
     assert second.numbers == {"token": (7.0,), "length": (2.0,)}
+
+
+def test_prompts_without_room_for_an_answer_are_passed_over() -> None:
+    class Services:
+        def generate(self, model: object, prompts: list[list[int]], **asked: Any) -> list[GeneratedAnswer]:
+            assert len(set(asked["seeds"])) == len(prompts)
+            return [GeneratedAnswer((7,), "seven", "stop") for _ in prompts]
+
+        def score(self, answers: list[AnsweredPrompt]) -> list[float]:
+            return [float(len(answer.answer)) for answer in answers]
+
+    def prompt(ids: list[int]) -> EncodedExample:
+        asked = Prompt((Message("user", str(ids)),))
+        return EncodedExample((EncodedSequence(ids, [IGNORE] * len(ids)),), prompt=asked)
+
+    job: Any = SimpleNamespace(
+        model=SimpleNamespace(context_length=3), services=Services(), settings=TrainingSettings()
+    )
+    sampling = Sampling(samples=2, max_new_tokens=1)
+    found = answered(job, [prompt([1, 2, 3]), prompt([4, 5]), prompt([6])], sampling, 0)
+    assert found.too_long == 1
+    assert [(sample.prompt, sample.prompt_ids) for sample in found.samples] == [
+        *[(0, [4, 5])] * 2,
+        *[(1, [6])] * 2,
+    ]
+    assert {sample.reward for sample in found.samples} == {5.0}
+    assert found.samples[0].messages[-1] == {"role": "assistant", "content": "seven"}
+    none = answered(job, [prompt([1, 2, 3])], sampling, 0)
+    assert (none.samples, none.too_long) == ([], 1)
 
 
 @pytest.mark.parametrize(
