@@ -1,12 +1,12 @@
-"""What a model learns from the best of its own answers: RAFT on SmolLM2-135M-Instruct, measured on prompts it never saw.
+"""What a model learns from the best of its own answers: RAFT on SmolLM2-135M-Instruct, on prompts it never saw.
 
     python benchmarks/raft.py [--task json|sums]
 
 ``json`` is the README's example: 48 prompts that ask for JSON of a schema, four answers each, four rounds. ``sums`` is
 harder: sums of two numbers up to twelve, scored by the number alone; 72 of them are trained on and the other 49 are
-measured. Before and after training each prompt is answered once by the likeliest tokens and four times at temperature 1.
-Told are the mean reward with its interval of 95 %, the share of answers that are worth 1, the divergence from the starting
-model (KL, in nats per answer), the share of a prompt's answers that differ, and where the time went.
+measured. Before and after training each prompt is answered once by the likeliest tokens and four times at temperature
+1. Told are the mean reward with its interval of 95 %, the share of answers that are worth 1, the divergence from the
+starting model (KL), the share of a prompt's answers that differ, and where the time went.
 """
 
 from __future__ import annotations

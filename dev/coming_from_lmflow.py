@@ -80,7 +80,7 @@ def tried(command: str, arguments: Sequence[str], catalogue: Catalogue) -> Outco
 
 
 def _with_what_it_belongs_to(command: str, arguments: Sequence[str], catalogue: Catalogue, problem: str) -> Outcome:
-    belongs = re.search(r"belongs to .*: add (--\S+ \S+)$", problem)
+    belongs = re.search(r"belongs to .*: add (--\S+ \S+)", problem)
     if belongs is None:
         return Outcome(False, problem)
     outcome = tried(command, [*arguments, *belongs[1].split()], catalogue)

@@ -100,6 +100,7 @@ from lmflow_core.errors import (
     is_out_of_memory,
     printable,
 )
+from lmflow_core.files.atomic import atomic_text
 from lmflow_core.files.cache import atomic_cache_folder, cache_root
 from lmflow_core.generation.callers import asks_this_machine, is_loopback
 from lmflow_core.generation.history import messages_row
@@ -242,6 +243,7 @@ __all__ = [
     "as_turns",
     "asks_this_machine",
     "atomic_cache_folder",
+    "atomic_text",
     "attention_crossover",
     "cache_root",
     "call_id",

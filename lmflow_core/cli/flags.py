@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lmflow_core.cli.lmflow_flags import check_value, is_known, known_names, meaning
-from lmflow_core.cli.lmflow_names import SHORT, SWITCHES
+from lmflow_core.cli.lmflow_names import LISTS, SHORT, SWITCHES
 from lmflow_core.config.request import all_fields, everything_chosen, option_classes, unknown_option
 from lmflow_core.config.run_file import read_run_file
 from lmflow_core.config.schema import Schema
@@ -131,6 +131,8 @@ class FlagParser:
             given = _take_truth(rest)
         elif given is None and rest and not rest[0].startswith("--"):
             given = rest.pop(0)
+            while name in LISTS and rest and not rest[0].startswith("--"):
+                given += f",{rest.pop(0)}"
         told = meaning(self._schema.name, name, given)
         if told.note is not None:
             console.note(f"--{name} has no effect here: {told.note}")

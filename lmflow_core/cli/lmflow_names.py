@@ -22,6 +22,9 @@ SHORT = {
     "-r": "--run_name",
 }
 
+# They take all values that follow, as one with commas.
+LISTS = frozenset(("dataset_path_list",))
+
 # What a truth value means when it is true; nothing when it is false. The value may be left out.
 SWITCHES: dict[str, dict[str, object]] = {
     "use_lora": {"tuner": "lora"},
@@ -84,6 +87,7 @@ def _optimizer(given: str) -> Values:
     return {"optimizer": "adamw" if given in adamw else given}
 
 
+_ROUNDS = "is not available: a round answers, scores and learns; lmflow generate and lmflow data score do that alone"
 _ARCHITECTURES = "is not available yet; models that predict the next token or give a reward are trained"
 _BITS = _one_of({"4": {"tuner": "qlora"}, "8": {"tuner": "qlora", "qlora_type": "int8"}}, "is neither 4 nor 8")
 _QUANTISED = _one_of({"nf4": {"qlora_type": "nf4"}, "fp4": {"qlora_type": "fp4"}}, "is neither nf4 nor fp4")
@@ -93,6 +97,7 @@ TRANSLATED: dict[str, Translation] = {
     "model_name_or_path": _named("model"),
     "dataset_path": _named("dataset"),
     "train_dataset_path": _named("dataset"),
+    "dataset_path_list": _named("dataset"),
     "eval_dataset_path": _named("eval_dataset"),
     "validation_file": _named("eval_dataset"),
     "block_size": _TRUNCATED,
@@ -151,6 +156,13 @@ TRANSLATED: dict[str, Translation] = {
     "distributed_inference_num_instances": _only("1", "is not available yet: one process answers"),
     "use_vllm": _truth("is not available yet: leave it out; lmflow serve and --prompts answer many at a time", {}),
     "inference_engine": _only("huggingface", "is not available yet: leave it out; --prompts answers many at a time"),
+    # Behind finetune; the commands that answer have an option of this name.
+    "max_new_tokens": _named("iterative_max_new_tokens"),
+    "initial_iter_idx": _only("0", "is not available: a run that was cut off goes on with --resume"),
+    "do_response_generation": _truth({}, _ROUNDS),
+    "do_scoring": _truth({}, _ROUNDS),
+    "do_dpo_align": _truth({}, _ROUNDS),
+    "top_p": _only("1 1.0", "is not available: answers are sampled from all tokens"),
     "gamma": lambda given: {"decoder": "speculative", "draft_length": given},
     "gpu": lambda given: {"device": f"cuda:{given}"},
 }

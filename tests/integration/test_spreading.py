@@ -210,7 +210,8 @@ def test_rounds_sample_what_one_process_samples(engine: str, tiny_model: Path, t
     data = tmp_path / "prompts.jsonl"
     data.write_text("\n".join(json.dumps({"prompt": f"say {n}"}) for n in range(6)), encoding="utf-8")
     job = ["finetune", "--model", str(tiny_model), "--dataset", str(data), "--objective", "raft", *_REWARD]
-    job += ["--raft-samples", "6", "--raft-max-new-tokens", "4", "--lr", "1e-3", "--epochs", "2"]
+    job += ["--raft-method", "raft++", "--raft-samples", "6", "--raft-max-new-tokens", "4", "--lr", "1e-3"]
+    job += ["--epochs", "2"]
     for command, name, more in (
         (_ONE, "one", ["--batch-size", "2"]),
         (_TWO, "two", [*_chosen(engine, tmp_path), "--batch-size", "1"]),
@@ -218,11 +219,14 @@ def test_rounds_sample_what_one_process_samples(engine: str, tiny_model: Path, t
         finished = _run([*command, *job, *more, "--output", str(tmp_path / name)])
         assert finished.returncode == 0, finished.stderr
     files = [tmp_path / name / "checkpoints" / "samples" / "step-000000.jsonl" for name in ("one", "two")]
-    kinds = [
-        sorted((row["prompt_ids"], row["answer_ids"], row["reward"], row["learned"]) for row in map(json.loads, lines))
-        for lines in (file.read_text(encoding="utf-8").splitlines() for file in files)
-    ]
+    rounds = [[json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] for file in files]
+    rounds = [sorted(rows, key=lambda row: (row["prompt_ids"], row["answer_ids"])) for rows in rounds]
+    kinds = [[(row["prompt_ids"], row["answer_ids"], row["reward"], row["learned"]) for row in rows] for rows in rounds]
     assert kinds[0] == kinds[1]
+    measured = [[row["numbers"]["old_logprobs"] for row in rows if row["learned"]] for rows in rounds]
+    assert measured[0]
+    for one, two in zip(*measured, strict=True):
+        assert one == pytest.approx(two, abs=1e-4)
     assert len({*(tuple(answer) for _, answer, _, _ in kinds[0])}) > 6
 
 

@@ -18,5 +18,12 @@ class TestDpoBesideAReference(ObjectiveContract):
     options = {"reference_model": "{other_model}"}
 
 
+class TestIterativeDpo(ObjectiveContract):
+    name = "iterative-dpo"
+    options = {"iterative_max_new_tokens": 2, "iterative_samples": 6}
+    watched = "sampled_reward"
+    falls = False
+
+
 class TestKto(ObjectiveContract):
     name = "kto"

@@ -14,3 +14,10 @@ class TestRaft(ObjectiveContract):
     options = {"raft_max_new_tokens": 2, "raft_samples": 6}
     watched = "sampled_reward"
     falls = False
+
+
+class TestReinforceRej(ObjectiveContract):
+    name = "raft"
+    options = {"raft_max_new_tokens": 2, "raft_samples": 6, "raft_method": "reinforce-rej"}
+    watched = "sampled_reward"
+    falls = False

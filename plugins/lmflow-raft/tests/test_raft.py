@@ -12,8 +12,8 @@ import pytest
 
 from lmflow_core.testing.references import FLAGS, TUNERS, PlainLoop, finetuned
 from lmflow_raft.options import RaftOptions
-from lmflow_raft.samples import Sample, SampleFolder
-from lmflow_raft.selection import selected
+from lmflow_raft.selection import best
+from lmflow_transformers.api import Sample
 
 _PROMPTS = ["hello", "the quick brown fox", "what is the capital of France?", "no", "yes", "one two three"]
 _RAFT = ("--objective", "raft", "--reward", "regex", "--regex-pattern", ".*[aeiou].*")
@@ -102,13 +102,31 @@ def test_validation_is_the_mean_reward_of_greedy_answers(data: Path, tiny_model:
     assert first[1] * len(_PROMPTS) == pytest.approx(round(first[1] * len(_PROMPTS)))
 
 
+def test_the_script_of_the_original_works_with_the_launcher_replaced(
+    data: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    line = f"""--model_name_or_path {tiny_model} --num_raft_iteration 3 --learning_rate 2e-5
+        --lr_scheduler_type constant --dataset_path {data} --output_reward_path {tmp_path / "rewards"}
+        --overwrite_output_dir --run_name raft
+        --num_train_epochs 4 --per_device_train_batch_size 2 --per_device_eval_batch_size 1
+        --validation_split_percentage 0 --logging_steps 1 --do_train --ddp_timeout 72000 --save_steps 7777
+        --dataloader_num_workers 1 --preprocessing_num_workers 12 --inference_batch_size_per_device 1
+        --collection_strategy top --raft_batch_size 4 --output_max_length 2 --top_reward_percentage 0.5"""
+    record = finetuned(tmp_path / "out", *_RAFT, *line.split())
+    rounds = _samples(tmp_path / "out")
+    assert [len(samples) for samples in rounds] == [4 * 4, 2 * 4, 4 * 4]  # of six prompts, four at a time
+    assert [sum(sample["learned"] for sample in samples) for samples in rounds] == [8, 4, 8]
+    assert record["steps"] == 2 + 1 + 2
+    assert record["options"]["batch_size"] == 2
+
+
 def _sample(prompt: int, reward: float) -> Sample:
     return Sample(prompt, [], [1], [2], reward)
 
 
 def _learned(rewards: dict[int, list[float]], **options: Any) -> list[float]:
     samples = [_sample(prompt, reward) for prompt, given in rewards.items() for reward in given]
-    return [sample.reward for sample in selected(samples, RaftOptions(**options)) if sample.learned]
+    return [samples[at].reward for at in best(samples, RaftOptions(**options))]
 
 
 def test_selection() -> None:
@@ -118,20 +136,6 @@ def test_selection() -> None:
     assert _learned(rewards, raft_selection="top", raft_top_share=0.25) == [0.9, 0.8]
     every = sorted(_learned(rewards, raft_selection="top", raft_top_share=1.0))
     assert every == [0.1, 0.2, 0.3, 0.5, 0.5, 0.5, 0.8, 0.9]
-
-
-def test_samples_come_back_from_their_file(tmp_path: Path) -> None:
-    folder = SampleFolder(tmp_path / "samples")
-    assert folder.read(3) is None
-    assert [*folder.rounds()] == []
-    samples = [_sample(0, 0.5), _sample(1, -2.0)]
-    folder.write(3, samples)
-    folder.write(12, [])
-    assert folder.read(3) == samples
-    assert [*folder.rounds()] == [(3, samples), (12, [])]
-    folder.write(3, [_sample(0, math.nan)])
-    (found,) = folder.read(3) or ()
-    assert math.isnan(found.reward)
 
 
 @pytest.mark.parametrize(

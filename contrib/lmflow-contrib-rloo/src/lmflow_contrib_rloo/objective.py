@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from lmflow_contrib_rloo.plugin import RlooOptions
-from lmflow_core.api import (
-    IGNORE,
-    AnsweredPrompt,
-    EncodedExample,
-    EncodedSequence,
-    LoadPlan,
-    TrainingReport,
-    TrainingSetup,
+from lmflow_core.api import LoadPlan, TrainingReport, TrainingSetup
+from lmflow_transformers.api import (
+    Batch,
+    CausalModel,
+    Lesson,
+    LossOutput,
+    Mean,
+    Sample,
+    SampledRounds,
+    Sampling,
+    Teaching,
+    TorchJob,
+    places_by_prompt,
+    sequence_logprobs,
+    train,
 )
-from lmflow_transformers.api import Batch, CausalModel, LossOutput, Mean, TorchJob, sequence_logprobs, train
 
 
 class RlooLoss:
@@ -32,54 +36,23 @@ class RlooLoss:
     def __call__(self, network: Any, batch: Batch) -> LossOutput:
         """Return the summed loss, with the mean reward."""
         logprobs = sequence_logprobs(network, batch)
+        if "reward" not in batch.numbers:  # nobody's: nothing was sampled that teaches
+            return LossOutput(logprobs.sum())
         rewards = batch.numbers["reward"]
         metrics = {"reward": Mean(rewards.sum(), len(rewards))}
         return LossOutput(-(batch.numbers["advantage"] * logprobs).sum(), metrics)
 
 
-class Sampler:
-    """Makes, of the prompts of a step, groups of sampled answers with their rewards and advantages."""
-
-    steps = 1
-
-    def __init__(self, job: TorchJob, options: RlooOptions) -> None:
-        self._job, self._options = job, options
-
-    def __call__(self, examples: list[EncodedExample], step: int | None) -> list[EncodedExample]:
-        """Answer each prompt several times with the weights of this step."""
-        options, count, services = self._options, self._options.rloo_samples, self._job.services
-        prompts = [list(example.sequences[0].input_ids) for example in examples]
-        answers = services.generate(
-            self._job.model,
-            [prompt for prompt in prompts for _ in range(count)],
-            max_new_tokens=options.rloo_max_new_tokens,
-            seeds=[seed for prompt in prompts for seed in self._seeds(prompt, step or 0)],
-            options={"temperature": 1.0},  # the distribution whose log-probabilities are learned
-        )
-        asked = [example.prompt for example in examples if example.prompt is not None for _ in range(count)]
-        rewards = services.score([AnsweredPrompt(p, answer.text) for p, answer in zip(asked, answers, strict=True)])
-        groups = []
-        for number, prompt in enumerate(prompts):
-            part = slice(number * count, (number + 1) * count)
-            pairs = zip(answers[part], rewards[part], strict=True)
-            scored = [(answer.ids, reward) for answer, reward in pairs if not math.isnan(reward)]
-            if len(scored) > 1:
-                groups.append(_group(prompt, *zip(*scored, strict=True)))
-        return groups
-
-    def _seeds(self, prompt: Sequence[int], step: int) -> Iterator[int]:
-        """Yield a seed for each answer, which depends on nothing but the run's seed, the step and the prompt."""
-        for number in range(self._options.rloo_samples):
-            text = f"{self._job.settings.seed} {step} {number} {prompt}"
-            yield int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+def lessons(samples: Sequence[Sample]) -> list[Lesson]:
+    """Return a lesson for each prompt that has several answers with a reward: these, with their advantages."""
+    groups = [[at for at in group if samples[at].scored] for group in places_by_prompt(samples)]
+    return [_lesson(group, [samples[at].reward for at in group]) for group in groups if len(group) > 1]
 
 
-def _group(prompt: Sequence[int], answers: Sequence[Sequence[int]], rewards: Sequence[float]) -> EncodedExample:
-    unlabelled = [IGNORE] * len(prompt)
-    sequences = tuple(EncodedSequence([*prompt, *ids], [*unlabelled, *ids]) for ids in answers)
+def _lesson(places: Sequence[int], rewards: Sequence[float]) -> Lesson:
     others = len(rewards) - 1
     advantages = tuple(reward - (sum(rewards) - reward) / others for reward in rewards)
-    return EncodedExample(sequences, {"advantage": advantages, "reward": tuple(rewards)})
+    return Lesson(tuple(places), {"advantage": advantages, "reward": tuple(rewards)})
 
 
 class RlooObjective:
@@ -97,4 +70,10 @@ class RlooObjective:
 
     def train(self, job: TorchJob) -> TrainingReport:
         """Train the job's model."""
-        return train(job, RlooLoss(), Sampler(job, self._options))
+        options = self._options
+        # Of each step its own, at the temperature of the distribution whose log-probabilities are learned.
+        sampling = Sampling(
+            samples=options.rloo_samples, max_new_tokens=options.rloo_max_new_tokens, temperature=1.0, round_prompts=1
+        )
+        rounds = SampledRounds(job, sampling, Teaching(lessons))
+        return rounds.report(train(job, RlooLoss(), rounds))

@@ -29,8 +29,10 @@ class DpoLoss:
 
     def __call__(self, network: Any, batch: Batch) -> LossOutput:
         """Return the summed loss, with metrics by the names that TRL gives them."""
-        options = self._options
-        chosen, rejected = _answers(sequence_logprobs(network, batch), batch)
+        options, logprobs = self._options, sequence_logprobs(network, batch)
+        if not batch.counts:  # nobody's, and perhaps no pairs
+            return LossOutput(logprobs.sum())
+        chosen, rejected = _answers(logprobs, batch)
         losses = PAIR_LOSSES[options.dpo_loss](chosen, rejected, options)
         with torch.no_grad():
             metrics = _metrics(chosen, rejected, options)

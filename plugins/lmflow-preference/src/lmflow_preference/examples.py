@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 
 from lmflow_core.api import IGNORE, DataError, EncodedDataset, EncodedExample, EncodedSequence
 from lmflow_preference.options import DpoOptions
-from lmflow_transformers.api import LeftOut, check_different, teaching
+from lmflow_transformers.api import LeftOut, Selected, TorchJob, check_different, keep_useful
 
 REFERENCE = "reference_logprobs"
 _NO_ANSWER = "an answer has no token to learn"
@@ -90,7 +91,7 @@ def pairs_of(data: EncodedDataset, options: DpoOptions, seed: int, *, told: bool
         _check_pair(sequences[better], sequences[worse], options.max_prompt_length)
         return position, better, worse
 
-    return Pairs(data, teaching(data, pair, "pairs", told=told))
+    return Pairs(data, keep_useful(data, pair, "pairs", told=told))
 
 
 def verdicts_of(data: EncodedDataset, max_prompt: int | None, *, told: bool) -> Verdicts:
@@ -104,10 +105,33 @@ def verdicts_of(data: EncodedDataset, max_prompt: int | None, *, told: bool) -> 
         _check_prompt(data[position].sequences[0], max_prompt)
         return position
 
-    kept = teaching(data, answer, "answers", told=told)
+    kept = keep_useful(data, answer, "answers", told=told)
     prompts = [tuple(_prompt(data[position].sequences[0])) for position in kept]
     longest = max(len(data[position].sequences[0].input_ids) for position in kept)
     return Verdicts(data, [(place, kept[_mismatched(prompts, at)]) for at, place in enumerate(kept)], longest)
+
+
+def prompts_of(job: TorchJob, max_prompt: int | None, *, told: bool) -> TorchJob:
+    """Return a job without the prompts that are too long; ``told`` says whether this process tells how many.
+
+    Raises:
+        DataError: none is left.
+    """
+    if max_prompt is None:
+        return job
+    kept = [None if part is None else _short(part, max_prompt, told) for part in (job.data, job.validation)]
+    return dataclasses.replace(job, data=kept[0], validation=kept[1])
+
+
+def _short(data: EncodedDataset, most: int, told: bool) -> Selected:
+    lengths = data.lengths()
+
+    def place(position: int) -> int:
+        if lengths[position] > most:
+            raise LeftOut(_too_long(most))
+        return position
+
+    return Selected(data, keep_useful(data, place, "prompts", told=told))
 
 
 def answer_start(sequence: EncodedSequence) -> int:
@@ -158,6 +182,20 @@ def _pair(example: EncodedExample, pairing: str, chance: random.Random) -> tuple
         raise DataError(
             "--objective dpo: several answers without scores do not tell which is better; give each a score"
         )
+    return pair_of(scores, pairing, chance)
+
+
+def pair_of(scores: Sequence[float], pairing: str, chance: random.Random) -> tuple[int, int]:
+    """Return which of some answers make a pair, the better one first.
+
+    Args:
+        scores: of the answers.
+        pairing: one of :data:`~lmflow_preference.options.PAIRINGS`.
+        chance: decides where several would do.
+
+    Raises:
+        LeftOut: no answer is better than another.
+    """
     better = [(one, two) for one in range(len(scores)) for two in range(len(scores)) if scores[one] > scores[two]]
     if not better:
         raise LeftOut("no answer has a better score than another")
@@ -177,4 +215,8 @@ def _check_pair(chosen: EncodedSequence, rejected: EncodedSequence, max_prompt: 
 def _check_prompt(sequence: EncodedSequence, longest: int | None) -> None:
     start = answer_start(sequence)
     if longest is not None and start > longest:
-        raise LeftOut(f"the prompt is longer than --max-prompt-length {longest}")
+        raise LeftOut(_too_long(longest))
+
+
+def _too_long(most: int) -> str:
+    return f"the prompt is longer than --max-prompt-length {most}"

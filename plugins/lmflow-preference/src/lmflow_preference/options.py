@@ -1,4 +1,4 @@
-"""Options of the objectives ``dpo`` and ``kto``; names and defaults are those of TRL."""
+"""Options of the objectives ``dpo``, ``iterative-dpo`` and ``kto``; names and defaults are those of TRL."""
 
 from __future__ import annotations
 
@@ -58,6 +58,38 @@ class DpoOptions:
             raise ValueError(f"--dpo-label-smoothing: --dpo-loss {self.dpo_loss} has none; sigmoid, robust, simpo do")
         if self.reference_model is not None and self.dpo_loss in WITHOUT_REFERENCE:
             raise ValueError(f"--dpo-loss {self.dpo_loss} needs no --reference-model: leave it out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class IterativeDpoOptions(DpoOptions):
+    """Those of ``dpo``, what is sampled in a round, and what it is compared by."""
+
+    iterative_samples: int = option(4, help="Answers to each prompt.", minimum=2, aliases=("num_output_sequences",))
+    iterative_round_prompts: int | None = option(
+        None,
+        help="Prompts of a round, over all processes, answered with the same weights; those of an epoch when left out.",
+        minimum=1,
+    )
+    iterative_rounds: int | None = option(None, help="End after so many rounds, in the place of --epochs.", minimum=1)
+    iterative_temperature: float = option(1.0, help="Temperature of sampling.", above=0, aliases=("temperature",))
+    iterative_max_new_tokens: int = option(128, help="Longest answer in tokens.", minimum=1)
+    iterative_reference: str = option(
+        "start",
+        help="Without --reference-model, answers are compared by the weights before the run (start) or before the "
+        "round (round).",
+        choices=("start", "round"),
+    )
+    iterative_kl: bool = option(
+        False,
+        help="Tell in each round how far the model is from the reference: two passes over all answers.",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.iterative_kl and self.dpo_loss in WITHOUT_REFERENCE:
+            raise ValueError(f"--iterative-kl: --dpo-loss {self.dpo_loss} has no reference; leave it out")
+        if self.iterative_reference == "round" and self.reference_model is not None:
+            raise ValueError("--iterative-reference round is without --reference-model: leave one out")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,11 +1,11 @@
-"""Declares the objectives ``dpo`` and ``kto``."""
+"""Declares the objectives ``dpo``, ``iterative-dpo`` and ``kto``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from lmflow_core.api import ObjectiveSpec, hookimpl
-from lmflow_preference.options import DpoOptions, KtoOptions
+from lmflow_preference.options import DpoOptions, IterativeDpoOptions, KtoOptions
 
 
 @hookimpl
@@ -17,6 +17,14 @@ def lmflow_register_objectives() -> Iterable[ObjectiveSpec]:
         summary="Learn from pairs of answers: DPO, IPO, SimPO, ORPO, ….",
         examples=("preference", "candidates"),
         options=DpoOptions,
+    )
+    yield ObjectiveSpec(
+        name="iterative-dpo",
+        target="lmflow_preference.iterative:IterativeDpoObjective",
+        summary="Learn in rounds which of one's own answers are better.",
+        examples=("prompt",),
+        scores=True,
+        options=IterativeDpoOptions,
     )
     yield ObjectiveSpec(
         name="kto",

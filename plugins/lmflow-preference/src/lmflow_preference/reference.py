@@ -26,7 +26,7 @@ def check_reference(reference: str | None, model: CausalModel, services: JobServ
         ModelError: it cannot be opened, or has another vocabulary.
     """
     if reference is not None:
-        check_vocabulary(model, _opened(reference, model, services), FLAG)
+        check_vocabulary(model, opened_reference(reference, model, services), FLAG)
 
 
 def reference_logprobs(job: TorchJob, reference: str | None, data: Sequence[EncodedDataset]) -> list[_Logprobs]:
@@ -44,7 +44,7 @@ def reference_logprobs(job: TorchJob, reference: str | None, data: Sequence[Enco
         # Where the tuner can leave out what it adds, what it adds costs nothing.
         with job.tuner.reference(job.model) or nullcontext():
             return [_kept(job, job.model, examples) for examples in data]
-    other = _opened(reference, job.model, job.services)
+    other = opened_reference(reference, job.model, job.services)
     other.load()
     try:
         return [_kept(job, other, examples) for examples in data]
@@ -52,7 +52,12 @@ def reference_logprobs(job: TorchJob, reference: str | None, data: Sequence[Enco
         other.network = None
 
 
-def _opened(reference: str, model: CausalModel, services: JobServices) -> CausalModel:
+def opened_reference(reference: str, model: CausalModel, services: JobServices) -> CausalModel:
+    """Return the open model that a reference names, beside the one that trains.
+
+    Raises:
+        ModelError: it cannot be opened, or runs elsewhere.
+    """
     other = services.open_model(reference, beside=model)
     if not isinstance(other, CausalModel):
         raise ModelError(f"{FLAG} {reference} does not run in torch: choose a model that does")

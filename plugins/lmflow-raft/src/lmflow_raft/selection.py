@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 
 from lmflow_raft.options import RaftOptions
-from lmflow_raft.samples import Sample
+from lmflow_transformers.api import Sample, places_by_prompt
 
 
-def selected(samples: Sequence[Sample], options: RaftOptions) -> list[Sample]:
-    """Return the samples of a round, those marked that are learned.
+def best(samples: Sequence[Sample], options: RaftOptions) -> list[int]:
+    """Return the places of the samples of a round that are learned.
 
     ``local`` takes the best answer to each prompt, the first where several are; a prompt whose answers are all worth
     the same teaches nothing and is passed over. ``top`` takes the best share of all answers that have a reward.
     """
-    chosen = set(_best_of_each(samples) if options.raft_selection == "local" else _best_of_all(samples, options))
+    chosen = _best_of_each(samples) if options.raft_selection == "local" else _best_of_all(samples, options)
     least = -math.inf if options.raft_threshold is None else options.raft_threshold
-    return [
-        dataclasses.replace(sample, learned=at in chosen and sample.reward >= least)
-        for at, sample in enumerate(samples)
-    ]
+    return sorted(at for at in chosen if samples[at].reward >= least)
 
 
 def _best_of_each(samples: Sequence[Sample]) -> Iterator[int]:
-    for _, group in itertools.groupby(range(len(samples)), lambda at: samples[at].prompt):
+    for group in places_by_prompt(samples):
         scored = [at for at in group if samples[at].scored]
         if len({samples[at].reward for at in scored}) > 1:
             yield max(scored, key=lambda at: samples[at].reward)

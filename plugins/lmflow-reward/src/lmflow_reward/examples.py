@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from lmflow_core.api import DataError, EncodedDataset, EncodedExample
-from lmflow_transformers.api import Selected, check_different, teaching
+from lmflow_transformers.api import Selected, check_different, keep_useful
 
 
 def different_pairs(data: EncodedDataset, *, tell: bool = True) -> EncodedDataset:
@@ -26,7 +26,7 @@ def different_pairs(data: EncodedDataset, *, tell: bool = True) -> EncodedDatase
         check_different(*data[position].sequences)
         return position
 
-    return Selected(data, teaching(data, different, "pairs", told=tell))
+    return Selected(data, keep_useful(data, different, "pairs", told=tell))
 
 
 def scored_answers(data: EncodedDataset) -> EncodedDataset:

@@ -13,7 +13,12 @@ from lmflow_transformers.export import HuggingFaceExporter
 from lmflow_transformers.folder_check import check_files, check_folder, read_object, weight_files
 from lmflow_transformers.isolation import isolates_sequences
 from lmflow_transformers.likelihood.head import Head, HeadGradients, head_is_plain
-from lmflow_transformers.likelihood.network import hidden_states, sequence_logprobs, summed_cross_entropy
+from lmflow_transformers.likelihood.network import (
+    hidden_states,
+    labelled_logprobs,
+    sequence_logprobs,
+    summed_cross_entropy,
+)
 from lmflow_transformers.linear import few_rows_are_quick
 from lmflow_transformers.loading import forget_quantisation, save_network
 from lmflow_transformers.models import CausalModel, CausalModelLoader
@@ -25,11 +30,15 @@ from lmflow_transformers.rotary import follows_length
 from lmflow_transformers.safetensors_head import TensorEntry, tensor_entries
 from lmflow_transformers.sampling import SamplingDecoder, chosen_tokens
 from lmflow_transformers.training.job import Rollout, TorchJob
+from lmflow_transformers.training.leaving_out import LeftOut, Selected, check_different, keep_useful
 from lmflow_transformers.training.loss import Loss, LossOutput, Mean
-from lmflow_transformers.training.measuring import Measure, measure_sequences
+from lmflow_transformers.training.measuring import Measure, measure_sequences, measure_tokens
 from lmflow_transformers.training.optimizers import AdamW, parameter_groups, torch_groups
 from lmflow_transformers.training.run import train
-from lmflow_transformers.training.teaching import LeftOut, Selected, check_different, teaching
+from lmflow_transformers.training.sampled.answering import Sampling
+from lmflow_transformers.training.sampled.lessons import Lesson, Measurement, Teaching
+from lmflow_transformers.training.sampled.rounds import SampledRounds, for_rounds, steps_of_round
+from lmflow_transformers.training.sampled.samples import Sample, places_by_prompt
 from lmflow_transformers.tuners import FullTuner, with_master_weights
 from lmflow_transformers.vocabulary import check_vocabulary
 from lmflow_transformers.writing import refusals_as_os_errors
@@ -47,17 +56,23 @@ __all__ = [
     "HeadGradients",
     "HuggingFaceExporter",
     "LeftOut",
+    "Lesson",
     "Loss",
     "LossOutput",
     "Mean",
     "Measure",
+    "Measurement",
     "Rollout",
+    "Sample",
+    "SampledRounds",
+    "Sampling",
     "SamplingDecoder",
     "SamplingOptions",
     "Seen",
     "Selected",
     "SharedBatch",
     "SharedBatchDecoder",
+    "Teaching",
     "TensorEntry",
     "TextCache",
     "TokenChooser",
@@ -74,27 +89,32 @@ __all__ = [
     "few_rows_are_quick",
     "follows_length",
     "for_decoding",
+    "for_rounds",
     "forget_quantisation",
     "head_is_plain",
     "hidden_states",
     "isolates_sequences",
     "joined_processes",
+    "keep_useful",
+    "labelled_logprobs",
     "logits_processors",
     "measure_sequences",
+    "measure_tokens",
     "open_shared_batch",
     "parameter_groups",
     "peak_memory_bytes",
     "pick_device",
     "pick_dtype",
+    "places_by_prompt",
     "read_object",
     "refusals_as_os_errors",
     "register_attention",
     "save_network",
     "sequence_logprobs",
     "sequence_values",
+    "steps_of_round",
     "summed_cross_entropy",
     "takes_attention_mask",
-    "teaching",
     "tensor_entries",
     "token_logprob",
     "torch_groups",

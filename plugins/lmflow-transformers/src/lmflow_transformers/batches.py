@@ -39,7 +39,8 @@ class Batch:
         ends: (sequences + 1,), int64, boundaries of the sequences in tokens.
         groups: (examples + 1,), int64, boundaries of the examples in sequences.
         numbers: the named numbers of the examples one after the other, float32. Examples give one or one for each of
-            their sequences, all alike; for those without, NaN stands in each of their places.
+            their sequences, all alike; for those without, NaN stands in each of their places. Where all examples give
+            one for each labelled token, these lie as the labelled positions do.
         counts: False for a batch whose loss is nobody's: it goes through the network because other processes have one,
             and a sharded model needs all of them in each pass.
     """

@@ -55,11 +55,23 @@ def sequence_logprobs(network: Any, batch: Batch, chunk: int = 256) -> torch.Ten
         (sequences,), float32, in nats: sums of log-probabilities; 0 for a sequence without labels. Divided by
         ``batch.labels_per_sequence`` they are means over tokens.
     """
-    labelled = batch.labelled
-    targets = batch.targets[labelled]
-    if head_is_plain(network):
-        each = token_logprobs(hidden_states(network, batch)[labelled], targets, Head.of(network), chunk)
-    else:
-        each = labelled_logits(network, batch).log_softmax(-1).gather(1, targets[:, None])[:, 0]
+    each = labelled_logprobs(network, batch, chunk)
     sums = torch.zeros(len(batch.ends) - 1, dtype=torch.float32, device=each.device)
-    return sums.index_add(0, batch.sequence_of_position[labelled], each)
+    return sums.index_add(0, batch.sequence_of_position[batch.labelled], each)
+
+
+def labelled_logprobs(network: Any, batch: Batch, chunk: int = 256) -> torch.Tensor:
+    """Return how likely each labelled token is, with gradients.
+
+    Args:
+        network: a transformers model with a head.
+        batch: of any number of sequences.
+        chunk: labelled positions whose logits exist at a time.
+
+    Returns:
+        (labelled,), float32, in nats: log-probabilities at temperature 1, those of the first sequence first.
+    """
+    targets = batch.targets[batch.labelled]
+    if head_is_plain(network):
+        return token_logprobs(hidden_states(network, batch)[batch.labelled], targets, Head.of(network), chunk)
+    return labelled_logits(network, batch).log_softmax(-1).gather(1, targets[:, None])[:, 0]

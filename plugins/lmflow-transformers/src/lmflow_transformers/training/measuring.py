@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lmflow_core.api import EncodedDataset, EncodedExample, World
+from lmflow_core.api import IGNORE, EncodedDataset, EncodedExample, World
 from lmflow_transformers.attention import using_attention
 from lmflow_transformers.batches import Batch, collate
 from lmflow_transformers.isolation import isolates_sequences, masked_attention, shares_beginnings
@@ -18,7 +19,7 @@ from lmflow_transformers.sharding import gathered_as_needed
 from lmflow_transformers.training.job import TorchJob
 from lmflow_transformers.training.micro_batches import micro_batches
 
-# From a network and a batch to a number for each sequence, (sequences,).
+# From a network and a batch to numbers: one for each sequence, or for each labelled token.
 Measure = Callable[[Any, Batch], torch.Tensor]
 _FETCHED = 64
 _TRIED: weakref.WeakKeyDictionary[Any, dict[str, Mapping[str, bool]]] = weakref.WeakKeyDictionary()
@@ -30,6 +31,8 @@ def measure_sequences(
     examples: EncodedDataset | Sequence[EncodedExample],
     measure: Measure,
     model: CausalModel | None = None,
+    *,
+    whole: bool = False,
 ) -> list[tuple[float, ...]]:
     """Return what a network gives for each sequence of each example, computed as in training but without gradients.
 
@@ -40,16 +43,50 @@ def measure_sequences(
         examples: any number, the same in all processes.
         measure: from the transformers model, in evaluation mode, and a batch to a number for each sequence.
         model: loaded; the job's own when None.
+        whole: its weights are whole in every process, though its plan spreads them, as they are within a rollout.
     """
-    model, world = model or job.model, job.world
+    return _measured(job, examples, measure, model or job.model, whole, _sequences)
+
+
+def measure_tokens(
+    job: TorchJob,
+    examples: EncodedDataset | Sequence[EncodedExample],
+    measure: Measure,
+    model: CausalModel | None = None,
+    *,
+    whole: bool = False,
+) -> list[tuple[float, ...]]:
+    """Return what a network gives for each learned token of each example; see :func:`measure_sequences`."""
+    return _measured(job, examples, measure, model or job.model, whole, _learned_tokens)
+
+
+def _sequences(example: EncodedExample) -> int:
+    return len(example.sequences)
+
+
+def _learned_tokens(example: EncodedExample) -> int:
+    # Nothing predicts the first token of a sequence.
+    return sum(label != IGNORE for sequence in example.sequences for label in sequence.labels[1:])
+
+
+def _measured(
+    job: TorchJob,
+    examples: EncodedDataset | Sequence[EncodedExample],
+    measure: Measure,
+    model: CausalModel,
+    whole: bool,
+    count: Callable[[EncodedExample], int],
+) -> list[tuple[float, ...]]:
     if not len(examples):
         return []
+    spread = model.plan.sharded and not whole
     mine: dict[int, tuple[float, ...]] = {}
-    with torch.no_grad(), _measuring(model, job.attention) as packing:
-        for positions in _shares(len(examples), world, job.settings.batch_size if model.plan.sharded else None):
+    with torch.no_grad(), _measuring(model, job.attention, spread) as packing:
+        for positions in _shares(len(examples), job.world, job.settings.batch_size if spread else None):
             # A process that is done goes on with the others, whose passes need its part of spread weights.
             fetched = [examples[position] for position in positions] or [examples[0]]
-            values = [value for part in _parts(model, fetched) for value in _values(model, part, packing, measure)]
+            parts = [fetched] if spread else _parts(model, fetched)
+            values = [value for part in parts for value in _values(model, part, packing, measure, count)]
             mine.update(zip(positions, values, strict=False))
     found = {position: values for share in job.engine.all_gather(mine) for position, values in share.items()}
     return [found[position] for position in range(len(examples))]
@@ -65,25 +102,27 @@ def _shares(examples: int, world: World, size: int | None) -> Iterator[range]:
 
 
 def _parts(model: CausalModel, examples: list[EncodedExample]) -> Iterator[list[EncodedExample]]:
-    if model.plan.sharded:
-        return iter([examples])
     return micro_batches(examples, _ON_CPU if model.device.type == "cpu" else _ELSEWHERE)
 
 
 def _values(
-    model: CausalModel, examples: list[EncodedExample], packing: Mapping[str, bool], measure: Measure
+    model: CausalModel,
+    examples: list[EncodedExample],
+    packing: Mapping[str, bool],
+    measure: Measure,
+    count: Callable[[EncodedExample], int],
 ) -> Iterator[tuple[float, ...]]:
     batch = collate(examples, **packing, media_inputs=model.media_inputs).to(model.device)
     values = iter(measure(model.base, batch).tolist())
-    return (tuple([next(values) for _ in example.sequences]) for example in examples)
+    return (tuple(itertools.islice(values, count(example))) for example in examples)
 
 
 @contextmanager
-def _measuring(model: CausalModel, packed: str) -> Iterator[Mapping[str, bool]]:
+def _measuring(model: CausalModel, packed: str, spread: bool) -> Iterator[Mapping[str, bool]]:
     """Set a network for measuring, for the time of the context; tell how its batches are collated."""
     base, training = model.base, model.network.training
     model.network.eval()
-    gathered = gathered_as_needed(base) if model.plan.sharded else nullcontext()
+    gathered = gathered_as_needed(base) if spread else nullcontext()
     try:
         with gathered:
             packing = _packing(base, packed)

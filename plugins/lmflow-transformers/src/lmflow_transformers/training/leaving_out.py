@@ -35,7 +35,7 @@ class Selected:
         return [lengths[position] for position in self._positions]
 
 
-def teaching(data: EncodedDataset, choose: Callable[[int], T], what: str, *, told: bool) -> list[T]:
+def keep_useful(data: EncodedDataset, choose: Callable[[int], T], what: str, *, told: bool) -> list[T]:
     """Return what is chosen of each example that teaches something.
 
     Args:

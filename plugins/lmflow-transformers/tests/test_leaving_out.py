@@ -8,7 +8,7 @@ import pytest
 
 from lmflow_core.api import DataError, EncodedExample, EncodedSequence
 from lmflow_core.testing.jobs import rows_of
-from lmflow_transformers.api import LeftOut, Selected, check_different, teaching
+from lmflow_transformers.api import LeftOut, Selected, check_different, keep_useful
 
 
 def _pair(chosen: Sequence[int], rejected: Sequence[int]) -> EncodedExample:
@@ -26,14 +26,14 @@ def _different(position: int) -> int:
 
 
 def test_what_is_left_is_told_with_its_reasons(capsys: pytest.CaptureFixture[str]) -> None:
-    assert teaching(_DATA, _different, "pairs", told=True) == [0]
+    assert keep_useful(_DATA, _different, "pairs", told=True) == [0]
     reasons = "2 as both answers are the same, 1 as it is the third"
     assert capsys.readouterr().err == f"lmflow: 3 of 4 pairs left out: {reasons}\n"
-    assert teaching(_DATA, _different, "pairs", told=False) == [0]
-    assert teaching(_DATA, str, "pairs", told=True) == ["0", "1", "2", "3"]
+    assert keep_useful(_DATA, _different, "pairs", told=False) == [0]
+    assert keep_useful(_DATA, str, "pairs", told=True) == ["0", "1", "2", "3"]
     assert capsys.readouterr().err == ""
     with pytest.raises(DataError, match="none of 4 pairs is left: 1 as never"):
-        teaching(_DATA, _never, "pairs", told=True)
+        keep_useful(_DATA, _never, "pairs", told=True)
 
 
 def _never(position: int) -> int:
