@@ -178,6 +178,8 @@ class ModelSpec(Spec):
     Attributes:
         ``references``: the forms of ``--model`` it opens besides its own name: ``folder``, ``hub``, ``gguf``.
         ``native``: those of them that it runs as they are; it goes before a loader that converts them.
+        ``model_types``: the only ones it opens of folders, by ``model_type`` of ``config.json``; it goes before loaders
+            that name none, which open all others.
         ``runtime``: what the model runs in. Training needs ``torch``; a decoder works in one runtime.
         ``decoder``: the decoder that is used with it when none is chosen.
         ``adapter_suffix``: the ending of a file that it puts on itself as an adapter, when it does.
@@ -197,6 +199,7 @@ class ModelSpec(Spec):
     contract: ClassVar[type | None] = ModelLoader
     references: tuple[str, ...] = ()
     native: tuple[str, ...] = ()
+    model_types: tuple[str, ...] = ()
     runtime: str = TORCH
     decoder: str = "sampling"
     adapter_suffix: str | None = None
