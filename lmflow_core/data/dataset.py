@@ -152,7 +152,7 @@ class DatasetMaker:
             return None
         return [
             self._watched.fingerprint,
-            *(str(path.absolute()) for path in self._data.dataset),
+            *(str(path.absolute()) for path in (*self._data.dataset, *self._data.image_folder)),
         ]
 
     def _write(self, folder: Path) -> None:
