@@ -93,6 +93,13 @@ class MediaTokenizer(Protocol):
             ValueError: the image cannot be read; the message tells why.
         """
 
+    @property
+    def placeholder(self) -> str:
+        """What the model's own chat template writes where the ids of an image are put in its place, such as ``<image>``.
+
+        What the template writes beside it, such as ``<|vision_start|>``, stays and is no part of these ids.
+        """
+
 
 class Tokenizer(Protocol):
     """Text to token ids, with the control tokens separate from the text."""
