@@ -95,7 +95,7 @@ class MediaTokenizer(Protocol):
 
     @property
     def placeholder(self) -> str:
-        """What the model's own chat template writes where the ids of an image are put in its place, such as ``<image>``.
+        """What the model's own chat template writes where the ids of an image belong, such as ``<image>``.
 
         What the template writes beside it, such as ``<|vision_start|>``, stays and is no part of these ids.
         """
