@@ -154,9 +154,12 @@ class Tokenizer(Protocol):
         add_generation_prompt: bool,
         tools: Sequence[Mapping[str, Any]] = (),
         jinja: str | None = None,
+        *,
+        parts: bool = False,
     ) -> str | None:
         """Return a conversation as the model's own chat template renders it in a sandbox, or another one given.
 
+        With ``parts`` every content is given as a list of parts, as templates of models that see may ask for.
         None when there is no template or it refuses the conversation. Templates that ask for the date are given a
         fixed one, so that a text is the same on every day.
 
