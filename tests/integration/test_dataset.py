@@ -211,6 +211,7 @@ class _Pictures:
     """An image is as many tokens as it has bytes, the first of them."""
 
     fingerprint = "pictures"
+    around = ("", "")
 
     def __init__(self) -> None:
         self.asked: list[str] = []
