@@ -86,6 +86,10 @@ class MediaTokenizer(Protocol):
     def fingerprint(self) -> str:
         """A digest of everything that changes the ids that stand for an image."""
 
+    @property
+    def around(self) -> tuple[str, str]:
+        """The texts before and behind the ids of every image, which are encoded with the texts beside them."""
+
     def tokenize(self, image: ImagePart) -> tuple[Sequence[int], str]:
         """Return the ids that stand for an image, and a digest of its bytes.
 

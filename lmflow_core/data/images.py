@@ -31,6 +31,11 @@ class WatchedImages:
         """That of the media tokenizer: other settings may give the same images other tokens."""
         return self._media.fingerprint
 
+    @property
+    def around(self) -> tuple[str, str]:
+        """Those of the media tokenizer."""
+        return self._media.around
+
     def tokenize(self, image: ImagePart) -> tuple[Sequence[int], str]:
         """Return the ids that stand for an image, and a digest of its bytes.
 

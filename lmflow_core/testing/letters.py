@@ -54,6 +54,7 @@ class Pictures:
 
     fingerprint = "letters"
     placeholder = "<image>"
+    around = ("", "")
 
     def tokenize(self, image: ImagePart) -> tuple[Sequence[int], str]:
         """Return the tokens and a made-up digest.

@@ -212,6 +212,7 @@ class _Pictures:
 
     fingerprint = "pictures"
     placeholder = "<image>"
+    around = ("", "")
 
     def __init__(self) -> None:
         self.asked: list[str] = []

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from lmflow_core.api import ModelSettings
-from lmflow_transformers.api import CausalModel, check_folder
+from lmflow_multimodal.models import ImageTextModel
+from lmflow_transformers.api import check_folder
 
 
 class ImageTextLoader:
     """Opens folders of image-text models."""
 
-    def open(self, reference: str, settings: ModelSettings) -> CausalModel:
+    def open(self, reference: str, settings: ModelSettings) -> ImageTextModel:
         """Open a folder.
 
         Raises:
@@ -20,4 +21,4 @@ class ImageTextLoader:
         path = Path(reference).expanduser()
         check_folder(path)
         arguments = {"trust_remote_code": settings.trust_remote_code, "local_files_only": True}
-        return CausalModel(reference, str(path), arguments, settings)
+        return ImageTextModel(reference, str(path), arguments, settings)

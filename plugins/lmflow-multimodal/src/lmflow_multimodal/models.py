@@ -1,0 +1,67 @@
+"""A language model of transformers that sees images."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lmflow_core.api import LoadPlan, ModelSettings, RequestError
+from lmflow_multimodal.collating import ProcessorInputs
+from lmflow_multimodal.media import ProcessorMediaTokenizer
+from lmflow_multimodal.pictures import PictureLimits
+from lmflow_multimodal.processor import FILES, open_processor
+from lmflow_transformers.api import CausalModel
+
+TASK = "image-text"
+# What tells the text where packed sequences lie; of images a model's eyes know themselves where each ends.
+_OF_PACKING = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "shared_beginnings")
+
+
+class ImageTextModel(CausalModel):
+    """A language model that sees. ``processor`` is that of transformers."""
+
+    def __init__(self, reference: str, source: str, arguments: dict[str, Any], settings: ModelSettings) -> None:
+        super().__init__(reference, source, arguments, settings)
+        limits = PictureLimits(fetch=settings.fetch_images)
+        self.processor = open_processor(Path(source), self.config, self.tokenizer.inner)
+        self.media = ProcessorMediaTokenizer(self.processor, self.config, limits)
+        self._inputs = ProcessorInputs(self.processor, self.config, limits)
+        self.media_inputs = self._inputs
+
+    def accept(self, plan: LoadPlan) -> None:
+        """Take the plan by which :meth:`load` will build the network.
+
+        Raises:
+            RequestError: as a causal model does; and where the network is to give a number.
+        """
+        if plan.task not in ("causal", TASK):
+            raise RequestError(f"{self.reference} sees images, and is not loaded for the task {plan.task!r}")
+        super().accept(replace(plan, task=TASK))
+
+    def load(self) -> None:
+        """Load the weights, as the plan says."""
+        loaded = self._network is not None
+        super().load()
+        if not loaded:
+            for eyes in _eyes(self.network):
+                eyes.register_forward_pre_hook(_without_packing, with_kwargs=True)
+        self._inputs.fit(self.network)
+
+    def save_tokenizer(self, folder: Path, chat_template: str | None) -> None:
+        """Write the tokenizer, with the chat template that was used, and the processor's own files."""
+        super().save_tokenizer(folder, chat_template)
+        for name in FILES:
+            if (Path(self.source) / name).is_file():
+                shutil.copyfile(Path(self.source) / name, folder / name)
+
+
+def _eyes(network: Any) -> list[Any]:
+    """Return the modules of a network that see: those whose configuration is that of the images."""
+    vision = network.config.vision_config
+    return [module for module in network.modules() if getattr(module, "config", None) is vision]
+
+
+def _without_packing(module: Any, arguments: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    return arguments, {name: value for name, value in options.items() if name not in _OF_PACKING}
