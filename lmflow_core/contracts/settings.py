@@ -29,6 +29,7 @@ class ModelSettings:
     device: str = option("auto", help="Where to run: auto, cpu, cuda or cuda:N.")
     revision: str | None = option(None, help="Revision of a hub model.", aliases=("model_revision",))
     trust_remote_code: bool = option(False, help="Run Python code that comes with a model. Off unless you ask.")
+    fetch_images: bool = option(False, help="Fetch images from http and https addresses. Off unless you ask.")
     position_scaling: str | None = option(None, help="Way to extend rotary positions beyond the trained length.")
     position_scaling_factor: float | None = option(
         None, help="How many times as far positions are to reach.", minimum=1
@@ -55,6 +56,9 @@ class DataSettings:
         None,
         help="Conversation template; the model decides when left out.",
         aliases=("conversation_template",),
+    )
+    image_folder: tuple[Path, ...] = option(
+        (), help="Folders that images of the data may be read from, besides that of the data file."
     )
     max_length: int | None = option(
         None, help="Longest example in tokens; the model's context when left out.", minimum=2

@@ -50,6 +50,11 @@ class WatchedImages:
         self._seen[image.source] = (stamp, digest)
         return ids, digest
 
+    @property
+    def placeholder(self) -> str:
+        """That of the media tokenizer."""
+        return self._media.placeholder
+
     def save(self, file: Path) -> None:
         """Write what was seen, with each image's size, time and digest.
 

@@ -26,6 +26,7 @@ from lmflow_core.models.tasks import check_task
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.plugins.targets import returned
 from lmflow_core.report.plots import draw_training
+from lmflow_core.templates.choosing import jinja_for
 from lmflow_core.workflows.model_card import CardFacts, hub_names, library_of, write_card
 from lmflow_core.workflows.recipe import recipe
 from lmflow_core.workflows.record import run_record
@@ -207,7 +208,7 @@ def _keep(
     report: TrainingReport,
 ) -> Finetuned | None:
     folder, template = request.get(OutputSettings).output, prepared.data.template
-    jinja = template.to_jinja() if template else None
+    jinja = jinja_for(template, job.model) if template else None
     weights = job.engine.full_weights(job.model)
     if not job.world.is_main:
         job.tuner.save(job.model, Destination(folder, jinja, is_main=False, weights=weights))

@@ -44,7 +44,7 @@ def _own_loss(network: Any, model: Any, row: EncodedSequence, photos: list[str])
     given: dict[str, Any] = {}
     if row.media:
         images = [model._inputs._opened(media) for media in row.media]
-        made = processed(model.processor, model.media._placeholder * len(images), images)
+        made = processed(model.processor, model.media.placeholder * len(images), images)
         given = {name: value for name, value in made.items() if name.startswith(("pixel", "image"))}
         types = model._inputs._types(row)[None]
         name = {"gemma3": "token_type_ids", "qwen2_vl": "mm_token_type_ids"}.get(network.config.model_type)

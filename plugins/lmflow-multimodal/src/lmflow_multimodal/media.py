@@ -14,7 +14,11 @@ from lmflow_multimodal.processor import placeholder, processed
 
 
 class ProcessorMediaTokenizer:
-    """Asks a processor of transformers. Satisfies ``MediaTokenizer``."""
+    """Asks a processor of transformers. Satisfies ``MediaTokenizer``.
+
+    Attributes:
+        placeholder: what a chat template writes for an image.
+    """
 
     def __init__(self, processor: Any, config: Any, limits: PictureLimits) -> None:
         """Ask a processor.
@@ -26,13 +30,13 @@ class ProcessorMediaTokenizer:
         """
         self._processor = processor
         self._limits = limits
-        self._placeholder = placeholder(processor, config)
+        self.placeholder = placeholder(processor, config)
 
     @cached_property
     def fingerprint(self) -> str:
         """A digest of the settings of the processor; the tokenizer has its own."""
         told = json.dumps([type(self._processor).__name__, self._processor.to_dict()], default=str)
-        return hashlib.sha256((told + self._placeholder).encode()).hexdigest()[:16]
+        return hashlib.sha256((told + self.placeholder).encode()).hexdigest()[:16]
 
     @cached_property
     def around(self) -> tuple[str, str]:
@@ -48,7 +52,7 @@ class ProcessorMediaTokenizer:
         """
         picture = open_picture(image.source, self._limits)
         try:
-            made = processed(self._processor, self._placeholder, [picture.image])
+            made = processed(self._processor, self.placeholder, [picture.image])
         except ValueError as error:
             raise ValueError(f"the image {image.source[:120]!r} cannot be taken: {error}") from error
         return self._without_around(made["input_ids"][0].tolist()), picture.digest

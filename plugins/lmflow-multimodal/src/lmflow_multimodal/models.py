@@ -32,7 +32,7 @@ class ImageTextModel(CausalModel):
 
     def __init__(self, reference: str, source: str, arguments: dict[str, Any], settings: ModelSettings) -> None:
         super().__init__(reference, source, arguments, settings)
-        limits = PictureLimits()
+        limits = PictureLimits(fetch=settings.fetch_images)
         self.processor = open_processor(Path(source), self.config, self.tokenizer.inner)
         self.media = ProcessorMediaTokenizer(self.processor, self.config, limits)
         self._inputs = ProcessorInputs(self.processor, self.config, limits)
