@@ -64,6 +64,8 @@ class LoadPlan:
         positions: the scaling of rotary positions, if any.
         quantization: how weights are quantised while they are read; None reads them as they are.
         new_tokens: rows that are added to embeddings and head.
+        parts: of a model that sees, those that train: ``projector``, ``language``, ``vision``; the model decides when
+            there are none. Tuners leave all others as they are.
         seed: by which weights are drawn that the model's files have none of, such as those of a new head.
     """
 
@@ -77,6 +79,7 @@ class LoadPlan:
     positions: ScaledPositions | None = None
     quantization: Quantization | None = None
     new_tokens: int = 0
+    parts: tuple[str, ...] = ()
     seed: int = 42
 
 

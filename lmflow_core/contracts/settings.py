@@ -115,6 +115,11 @@ class TrainingSettings:
         minimum=1,
         aliases=("pass_tokens",),
     )
+    train_parts: tuple[str, ...] = option(
+        (),
+        help="Parts of a model that sees which train, of projector, language and vision; projector,language when left "
+        "out.",
+    )
     gradient_accumulation_steps: int = option(1, help="Batches per optimizer step.", minimum=1)
     lr: float | None = option(
         None,

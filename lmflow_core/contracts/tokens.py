@@ -101,7 +101,8 @@ class MediaTokenizer(Protocol):
     def placeholder(self) -> str:
         """What the model's own chat template writes where the ids of an image belong, such as ``<image>``.
 
-        What the template writes beside it, such as ``<|vision_start|>``, stays and is no part of these ids.
+        Marks beside it whose ids are part of these, such as ``<|vision_start|>``, are part of the text, too. What else
+        the template writes there stays.
         """
 
 

@@ -53,8 +53,8 @@ class Pictures:
     """A media tokenizer: an image is as many tokens 1 as its name has letters; ``broken`` cannot be read."""
 
     fingerprint = "letters"
-    placeholder = "<image>"
     around = ("", "")
+    placeholder = "<image>"
 
     def tokenize(self, image: ImagePart) -> tuple[Sequence[int], str]:
         """Return the tokens and a made-up digest.

@@ -130,7 +130,9 @@ def _plan(request: Request, catalogue: Catalogue, setup: TrainingSetup[LanguageM
     """Let everybody who has a say add to the load plan, and the model refuse it; return the attention of the run."""
     attention: Attention = request.components["attention"].make(catalogue)
     plan, chosen = setup.model.plan, request.components["objective"]
-    plan = dataclasses.replace(plan, attention=attention.implementation(plan.device), seed=setup.settings.seed)
+    settings = setup.settings
+    implementation = attention.implementation(plan.device)
+    plan = dataclasses.replace(plan, attention=implementation, seed=settings.seed, parts=settings.train_parts)
     for part in (setup.tuner, objective, setup.engine):
         plan = returned(part.plan(plan), LoadPlan, part, "plan")
     setup.model.accept(plan)

@@ -211,8 +211,8 @@ class _Pictures:
     """An image is as many tokens as it has bytes, the first of them."""
 
     fingerprint = "pictures"
-    placeholder = "<image>"
     around = ("", "")
+    placeholder = "<image>"
 
     def __init__(self) -> None:
         self.asked: list[str] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lmflow_core.testing.contracts import ModelContract, PluginContract
+from lmflow_core.testing.contracts import CommandContract, ModelContract, PluginContract
 
 
 class TestPlugin(PluginContract):
@@ -11,3 +11,7 @@ class TestPlugin(PluginContract):
 
 class TestImageText(ModelContract):
     name = "image-text"
+
+
+class TestVlm(CommandContract):
+    name = "vlm"

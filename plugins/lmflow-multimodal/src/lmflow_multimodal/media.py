@@ -14,7 +14,11 @@ from lmflow_multimodal.processor import placeholder, processed
 
 
 class ProcessorMediaTokenizer:
-    """Asks a processor of transformers. Satisfies ``MediaTokenizer``."""
+    """Asks a processor of transformers. Satisfies ``MediaTokenizer``.
+
+    Attributes:
+        placeholder: what a chat template writes for an image.
+    """
 
     def __init__(self, processor: Any, config: Any, limits: PictureLimits) -> None:
         """Ask a processor.

@@ -29,7 +29,7 @@ from lmflow_transformers.training.loss import Loss, LossOutput, Mean
 from lmflow_transformers.training.measuring import Measure, measure_sequences
 from lmflow_transformers.training.optimizers import AdamW, parameter_groups, torch_groups
 from lmflow_transformers.training.run import train
-from lmflow_transformers.tuners import FullTuner, with_master_weights
+from lmflow_transformers.tuners import FullTuner, freeze_other_parts, with_master_weights
 from lmflow_transformers.vocabulary import check_vocabulary
 from lmflow_transformers.writing import refusals_as_os_errors
 
@@ -71,6 +71,7 @@ __all__ = [
     "follows_length",
     "for_decoding",
     "forget_quantisation",
+    "freeze_other_parts",
     "head_is_plain",
     "hidden_states",
     "isolates_sequences",
