@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoProcessor,
@@ -272,3 +273,43 @@ def test_a_language_model_without_a_chat_template_is_told(
     result = lmflow_cli(*line)
     assert (result.status, "has no chat template" in result.stderr) == (0, True)
     assert not list((tmp_path / "out").glob("*chat_template*"))
+
+
+def _language(kind: str, tiny_model: Path, folder: Path, **changes: object) -> Path:
+    """Return a folder with a random language model of a type, and the tiny model's tokenizer."""
+    torch.manual_seed(2)
+    shape = {
+        "vocab_size": 512, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 128, "pad_token_id": 2,
+    }  # fmt: skip
+    network = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**shape, **changes}))
+    network.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["llava", "idefics3"])
+def test_a_head_of_its_own_and_rows_to_spare_are_kept(
+    kind: str, lmflow_cli: Cli, tiny_model: Path, towers: dict[str, Path], tmp_path: Path
+) -> None:
+    spare = len(AutoTokenizer.from_pretrained(tiny_model)) + 100
+    folder = _language("qwen2", tiny_model, tmp_path / "text", vocab_size=spare, tie_word_embeddings=False)
+    line = ("vlm", "assemble", "--language", folder, "--vision", towers["siglip"], "--output", tmp_path / "out")
+    assert lmflow_cli(*line, "--kind", kind).status == 0
+    alone = AutoModelForCausalLM.from_pretrained(folder)
+    seeing = AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
+    for part in ("get_input_embeddings", "get_output_embeddings"):
+        torch.testing.assert_close(getattr(seeing, part)().weight, getattr(alone, part)().weight)
+    assert not torch.equal(seeing.get_input_embeddings().weight, seeing.get_output_embeddings().weight)
+    ids = torch.arange(3, 9)[None]
+    torch.testing.assert_close(seeing(input_ids=ids).logits, alone(input_ids=ids).logits)
+
+
+def test_a_language_model_that_changes_its_logits_is_refused(
+    lmflow_cli: Cli, tiny_model: Path, towers: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = _language("granite", tiny_model, tmp_path / "text", logits_scaling=8.0)
+    line = ("vlm", "assemble", "--language", folder, "--vision", towers["clip"], "--output", tmp_path / "out")
+    result = lmflow_cli(*line)
+    assert (result.status, (tmp_path / "out").exists()) == (2, False)
+    assert "a granite model answers otherwise within a llava model" in result.stderr
