@@ -78,13 +78,18 @@ class JinjaTemplate:
         return tuple(_segments(pieces, spans))
 
     def _text(self, messages: Sequence[Message], prompt: bool, tools: Sequence[Mapping[str, Any]]) -> str:
-        try:
-            text = self._tokenizer.render_chat(messages, prompt, tools, self._jinja, **self._form)
-        except TemplateLimitError as error:
-            raise ValueError(str(error)) from error
+        text = self._rendered(messages, prompt, tools)
         if text is None:
             raise ValueError(f"the chat template refuses this conversation: {INSTEAD}")
         return text
+
+    def _rendered(
+        self, messages: Sequence[Message], prompt: bool, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> str | None:
+        try:
+            return self._tokenizer.render_chat(messages, prompt, tools, self._jinja, **self._form)
+        except TemplateLimitError as error:
+            raise ValueError(str(error)) from error
 
     @property
     def _form(self) -> dict[str, bool]:
@@ -160,20 +165,16 @@ class JinjaTemplate:
     def _find_stop(self) -> str:
         probe = MarkedMessages((Message("user", "a"), Message("assistant", "b")))
         texts = [mark for at in (0, 1) for mark in probe.contents(at)]
-        text = self._probed(probe)
+        text = self._rendered(probe.marked, False) or ""
         if not all(mark in text for mark in texts):
             self._parts = True  # a template of a model that sees may know lists of parts only
-            listed = self._probed(probe)
+            listed = self._rendered(probe.marked, False) or ""
             self._parts = all(mark in listed for mark in texts)
             text = listed if self._parts else self._text(probe.marked, False, ())
         found = self._controls.search(text, max(text.find(texts[1]), 0))
         if found is None or texts[1] not in text:
             raise ValueError(f"the chat template ends an answer with no control token: {INSTEAD}")
         return found[0]
-
-    def _probed(self, probe: MarkedMessages) -> str:
-        """Return a rendering, or nothing when the template refuses it."""
-        return self._tokenizer.render_chat(probe.marked, False, (), self._jinja, **self._form) or ""
 
 
 def _segments(pieces: Sequence[Piece], spans: Sequence[tuple[int, int]]) -> Iterator[Segment]:

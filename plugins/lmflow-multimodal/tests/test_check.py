@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+import struct
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -86,6 +88,38 @@ def test_an_image_that_many_rows_show_is_counted_once(lmflow_cli: Cli, tmp_path:
     assert "3 examples, 1 images, 0 bad" in result.stdout
     result = lmflow_cli("data", "check", file)
     assert (result.status, "3 examples, 1 images, 3 bad" in result.stdout) == (2, True)
+
+
+def test_a_model_that_sees_opens_each_image_as_it_will(
+    lmflow_cli: Cli, tmp_path: Path, seeing_model: Callable[[str], Path]
+) -> None:
+    huge = b"IHDR" + struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    chunks = (struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (huge, b"IEND"))
+    (tmp_path / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    (tmp_path / "good.png").write_bytes(_content("PNG"))
+    file = _data(tmp_path, ["good.png", "huge.png", "http://127.0.0.1/a.png"])
+    assert lmflow_cli("data", "check", file).status == 0
+    line = ("data", "check", file, "--model", seeing_model("llava"), "--json")
+    [huge_row, fetched] = lmflow_cli(*line).json()["bad_rows"]
+    assert (huge_row["row"], fetched["row"]) == (2, 3)
+    assert "has 100000 x 100000 pixels, more than the 64,000,000" in huge_row["problem"]
+    assert "add --fetch-images" in fetched["problem"]
+    [_, fetched] = lmflow_cli(*line, "--fetch-images").json()["bad_rows"]
+    assert "127.0.0.1 is within a private network" in fetched["problem"]
+
+
+def test_a_preview_shows_where_images_stand(
+    lmflow_cli: Cli, tmp_path: Path, seeing_model: Callable[[str], Path]
+) -> None:
+    (tmp_path / "good.png").write_bytes(_content("PNG"))
+    rows = [{"conversations": [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "The dog"}],
+             "image": "good.png"}]  # fmt: skip
+    file = tmp_path / "data.json"
+    file.write_text(json.dumps(rows), encoding="utf-8")
+    line = ("data", "preview", file, "--model", seeing_model("llava"))
+    assert "<|im_start|>user\n[good.png: 4 tokens]\nWhat?<|im_end|>\n" in lmflow_cli(*line).stdout
+    [media] = lmflow_cli(*line, "--json").json()[0]["sequences"][0]["media"]
+    assert (media["source"], media["tokens"]) == (str(tmp_path / "good.png"), 4)
 
 
 def test_a_model_that_takes_no_images_cannot_open_them(lmflow_cli: Cli, tmp_path: Path, tiny_model: Path) -> None:

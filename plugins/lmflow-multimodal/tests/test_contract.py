@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lmflow_core.testing.contracts import ModelContract, PluginContract
+from lmflow_core.testing.contracts import CommandContract, ModelContract, PluginContract
 
 
 class TestPlugin(PluginContract):
@@ -23,3 +23,7 @@ class TestImageText(ModelContract):
     def seeing(cls, seeing_model: Callable[[str], Path]) -> Path:
         """Return the folder of a model that sees."""
         return seeing_model("llava")
+
+
+class TestVlm(CommandContract):
+    name = "vlm"

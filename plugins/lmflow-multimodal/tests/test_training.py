@@ -81,7 +81,7 @@ def test_steps_are_those_of_a_plain_loop(
 
 
 @pytest.fixture
-def questions(photos: list[str], tmp_path: Path) -> Path:
+def questions(photos: list[str]) -> Path:
     """Return a data file of conversations, most of them about pictures."""
     dice = random.Random(0)
     rows = []
@@ -89,7 +89,7 @@ def questions(photos: list[str], tmp_path: Path) -> Path:
         shown = [{"type": "image", "image": dice.choice(photos)} for _ in range(number % 3)]
         asked = {"role": "user", "content": [*shown, {"type": "text", "text": f"What is {number}?"}]}
         rows.append({"messages": [asked, {"role": "assistant", "content": dice.choice(_TEXTS)}]})
-    file = tmp_path / "questions.jsonl"
+    file = Path(photos[0]).with_name("questions.jsonl")
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return file
 
@@ -193,7 +193,7 @@ def test_preferences_show_their_images(
         }
         for content in asked
     ]
-    file = tmp_path / "pairs.jsonl"
+    file = Path(photos[0]).with_name("pairs.jsonl")
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     record = _run(lmflow_cli, seeing_model("qwen2_vl"), file, tmp_path / "out", "--objective", "dpo", "--epochs", 4)
     losses = [value for _, value in record["losses"]]

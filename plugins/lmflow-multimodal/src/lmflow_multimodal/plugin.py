@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lmflow_core.api import ModelSpec, hookimpl
+from lmflow_core.api import CommandSpec, ModelSpec, hookimpl
 from lmflow_multimodal.families import MODEL_TYPES
 
 
@@ -18,4 +18,14 @@ def lmflow_register_models() -> Iterable[ModelSpec]:
         references=("folder",),
         native=("folder",),
         model_types=MODEL_TYPES,
+    )
+
+
+@hookimpl
+def lmflow_register_commands() -> Iterable[CommandSpec]:
+    """Offer to assemble a model that sees."""
+    yield CommandSpec(
+        name="vlm",
+        target="lmflow_multimodal.assembly.command:vlm",
+        summary="Make a model that sees of a language model and eyes.",
     )
