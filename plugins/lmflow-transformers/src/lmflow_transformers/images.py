@@ -62,7 +62,7 @@ def shown_images(model: CausalModel, request: DecodingRequest) -> ShownImages | 
     """Return what a network takes of the images of a prompt.
 
     Raises:
-        ValueError: an image cannot be read any more.
+        LmflowError: an image cannot be read any more.
     """
     if not request.media:
         return NoImages()
