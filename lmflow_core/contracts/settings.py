@@ -1,4 +1,7 @@
-"""The settings every run shares, whichever components it chooses. Components add options of their own."""
+"""The settings every run shares, whichever components it chooses. Components add options of their own.
+
+They stand in one file, as a run file and ``--help`` show them side by side.
+"""
 
 from __future__ import annotations
 
@@ -116,9 +119,7 @@ class TrainingSettings:
         aliases=("pass_tokens",),
     )
     train_parts: tuple[str, ...] = option(
-        (),
-        help="Parts of a model that sees which train, of projector, language and vision; projector,language when left "
-        "out.",
+        (), help="Parts of a model that sees which train: projector, language, vision."
     )
     gradient_accumulation_steps: int = option(1, help="Batches per optimizer step.", minimum=1)
     lr: float | None = option(
@@ -259,7 +260,14 @@ class ScoreSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromptSettings:
+class ImageSettings:
+    """What is shown to a model that sees."""
+
+    image: tuple[Path, ...] = option((), help="Images that are shown with what is asked first; several with commas.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptSettings(ImageSettings):
     """What is asked."""
 
     prompt: str | None = option(None, help="The prompt; '-' reads it from standard input.")
@@ -277,6 +285,8 @@ class PromptSettings:
             raise ValueError("either --prompt or --prompts is required: a prompt, or a file of them")
         if (self.prompts is None) != (self.output is None):
             raise ValueError("--prompts and --output go together: the prompts, and the file for their answers")
+        if self.image and self.prompts is not None:
+            raise ValueError("--image goes with --prompt; the rows of --prompts name their own images")
         if self.resume and self.overwrite:
             raise ValueError("--resume goes on with an output and --overwrite replaces it: leave one out")
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, ProcessorMi
 from transformers.models.auto import video_processing_auto
 from transformers.models.smolvlm import processing_smolvlm
 
-from lmflow_core.api import IGNORE, EncodedExample, EncodedSequence, ImagePart, ModelSettings, Segment
+from lmflow_core.api import IGNORE, EncodedExample, EncodedSequence, ImagePart, LmflowError, ModelSettings, Segment
 from lmflow_core.data.encoding import Encoder
 from lmflow_core.plugins.references import find_model
 from lmflow_core.plugins.registry import Catalogue
@@ -173,7 +173,7 @@ def test_an_image_that_has_changed_is_told(opened: _Opened, tmp_path: Path) -> N
     encoder = Encoder(opened.model.tokenizer, None, media=opened.model.media)
     (row,) = encoder.encode_segments([[Segment("", image=ImagePart(str(photo)))]])
     Image.new("RGB", (8, 8), "blue").save(photo)
-    with pytest.raises(ValueError, match="has changed since the data was encoded"):
+    with pytest.raises(LmflowError, match="has changed since it was encoded"):
         opened.model.media_inputs([row])
 
 

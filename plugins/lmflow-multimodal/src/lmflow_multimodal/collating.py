@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lmflow_core.api import EncodedSequence, Media
+from lmflow_core.api import EncodedSequence, LmflowError, Media
 from lmflow_multimodal.pictures import PictureLimits, open_picture
 from lmflow_multimodal.processor import placeholder, processed
 
@@ -45,7 +45,7 @@ class ProcessorInputs:
         alone; where the tokens of an image see each other, ``token_type_ids`` (1, T), 1 for these.
 
         Raises:
-            ValueError: an image cannot be read any more, or is another one than was encoded.
+            LmflowError: an image cannot be read any more, or is another one than was encoded.
         """
         inputs = self._pixels([media for sequence in sequences for media in sequence.media])
         types = [self._types(sequence) for sequence in sequences]
@@ -63,9 +63,12 @@ class ProcessorInputs:
         return {name: value for name, value in made.items() if name not in _OF_TEXT}
 
     def _opened(self, media: Media) -> Any:
-        picture = open_picture(media.source, self._limits)
+        try:
+            picture = open_picture(media.source, self._limits)
+        except ValueError as error:
+            raise LmflowError(str(error)) from error
         if picture.digest != media.digest:
-            raise ValueError(f"the image {media.source[:120]!r} has changed since the data was encoded: start again")
+            raise LmflowError(f"the image {media.source[:120]!r} has changed since it was encoded: start again")
         return picture.image
 
     def _types(self, sequence: EncodedSequence) -> torch.Tensor:

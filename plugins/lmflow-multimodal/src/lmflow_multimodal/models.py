@@ -37,6 +37,7 @@ class ImageTextModel(CausalModel):
         self.media = ProcessorMediaTokenizer(self.processor, self.config, limits)
         self._inputs = ProcessorInputs(self.processor, self.config, limits)
         self.media_inputs = self._inputs
+        self.media_ids = frozenset(self.processor.image_token_ids)
 
     def accept(self, plan: LoadPlan) -> None:
         """Take the plan by which :meth:`load` will build the network.

@@ -106,7 +106,7 @@ def collate(
         media_inputs: makes what the network takes of images; needed where there are any.
 
     Raises:
-        ValueError: there are images and nothing to make inputs of them, or one cannot be read any more.
+        ValueError: there are images and nothing to make inputs of them.
     """
     parts = list(parts_of(examples) if shared else whole(examples))
     passes = [parts] if isolated else [[part] for part in parts]

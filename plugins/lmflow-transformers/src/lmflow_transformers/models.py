@@ -71,10 +71,12 @@ class CausalModel:
         dtype: their number format.
         media: turns images into tokens, in a model that sees.
         media_inputs: makes what the network takes of them when a batch is collated.
+        media_ids: tokens that stand for parts of images.
         parts: what a model that sees is made of, by the names that a plan has for them.
     """
 
     parts: tuple[str, ...] = ()
+    media_ids: frozenset[int] = frozenset()
 
     media: MediaTokenizer | None = None
     media_inputs: MediaInputs | None = None

@@ -82,6 +82,7 @@ def lmflow_register_decoders() -> Iterable[DecoderSpec]:
         summary="One token at a time: greedy, temperature, top-k, top-p.",
         options=SamplingOptions,
         batches=True,
+        images=True,
         exact=True,
     )
 
