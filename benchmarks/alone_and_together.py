@@ -18,7 +18,8 @@ from typing import Any
 from lmflow_core.contracts.decoder import BatchLimits, DecodingRequest
 from lmflow_core.contracts.examples import Message
 from lmflow_core.contracts.settings import ModelSettings
-from lmflow_core.generation.answers import own_stops, prompt_ids, stop_tokens
+from lmflow_core.data.encoding import Encoder
+from lmflow_core.generation.answers import encoded_prompt, own_stops, stop_tokens
 from lmflow_core.models.opening import open_model
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.report.console import table
@@ -63,7 +64,8 @@ def _asked(name: str, texts: list[str], tokens: int) -> tuple[Any, Asked]:
     _, template = choose_template(None, opened, catalogue)
     model: Any = opened.load()
     stop_ids = stop_tokens(own_stops(template, model.tokenizer), model.tokenizer)
-    prompts = [prompt_ids(model.tokenizer, template, [Message("user", text)]) for text in texts]
+    encoder = Encoder(model.tokenizer, template)
+    prompts = [encoded_prompt(encoder, [Message("user", text)]).input_ids for text in texts]
     requests = [DecodingRequest(prompt, tokens, stop_ids, seed) for seed, prompt in enumerate(prompts)]
     greedy, sampled = SamplingDecoder(), SamplingDecoder(_SAMPLED)
     return model, [(request, greedy) for request in requests] + [(request, sampled) for request in requests[:_SAMPLES]]

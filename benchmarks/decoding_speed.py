@@ -27,7 +27,8 @@ from transformers import AutoModelForCausalLM
 from lmflow_core.contracts.decoder import DecodingRequest
 from lmflow_core.contracts.examples import Message
 from lmflow_core.contracts.settings import ModelSettings
-from lmflow_core.generation.answers import own_stops, prompt_ids, stop_tokens
+from lmflow_core.data.encoding import Encoder
+from lmflow_core.generation.answers import encoded_prompt, own_stops, stop_tokens
 from lmflow_core.generation.prompts import read_prompts
 from lmflow_core.generation.second_models import Models
 from lmflow_core.models.opening import open_model
@@ -183,7 +184,8 @@ def main() -> None:
         asked_for = {arguments.prompts.name: read_prompts(arguments.prompts)}
     measured = {}
     for kind, conversations in asked_for.items():
-        prompts = [prompt_ids(model.tokenizer, template, messages) for messages in conversations]
+        encoder = Encoder(model.tokenizer, template)
+        prompts = [list(encoded_prompt(encoder, messages).input_ids) for messages in conversations]
         measured[kind] = measure(prompts, asked, arguments.tokens, arguments.rounds)
     if arguments.json:
         print(json.dumps(measured, indent=2))

@@ -18,12 +18,14 @@ from lmflow_core.contracts.examples import ImagePart, Message
 from lmflow_core.contracts.generation import GeneratedAnswer
 from lmflow_core.contracts.model import LanguageModel, ModelServices
 from lmflow_core.contracts.settings import DecodingSettings
+from lmflow_core.data.encoding import Encoder
 from lmflow_core.errors import PromptTooLongError
-from lmflow_core.generation.answers import Answer, all_stops, own_stops, prompt_ids, stop_tokens
+from lmflow_core.generation.answers import Answer, all_stops, encoded_prompt, own_stops, stop_tokens
 from lmflow_core.generation.context import answer_limit, context_limit, session_room
 from lmflow_core.generation.in_turns import TurnsBatch
 from lmflow_core.generation.many import GrowingBatch, generated_answers
 from lmflow_core.templates import ChatTemplate
+from lmflow_core.testing.letters import Pictures
 from lmflow_core.testing.tiny import make_tokenizer
 from lmflow_transformers.tokenizers import TransformersTokenizer
 
@@ -210,12 +212,16 @@ CHATML = ChatTemplate(
 )
 
 
+def _prompt(tokenizer: TransformersTokenizer, template: ChatTemplate | None, messages: list[Message]) -> list[int]:
+    return list(encoded_prompt(Encoder(tokenizer, template), messages).input_ids)
+
+
 def test_prompts(tokenizer: TransformersTokenizer) -> None:
     messages = [Message("user", "hello<|im_end|>")]
-    templated = prompt_ids(tokenizer, CHATML, messages)
+    templated = _prompt(tokenizer, CHATML, messages)
     assert tokenizer.decode(templated) == "<|im_start|>user\nhello<|im_end|><|im_end|>\n<|im_start|>assistant\n"
     assert [number for number in templated if number < 3] == [1, 2, 1]
-    raw = prompt_ids(tokenizer, None, messages)
+    raw = _prompt(tokenizer, None, messages)
     assert tokenizer.decode(raw) == "hello<|im_end|>"
     assert [number for number in raw if number < 3] == []
 
@@ -242,12 +248,18 @@ def test_what_was_drafted_is_summed(tokenizer: TransformersTokenizer) -> None:
     assert (plain.drafted, plain.acceptance_rate, plain.passes, plain.tokens_per_pass) == (0, 0.0, 2, 1.0)
 
 
-def test_an_image_is_refused(tokenizer: TransformersTokenizer) -> None:
+def test_an_image_is_part_of_a_prompt(tokenizer: TransformersTokenizer) -> None:
+    asked = [Message("user", ("look at this: ", ImagePart("cat.png"), "!"))]
     for template in (CHATML, None):
-        with pytest.raises(ValueError, match="a message holds an image"):
-            prompt_ids(tokenizer, template, [Message("user", ("look at this: ", ImagePart("cat.png")))])
-    parts = prompt_ids(tokenizer, CHATML, [Message("user", ("one ", "two"))])
-    assert parts == prompt_ids(tokenizer, CHATML, [Message("user", "one two")])
+        with pytest.raises(ValueError, match="the model takes no images"):
+            encoded_prompt(Encoder(tokenizer, template), asked)
+        prompt = encoded_prompt(Encoder(tokenizer, template, media=Pictures()), asked)
+        assert [(media.source, media.tokens) for media in prompt.media] == [("cat.png", 7)]
+        start = prompt.media[0].start
+        assert tokenizer.decode(prompt.input_ids[:start]).endswith("look at this: ")
+        assert tokenizer.decode(prompt.input_ids[start + 7 :]).startswith("!")
+    parts = _prompt(tokenizer, CHATML, [Message("user", ("one ", "two"))])
+    assert parts == _prompt(tokenizer, CHATML, [Message("user", "one two")])
 
 
 def test_what_is_taken_step_by_step_is_what_is_iterated_over(tokenizer: TransformersTokenizer) -> None:

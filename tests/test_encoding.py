@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lmflow_core.contracts.examples import Conversation, Example, Message, Prompted, Segment, Text
 from lmflow_core.contracts.tokens import IGNORE, EncodedSequence
 from lmflow_core.data.encoding import Encoder
-from lmflow_core.generation.answers import prompt_ids
+from lmflow_core.generation.answers import encoded_prompt
 from lmflow_core.templates import ChatTemplate
 from lmflow_core.testing.tiny import make_tokenizer
 from lmflow_transformers.tokenizers import TransformersTokenizer
@@ -102,7 +102,7 @@ def test_plain_text_begins_behind_the_opening_token_as_it_would_alone() -> None:
     for spaces in (True, False):
         tokenizer = Letters(spaces, bos="<b>")
         Encoder(tokenizer, None).encode([Text("ab"), Prompted("ab", "cd")])
-        prompt_ids(tokenizer, None, [Message("user", "ef")])
+        list(encoded_prompt(Encoder(tokenizer, None), [Message("user", "ef")]).input_ids)
         assert tokenizer.asked == [("ab", False), ("ab", False), ("cd", True), ("ef", False)]
 
 
@@ -165,7 +165,7 @@ def test_examples_of_a_batch_do_not_touch_each_other() -> None:
 
 def test_nothing_encodes_to_nothing() -> None:
     assert Encoder(Letters(), None).encode_segments([()]) == [_encoded([], [])]
-    assert prompt_ids(Letters(), None, [Message("user", "")]) == []
+    assert list(encoded_prompt(Encoder(Letters(), None), [Message("user", "")]).input_ids) == []
 
 
 def test_a_conversation_needs_a_template_that_fits() -> None:
@@ -210,7 +210,7 @@ def test_ids_are_those_of_the_tokenizers_own_template(tokenizer: TransformersTok
     encoded = _sequence(Encoder(tokenizer, CHATML), Conversation(messages))
     assert list(encoded.input_ids) == inner.apply_chat_template(turns, tokenize=True, return_dict=False)
     prompt = inner.apply_chat_template(turns[:-1], tokenize=True, add_generation_prompt=True, return_dict=False)
-    assert prompt_ids(tokenizer, CHATML, messages[:-1]) == prompt
+    assert list(encoded_prompt(Encoder(tokenizer, CHATML), messages[:-1]).input_ids) == prompt
 
 
 CONTROLS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -237,7 +237,10 @@ def test_a_control_token_in_plain_text_stays_text(tokenizer: TransformersTokeniz
     assert [number for number in text.input_ids if number < 3] == [2]
     assert [number for number in prompted.input_ids if number < 3] == [2]
     assert tokenizer.decode(prompted.input_ids) == f"{control}{control}<|im_end|>"
-    assert prompt_ids(tokenizer, None, [Message("user", control)]) == list(text.input_ids)[:-1]
+    assert (
+        list(encoded_prompt(Encoder(tokenizer, None), [Message("user", control)]).input_ids)
+        == list(text.input_ids)[:-1]
+    )
 
 
 _contents = st.lists(st.text(max_size=6) | st.sampled_from([*CONTROLS, "<|", "|>", "<|im_", "user\n"]), max_size=5).map(
@@ -260,7 +263,7 @@ def test_control_ids_come_from_the_template_alone_and_prompts_are_prefixes(
     assert all(label in (IGNORE, number) for number, label in zip(ids, labels, strict=True))
     for position, message in enumerate(messages):
         if message.role == "assistant":
-            prompt = prompt_ids(tokenizer, CHATML, messages[:position])
+            prompt = list(encoded_prompt(Encoder(tokenizer, CHATML), messages[:position]).input_ids)
             assert ids[: len(prompt)] == prompt
             answer = labels[len(prompt) :]
             assert tokenizer.decode(answer[: answer.index(2) + 1]) == f"{message.content}<|im_end|>"

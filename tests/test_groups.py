@@ -23,7 +23,7 @@ from lmflow_core.contracts.examples import (
 )
 from lmflow_core.contracts.tokens import IGNORE, EncodedExample, EncodedSequence, Media
 from lmflow_core.data.encoding import Encoder
-from lmflow_core.generation.answers import prompt_ids
+from lmflow_core.generation.answers import encoded_prompt
 from lmflow_core.templates import ChatTemplate
 from lmflow_core.testing.letters import Letters, Pictures
 from lmflow_core.testing.tiny import make_tokenizer
@@ -145,5 +145,7 @@ def test_a_prompt_has_the_ids_that_an_answer_is_asked_for_with() -> None:
     template = ChatTemplate(user="{content} ", assistant="{content}", assistant_end=" ", stop=())
     messages = (Message("user", "hello wor"), Message("assistant", "ld the"), Message("user", "quick brown"))
     [encoded] = Encoder(tokenizer, template).encode([Prompt(messages)])
-    assert list(encoded.sequences[0].input_ids) == prompt_ids(tokenizer, template, messages)
+    assert list(encoded.sequences[0].input_ids) == list(
+        encoded_prompt(Encoder(tokenizer, template), messages).input_ids
+    )
     assert set(encoded.sequences[0].labels) == {IGNORE}

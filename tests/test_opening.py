@@ -25,8 +25,10 @@ from lmflow_core.plugins.record import PluginRecord, PluginSet
 from lmflow_core.plugins.references import find_model
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.templates import ChatTemplate
-from lmflow_core.templates.choosing import choose_template, load_template, matching_templates
+from lmflow_core.templates.choosing import choose_template, jinja_for, load_template, matching_templates
+from lmflow_core.templates.own import JinjaTemplate
 from lmflow_core.testing.fixtures import CliResult
+from lmflow_core.testing.letters import Pictures
 
 # Whatever else is installed, the names are those of these plugins.
 INSTALLED = load_plugins(PluginPolicy(only=frozenset({"transformers", "templates", "smollm2", "lora"})))
@@ -242,26 +244,34 @@ class Named:
 
     bos_token: str | None = "<s>"
     eos: str | None = "</s>"
-    control_tokens: Mapping[str, int] = {"</s>": 1}
+    control_tokens: Mapping[str, int] = {"</s>": 1, "<|im_end|>": 2}
+    image = "<image>"
 
     def __init__(self, own: ChatTemplate | None) -> None:
         self.own = own.bind(self.bos_token, self.eos) if own else None
         self.chat_template = self.own.to_jinja() if self.own else None
 
     def render_chat(
-        self, messages: Sequence[Message], add_generation_prompt: bool, tools: Any = (), jinja: str | None = None
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool,
+        tools: Any = (),
+        jinja: str | None = None,
+        parts: bool = False,
     ) -> str | None:
         if self.own is None:
             return None
         try:
-            return "".join(segment.text for segment in self.own.render(messages, add_generation_prompt, tools))
+            segments = self.own.render(messages, add_generation_prompt, tools)
         except ValueError:
             return None
+        return "".join(self.image if segment.image else segment.text for segment in segments)
 
 
 def _opened(own: ChatTemplate | None, named: str | None = None) -> OpenModel:
     class Model:
         tokenizer = Named(own)
+        media = None
 
     model: Any = Model()
     return OpenModel(model, named)
@@ -285,6 +295,27 @@ def test_a_template_that_refuses_a_system_message_or_tools_is_still_known(name: 
     known = "gemma" if name == "gemma3" else name
     for without in (replace(_own(name), system=None), replace(_own(name), system=None, tools=None)):
         assert matching_templates(_opened(without).model.tokenizer, CATALOGUE) == [known]
+
+
+def test_a_template_is_not_the_models_when_it_writes_images_otherwise() -> None:
+    opened = _opened(_own("chatml"))
+    opened.model.media = Pictures()  # type: ignore[misc]
+    assert choose_template(None, opened, CATALOGUE)[0] == "chatml"
+    opened.model.tokenizer.image = "<|begin|><image><|end|>"  # type: ignore[attr-defined]
+    name, template = choose_template(None, opened, CATALOGUE)
+    assert name == "tokenizer"
+    assert isinstance(template, JinjaTemplate)
+    opened.model.media = None  # type: ignore[misc]
+    assert choose_template(None, opened, CATALOGUE)[0] == "chatml"
+
+
+def test_a_template_is_saved_with_a_place_for_images_where_the_model_takes_them() -> None:
+    opened = _opened(_own("chatml"))
+    template = _own("chatml").bind("<s>", "</s>")
+    assert jinja_for(template, opened.model) == template.to_jinja()
+    assert "<image>" not in template.to_jinja()
+    opened.model.media = Pictures()  # type: ignore[misc]
+    assert jinja_for(template, opened.model) == template.to_jinja("<image>")
 
 
 def test_the_tiny_models_template_is_chatml(tiny_model: Path) -> None:

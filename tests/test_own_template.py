@@ -111,10 +111,97 @@ def test_parts_of_text_are_one_text_and_images_are_refused() -> None:
     parts = (Message("user", ("2 ", "+ 3?")), ANSWER)
     assert template.render(parts, False) == template.render((ASK, ANSWER), False)
     shown = (Message("user", ("2 + 3?", ImagePart("a.png"))), ANSWER)
-    with pytest.raises(
-        ValueError, match=r"^images are not supported with a model's own or a Jinja chat template: choose"
-    ):
+    # This one adds the content to a text, and a list is none.
+    with pytest.raises(ValueError, match=r"^the chat template refuses this conversation: choose"):
         template.render(shown, False)
+    with pytest.raises(ValueError, match=r"^an image stands in a message, and the model takes none: choose one that"):
+        JinjaTemplate(TINY, QWEN).render(shown, False)
+
+
+# As the templates of models that see write images, in the words of this test.
+QWEN = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.content is string %}{{ m.content }}{% else %}"
+    "{% for part in m.content %}{% if part.type == 'image' %}<|see|><|pad|><|seen|>"
+    "{% else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+# Contents are lists in every message, and what follows the role depends on the first part.
+SMOL = (
+    "{% for m in messages %}<|im_start|>{{ m.role|capitalize }}{{ ':' if m.content[0].type == 'image' else ': ' }}"
+    "{% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}{% elif part.type == 'image' %}<image>"
+    "{% endif %}{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>Assistant:{% endif %}"
+)
+# Images go before all texts, and each has a line of its own.
+LLAVA = (
+    "{% for m in messages %}<|im_start|>{{ m.role }} "
+    "{% for part in m.content|selectattr('type', 'equalto', 'image') %}<image>\n{% endfor %}"
+    "{% for part in m.content|selectattr('type', 'equalto', 'text') %}{{ part.text }}{% endfor %}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant {% endif %}"
+)
+A, B = ImagePart("a.png"), ImagePart("data:image/png;base64," + "A" * 1000)
+SHOWN = Message("user", ("Is <image> ", A, "<|pad|>like", B, "?"))
+SEES = _tokenizer("<image>", "<|see|>", "<|pad|>", "<|seen|>")
+
+
+def _shown(segments: tuple[Segment, ...]) -> list[str | ImagePart]:
+    """Return texts of the template, in brackets where from the data, and images."""
+    texts = (s.image or (s.text if s.control else f"[{s.text}]") for s in segments)
+    return [text for text in texts if text]
+
+
+def test_images_stand_where_the_template_puts_them() -> None:
+    template = JinjaTemplate(SEES, QWEN, "<|pad|>")
+    assert _shown(template.render((SHOWN,), True)) == [
+        "<|im_start|>user\n", "[Is <image> ]", "<|see|>", A, "<|seen|>", "[<|pad|>like]", "<|see|>", B, "<|seen|>",
+        "[?]",
+        "<|im_end|>\n<|im_start|>assistant\n",
+    ]  # fmt: skip
+    template = JinjaTemplate(SEES, LLAVA, "<image>")
+    assert _shown(template.render((SYSTEM, SHOWN, ANSWER), False)) == [
+        "<|im_start|>system ", "[Be brief.]", "<|im_end|><|im_start|>user ", A, "\n", B, "\n",
+        "[Is <image> ]", "[<|pad|>like]", "[?]", "<|im_end|><|im_start|>assistant ", "[5]", "<|im_end|>",
+    ]  # fmt: skip
+
+
+def test_contents_are_lists_where_a_template_takes_no_texts() -> None:
+    template = JinjaTemplate(SEES, SMOL, "<image>")
+    shown = Message("user", (A, "What?"))
+    assert _shown(template.render((SYSTEM, shown, ANSWER, ASK_MORE), True)) == [
+        "<|im_start|>System: ", "[Be brief.]", "<|im_end|>\n<|im_start|>User:", A, "[What?]",
+        "<|im_end|>\n<|im_start|>Assistant:", " ", "[5]", "<|im_end|>", "\n<|im_start|>User: ", "[And 2 * 3?]",
+        "<|im_end|>\n<|im_start|>Assistant:",
+    ]  # fmt: skip
+    assert _marked(template.render((shown, ANSWER), False)) == (
+        "<|im_start|>User:What?<|im_end|>\n<|im_start|>Assistant:⟦ 5<|im_end|>⟧\n"
+    )
+
+
+def test_what_a_user_says_around_images_may_be_trained() -> None:
+    template = JinjaTemplate(SEES, QWEN, "<|pad|>")
+    trained = template.render((dataclasses.replace(SHOWN, train=True), ANSWER), False)
+    assert [s.text for s in trained if s.trainable] == [
+        "Is <image> ",
+        "<|pad|>like",
+        "?",
+        "<|im_end|>",
+        "5",
+        "<|im_end|>",
+    ]
+
+
+def test_a_template_that_has_too_many_places_or_too_few_is_refused() -> None:
+    twice = QWEN.replace("<|pad|>", "<|pad|><|pad|>")
+    with pytest.raises(ValueError, match=r"^the chat template writes '<\|pad\|>' 4 times for 2 images: choose"):
+        JinjaTemplate(SEES, twice, "<|pad|>").render((SHOWN,), True)
+    never = QWEN.replace("<|pad|>", "")
+    with pytest.raises(ValueError, match=r"^the chat template writes '<\|pad\|>' 0 times for 2 images: choose"):
+        JinjaTemplate(SEES, never, "<|pad|>").render((SHOWN,), True)
+
+
+def test_what_an_image_is_called_does_not_reach_the_template() -> None:
+    naming = QWEN.replace("<|see|>", "<|see|>{{ part.image }}")
+    shown = _shown(JinjaTemplate(SEES, naming, "<|pad|>").render((SHOWN,), True))
+    assert [text for text in shown if isinstance(text, str) and "png" in text] == []
 
 
 def test_calls_and_reasoning() -> None:

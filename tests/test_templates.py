@@ -34,6 +34,7 @@ def _jinja(
     messages: Sequence[Message],
     add_generation_prompt: bool,
     tools: Sequence[Mapping[str, Any]] = (),
+    image: str = "",
     **given: bool,
 ) -> str:
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
@@ -48,7 +49,7 @@ def _jinja(
         }
         for message in messages
     ]
-    compiled = environment.from_string(template.to_jinja())
+    compiled = environment.from_string(template.to_jinja(image))
     return compiled.render(messages=turns, add_generation_prompt=add_generation_prompt, tools=tools, **given)
 
 
@@ -283,6 +284,10 @@ def test_reasoning_and_arguments_that_contradict_themselves() -> None:
 PICTURE = ImagePart("a.png")
 
 
+def _shown_text(segments: Sequence[Segment]) -> str:
+    return "".join("<i>" if segment.image else segment.text for segment in segments)
+
+
 def test_images_stand_where_the_user_puts_them() -> None:
     messages = (Message("user", ("u", PICTURE, "v", PICTURE)), ASSISTANT)
     segments = PLAIN.render(messages, False)
@@ -299,6 +304,7 @@ def test_images_stand_where_the_user_puts_them() -> None:
     ]
     assert all(segment == Segment("", image=PICTURE) for segment in segments if segment.image)
     assert _jinja(PLAIN, messages, False) == "U:uv;A:a."
+    assert _jinja(PLAIN, messages, False, image="<i>") == "U:u<i>v<i>;A:a."
     trained = PLAIN.render((replace(messages[0], train=True), ASSISTANT), False)
     assert [(s.text or s.image, s.trainable) for s in trained[:5]] == [
         ("U:", False),
@@ -319,8 +325,11 @@ def test_a_content_of_texts_alone_is_a_text() -> None:
 def test_white_space_is_stripped_at_the_ends_of_a_text_with_images() -> None:
     template = replace(PLAIN, strip=("user",))
     messages = (Message("user", (" ", PICTURE, " u ", PICTURE, " v ", " ", PICTURE)), ASSISTANT)
-    assert _marked(template.render(messages, False)) == "U:u  v;A:⟦a.⟧"
-    assert _jinja(template, messages, False) == "U:u  v;A:a."
+    assert _shown_text(template.render(messages, False)) == "U:<i> u <i> v  <i>;A:a."
+    assert _jinja(template, messages, False, image="<i>") == "U:<i> u <i> v  <i>;A:a."
+    messages = (Message("user", (" ", " u ", PICTURE, " v ", " ")), ASSISTANT)
+    assert _shown_text(template.render(messages, False)) == "U:u <i> v;A:a."
+    assert _jinja(template, messages, False, image="<i>") == "U:u <i> v;A:a."
 
 
 def test_an_image_may_stand_before_a_stop_that_the_next_turn_begins_with() -> None:
@@ -476,4 +485,4 @@ def test_any_template_renders_alike_in_jinja(template: ChatTemplate, data: Any) 
     tools = data.draw(st.sampled_from([(), TOOLS, DECLARED])) if template.tools is not None else ()
     prompt = data.draw(st.booleans())
     segments = template.render(messages, prompt, tools)
-    assert _jinja(template, messages, prompt, tools) == "".join(segment.text for segment in segments)
+    assert _jinja(template, messages, prompt, tools, image="<i>") == _shown_text(segments)

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerFast
 import lmflow_core.api as lmflow
 from lmflow_core.contracts.template import TemplateSpec
 from lmflow_core.data.encoding import Encoder
-from lmflow_core.generation.answers import prompt_ids
+from lmflow_core.generation.answers import encoded_prompt
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.templates.own import JinjaTemplate
 from lmflow_gguf.tokenizer import GgufTokenizer
@@ -211,7 +211,7 @@ class Routes:
         question = lambda t: [lmflow.Message("user", f"x{t()}")]  # noqa: E731
         yield "raw text", lambda t: self._ids(self._raw, lmflow.Text(f"x{t()}"))
         yield "prompt and completion", lambda t: self._ids(self._raw, lmflow.Prompted(f"x{t()}", f"x{t()}"))
-        yield "raw prompt", lambda t: self._found(prompt_ids(self._tokenizer, None, question(t)))
+        yield "raw prompt", lambda t: self._found(encoded_prompt(Encoder(self._tokenizer, None), question(t)).input_ids)
         yield "training", lambda t: self._ids(self._known, conversation(t, calls)[0])
         yield "prompt", lambda t: self._ids(self._known, conversation(t, calls)[1])
         if source.random() < 0.1:

@@ -6,11 +6,13 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from lmflow_core.cli.markdown import print_markdown
 from lmflow_core.contracts.generation import AnswerStream, ChatModel
+from lmflow_core.data.image_files import check_image
+from lmflow_core.data.image_paths import is_address
 from lmflow_core.errors import LmflowError, RequestError, suggestion
 from lmflow_core.generation.history import load_messages, save_messages
 from lmflow_core.generation.session import ChatSession
@@ -20,6 +22,7 @@ _QUOTES = '"""'
 _HELP = {
     "/reset": "forget the conversation; the system prompt stays",
     "/system TEXT": "set the system prompt; 'none' removes it, no text shows it",
+    "/image PATH": "show an image with the next message; again, another one beside it",
     "/save FILE": "write the conversation to a JSONL file, which 'lmflow finetune' can train on",
     "/load FILE": "go on with the conversation in the last row of a JSONL file",
     "/regenerate": "answer the last message anew, with the next seed",
@@ -33,12 +36,15 @@ _MORE_LINES = 'A line that ends with a backslash goes on in the next; """ begins
 class ChatTerminal:
     """One run of ``lmflow chat``."""
 
-    def __init__(self, model: ChatModel) -> None:
+    def __init__(self, model: ChatModel, images: Sequence[str] = ()) -> None:
+        """Talk with a model; the first message shows some images, if any."""
         self._session = ChatSession(model)
+        self._session.images = [*images]
         self._saved: set[Path] = set()
         self._commands: dict[str, Callable[[str], None]] = {
             "/reset": self._reset,
             "/system": self._system,
+            "/image": self._image,
             "/save": self._save,
             "/load": self._load,
             "/regenerate": self._regenerate,
@@ -99,6 +105,16 @@ class ChatTerminal:
             self._session.system = None if text == "none" else text
         shown = self._session.system
         console.note("there is no system prompt" if shown is None else f"system prompt: {shown}")
+
+    def _image(self, name: str) -> None:
+        source = name if is_address(name) else str(_file_of(name))
+        try:
+            check_image(source)
+        except ValueError as error:
+            raise RequestError(str(error)) from error
+        self._session.images.append(source)
+        images = len(self._session.images)
+        console.note(f"the next message shows {'the image' if images == 1 else f'{images} images'}")
 
     def _save(self, name: str) -> None:
         file = _file_of(name)

@@ -20,13 +20,16 @@ from lmflow_core.options import build
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.report import console
 from lmflow_core.report.plots import draw_lengths
-from lmflow_core.workflows.inspect_data import check_data, data_stats
+from lmflow_core.workflows.check_data import check_data
+from lmflow_core.workflows.inspect_data import data_stats
 from lmflow_core.workflows.preview_data import Preview, preview_data
 
 Command = Callable[..., Any]
 
 _paths = click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 _format = click.option("--dataset-format", help="Form of the rows; recognised when left out.")
+_image_folder = click.option("--image-folder", help="Folders that images may be read from; several with commas.")
+_fetch_images = click.option("--fetch-images", is_flag=True, help="Fetch images from http and https addresses.")
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 
 
@@ -36,6 +39,8 @@ def _model_options(command: Command) -> Command:
         click.option("--template", help="Conversation template; the model decides when left out."),
         click.option("--max-length", help="Longest example in tokens."),
         click.option("--train-on", help="Turns that are trained on: assistant, last or all."),
+        _image_folder,
+        _fetch_images,
     ):
         command = decorate(command)
     return command
@@ -49,11 +54,17 @@ def data() -> None:
 @data.command()
 @_paths
 @_format
+@_image_folder
+@click.option("--model", help="Model that opens the images; without, they are looked at as files.")
+@_fetch_images
 @_json
 @click.pass_obj
-def check(catalogue: Catalogue, paths: tuple[Path, ...], dataset_format: str | None, as_json: bool) -> None:
-    """Read every row and list the bad ones by file and number. Exit status 2 when there are any."""
-    report = check_data(paths, dataset_format, catalogue)
+def check(
+    catalogue: Catalogue, /, paths: tuple[Path, ...], as_json: bool, model: str | None, fetch_images: bool, **given: Any
+) -> None:
+    """Read every row, look at its images, and list the bad ones by file and number. Exit status 2 when any is."""
+    opens = None if model is None else _model({"model": model, "fetch_images": fetch_images})
+    report = check_data(_data(paths, given), catalogue, opens)
     if as_json:
         print_json(dataclasses.asdict(report))
     else:
@@ -62,7 +73,8 @@ def check(catalogue: Catalogue, paths: tuple[Path, ...], dataset_format: str | N
         for bad in report.bad_rows:
             where = f"{bad.file}, row {bad.row}" if bad.row is not None else bad.file
             console.show(f"{where}: {bad.problem}")
-        console.show(f"{report.examples} examples, {len(report.bad_rows)} bad")
+        images = [f"{report.images} images"] if report.images else []
+        console.show(", ".join([f"{report.examples} examples", *images, f"{len(report.bad_rows)} bad"]))
     if report.bad_rows:
         raise DataError(f"{len(report.bad_rows)} bad rows or files")
 
@@ -74,7 +86,7 @@ def check(catalogue: Catalogue, paths: tuple[Path, ...], dataset_format: str | N
 @click.option("--rows", default=3, show_default=True, help="Rows to show.")
 @_json
 @click.pass_obj
-def preview(catalogue: Catalogue, /, paths: tuple[Path, ...], rows: int, as_json: bool, **given: str | None) -> None:
+def preview(catalogue: Catalogue, /, paths: tuple[Path, ...], rows: int, as_json: bool, **given: Any) -> None:
     """Show the first rows as they will be trained on; what carries a label is green."""
     previews = preview_data(_model(given), _data(paths, given), rows, catalogue)
     if as_json:
@@ -110,9 +122,7 @@ def _print_preview(shown: Preview) -> None:
 @click.option("--picture", type=click.Path(path_type=Path), help="Draw the lengths into this PNG file.")
 @_json
 @click.pass_obj
-def stats(
-    catalogue: Catalogue, /, paths: tuple[Path, ...], picture: Path | None, as_json: bool, **given: str | None
-) -> None:
+def stats(catalogue: Catalogue, /, paths: tuple[Path, ...], picture: Path | None, as_json: bool, **given: Any) -> None:
     """Count examples, tokens, what is trained on, over-long rows and duplicates; show how long the examples are."""
     result = data_stats(_model(given), _data(paths, given), catalogue)
     if picture is not None:
@@ -128,12 +138,15 @@ def stats(
     console.show("\n" + console.table(("TOKENS", "EXAMPLES", ""), bars))
 
 
-def _model(given: dict[str, str | None]) -> ModelSettings:
-    return build(ModelSettings, {"model": given["model"]})
+_OF_MODEL = ("model", "fetch_images")
 
 
-def _data(paths: tuple[Path, ...], given: dict[str, str | None]) -> DataSettings:
-    values = {name: value for name, value in given.items() if name != "model" and value is not None}
+def _model(given: dict[str, Any]) -> ModelSettings:
+    return build(ModelSettings, {name: given[name] for name in _OF_MODEL})
+
+
+def _data(paths: tuple[Path, ...], given: dict[str, Any]) -> DataSettings:
+    values = {name: value for name, value in given.items() if name not in _OF_MODEL and value is not None}
     return build(DataSettings, {"dataset": list(paths), **values})
 
 

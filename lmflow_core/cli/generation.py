@@ -11,14 +11,14 @@ from lmflow_core.cli.command import SchemaCommand
 from lmflow_core.cli.flags import Arguments
 from lmflow_core.cli.results import print_json
 from lmflow_core.config.request import Request
-from lmflow_core.config.schema import CHAT, GENERATE, Schema
+from lmflow_core.config.schema import CHAT, GENERATE, SERVED, Schema
 from lmflow_core.contracts.command import ChatCommand, CommandSpec
-from lmflow_core.contracts.examples import Message
-from lmflow_core.contracts.settings import DecodingSettings, PromptSettings
+from lmflow_core.contracts.settings import DecodingSettings, ImageSettings, PromptSettings
 from lmflow_core.errors import LmflowError, RequestError
 from lmflow_core.files.exclusive import exclusive, lock_of_file
 from lmflow_core.generation.answers import Answer
 from lmflow_core.generation.chat_model import ChatModelOpener, open_chat_model, opening
+from lmflow_core.generation.history import shown
 from lmflow_core.generation.prompts import read_prompts
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.report import console
@@ -39,7 +39,7 @@ def _answer_prompt(asked: PromptSettings, request: Request, catalogue: Catalogue
         raise RequestError("the prompt is empty")
     model = open_chat_model(request, catalogue, raw=asked.raw)
     try:
-        answer = model.answer([*model.opening(), Message("user", prompt)])
+        answer = model.answer([*model.opening(), shown(prompt, asked.image)])
     except ValueError as error:
         raise RequestError(str(error)) from error
     if "json" in arguments.switches:
@@ -114,7 +114,8 @@ def _logprobs(answer: Answer) -> dict[str, object]:
 
 
 def _chat(request: Request, catalogue: Catalogue, arguments: Arguments) -> None:
-    ChatTerminal(open_chat_model(request, catalogue)).run()
+    images = [*map(str, request.get(ImageSettings).image)]
+    ChatTerminal(open_chat_model(request, catalogue), images).run()
 
 
 generate = SchemaCommand(GENERATE, _generate, summary="Answer one prompt, streaming to stdout, or a file of them.")
@@ -128,5 +129,5 @@ def chat_command(spec: CommandSpec, target: ChatCommand) -> SchemaCommand:
     def run(request: Request, catalogue: Catalogue, arguments: Arguments) -> None:
         target(ChatModelOpener(request, catalogue), None if own is None else request.get(own))
 
-    schema = Schema(spec.name, CHAT.settings if own is None else (*CHAT.settings, own), CHAT.selectors)
+    schema = Schema(spec.name, SERVED.settings if own is None else (*SERVED.settings, own), SERVED.selectors)
     return SchemaCommand(schema, run, summary=spec.summary)

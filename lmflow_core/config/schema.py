@@ -13,6 +13,7 @@ from lmflow_core.contracts.settings import (
     DecodingSettings,
     EvaluationDataSettings,
     EvaluationSettings,
+    ImageSettings,
     ModelSettings,
     OutputSettings,
     PlannedDataSettings,
@@ -96,6 +97,8 @@ EVALUATE = replace(
 EXPORT = _schema("export", ModelSettings, OutputSettings)
 SCORE = _schema("data score", ScoreSettings)
 GENERATE = _schema("generate", ModelSettings, PromptSettings, DecodingSettings)
-CHAT = _schema("chat", ModelSettings, DecodingSettings)
+CHAT = _schema("chat", ModelSettings, DecodingSettings, ImageSettings)
+# Of commands by which others talk with a model.
+SERVED = _schema("chat", ModelSettings, DecodingSettings)
 # An adapter's run file tells how the positions of its model were scaled.
 ADAPTER_RUN = Schema("the adapter's run", (ModelSettings,), {"position_scaling": "position_scaling"})

@@ -8,6 +8,7 @@ from typing import ClassVar, Protocol
 
 from lmflow_core.contracts.model import LanguageModel, ModelServices
 from lmflow_core.contracts.spec import TORCH, Selector, Spec
+from lmflow_core.contracts.tokens import Media
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,14 @@ class DecodingRequest:
         max_new_tokens: tokens of the answer at most.
         stop_ids: tokens that end it.
         seed: of its random choices.
+        media: the images of the prompt; only decoders whose spec has ``images`` set are asked with any.
     """
 
     prompt: Sequence[int]
     max_new_tokens: int
     stop_ids: frozenset[int] = frozenset()
     seed: int = 0
+    media: tuple[Media, ...] = ()
 
 
 class Decoder(Protocol):
@@ -172,6 +175,7 @@ class DecoderSpec(Spec):
         ``runtime``: that of the models it can drive.
         ``unbounded``: it goes on beyond a model's context, so that no prompt is too long for it.
         ``batches``: the target satisfies ``BatchDecoder``.
+        ``images``: its prompts may show images, to a model that sees.
         ``exact``: greedy, the answer is the model's own likeliest tokens; sampled, it follows the model's own
             distribution; as long as nothing of the text is dropped.
 
@@ -194,6 +198,7 @@ class DecoderSpec(Spec):
     runtime: str = TORCH
     unbounded: bool = False
     batches: bool = False
+    images: bool = False
     exact: bool = False
 
     def contracts(self) -> tuple[type, ...]:

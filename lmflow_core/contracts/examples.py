@@ -205,15 +205,16 @@ def call_id(number: int) -> str:
     return f"{number:09d}"
 
 
-def as_turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
+def as_turns(messages: Sequence[Message], *, parts: bool = False) -> list[dict[str, Any]]:
     """Return messages as chat templates take them; calls are numbered, as some need ids.
 
-    A content with images is a list of ``{"type": "text", "text": …}`` and ``{"type": "image", "image": …}``.
+    A content with images is a list of ``{"type": "text", "text": …}`` and ``{"type": "image", "image": …}``; with
+    ``parts`` every content is one.
     """
     turns: list[dict[str, Any]] = []
     calls = results = 0
     for message in messages:
-        turn: dict[str, Any] = {"role": message.role, "content": _content(message)}
+        turn: dict[str, Any] = {"role": message.role, "content": _content(message, parts)}
         if message.reasoning is not None:
             turn |= {"reasoning_content": message.reasoning, "thinking": message.reasoning}
         if message.tool_calls:
@@ -234,14 +235,12 @@ def as_turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
     return turns
 
 
-def _content(message: Message) -> str | list[dict[str, str]]:
-    if isinstance(message.content, str):
-        return message.content
-    if not any(isinstance(part, ImagePart) for part in message.content):
+def _content(message: Message, listed: bool) -> str | list[dict[str, str]]:
+    if not listed and not any(isinstance(part, ImagePart) for part in message.parts):
         return message.text  # templates that know no parts take it, too
     return [
         {"type": "image", "image": part.source} if isinstance(part, ImagePart) else {"type": "text", "text": part}
-        for part in message.content
+        for part in message.parts
     ]
 
 

@@ -178,7 +178,8 @@ class ChatModel(Protocol):
         It may have as many tokens as the context leaves room for, ``settings.max_new_tokens`` at most.
 
         Raises:
-            ValueError: the template has no place for one of the messages, or for tools, or a message holds an image.
+            ValueError: the template has no place for one of the messages, or for tools, or an image cannot be read or
+                taken.
             PromptTooLongError: the prompt leaves no room in the context for a token.
         """
 

@@ -64,6 +64,8 @@ class LoadPlan:
         positions: the scaling of rotary positions, if any.
         quantization: how weights are quantised while they are read; None reads them as they are.
         new_tokens: rows that are added to embeddings and head.
+        parts: of a model that sees, those that train: ``projector``, ``language``, ``vision``; the model decides when
+            there are none. Tuners leave all others as they are.
         seed: by which weights are drawn that the model's files have none of, such as those of a new head.
     """
 
@@ -77,6 +79,7 @@ class LoadPlan:
     positions: ScaledPositions | None = None
     quantization: Quantization | None = None
     new_tokens: int = 0
+    parts: tuple[str, ...] = ()
     seed: int = 42
 
 
@@ -178,6 +181,8 @@ class ModelSpec(Spec):
     Attributes:
         ``references``: the forms of ``--model`` it opens besides its own name: ``folder``, ``hub``, ``gguf``.
         ``native``: those of them that it runs as they are; it goes before a loader that converts them.
+        ``model_types``: the only ones it opens of folders, by ``model_type`` of ``config.json``; it goes before loaders
+            that name none, which open all others.
         ``runtime``: what the model runs in. Training needs ``torch``; a decoder works in one runtime.
         ``decoder``: the decoder that is used with it when none is chosen.
         ``adapter_suffix``: the ending of a file that it puts on itself as an adapter, when it does.
@@ -197,6 +202,7 @@ class ModelSpec(Spec):
     contract: ClassVar[type | None] = ModelLoader
     references: tuple[str, ...] = ()
     native: tuple[str, ...] = ()
+    model_types: tuple[str, ...] = ()
     runtime: str = TORCH
     decoder: str = "sampling"
     adapter_suffix: str | None = None

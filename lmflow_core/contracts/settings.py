@@ -1,4 +1,7 @@
-"""The settings every run shares, whichever components it chooses. Components add options of their own."""
+"""The settings every run shares, whichever components it chooses. Components add options of their own.
+
+They stand in one file, as a run file and ``--help`` show them side by side.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,7 @@ class ModelSettings:
     device: str = option("auto", help="Where to run: auto, cpu, cuda or cuda:N.")
     revision: str | None = option(None, help="Revision of a hub model.", aliases=("model_revision",))
     trust_remote_code: bool = option(False, help="Run Python code that comes with a model. Off unless you ask.")
+    fetch_images: bool = option(False, help="Fetch images from http and https addresses. Off unless you ask.")
     position_scaling: str | None = option(None, help="Way to extend rotary positions beyond the trained length.")
     position_scaling_factor: float | None = option(
         None, help="How many times as far positions are to reach.", minimum=1
@@ -55,6 +59,9 @@ class DataSettings:
         None,
         help="Conversation template; the model decides when left out.",
         aliases=("conversation_template",),
+    )
+    image_folder: tuple[Path, ...] = option(
+        (), help="Folders that images of the data may be read from, besides that of the data file."
     )
     max_length: int | None = option(
         None, help="Longest example in tokens; the model's context when left out.", minimum=2
@@ -110,6 +117,9 @@ class TrainingSettings:
         "when left out.",
         minimum=1,
         aliases=("pass_tokens",),
+    )
+    train_parts: tuple[str, ...] = option(
+        (), help="Parts of a model that sees which train: projector, language, vision."
     )
     gradient_accumulation_steps: int = option(1, help="Batches per optimizer step.", minimum=1)
     lr: float | None = option(
@@ -250,7 +260,14 @@ class ScoreSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromptSettings:
+class ImageSettings:
+    """What is shown to a model that sees."""
+
+    image: tuple[Path, ...] = option((), help="Images that are shown with what is asked first; several with commas.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptSettings(ImageSettings):
     """What is asked."""
 
     prompt: str | None = option(None, help="The prompt; '-' reads it from standard input.")
@@ -268,6 +285,8 @@ class PromptSettings:
             raise ValueError("either --prompt or --prompts is required: a prompt, or a file of them")
         if (self.prompts is None) != (self.output is None):
             raise ValueError("--prompts and --output go together: the prompts, and the file for their answers")
+        if self.image and self.prompts is not None:
+            raise ValueError("--image goes with --prompt; the rows of --prompts name their own images")
         if self.resume and self.overwrite:
             raise ValueError("--resume goes on with an output and --overwrite replaces it: leave one out")
 

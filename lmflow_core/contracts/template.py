@@ -41,8 +41,8 @@ class Template(Protocol):
         ``tools`` are those that were offered; their schemas tell a text from a number where the form does not.
         """
 
-    def to_jinja(self) -> str:
-        """Return a Jinja chat template that renders the same text."""
+    def to_jinja(self, image: str = "") -> str:
+        """Return a Jinja chat template that renders the same text, with ``image`` in the place of each image."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,11 +86,23 @@ class MediaTokenizer(Protocol):
     def fingerprint(self) -> str:
         """A digest of everything that changes the ids that stand for an image."""
 
+    @property
+    def around(self) -> tuple[str, str]:
+        """The texts before and behind the ids of every image, which are encoded with the texts beside them."""
+
     def tokenize(self, image: ImagePart) -> tuple[Sequence[int], str]:
         """Return the ids that stand for an image, and a digest of its bytes.
 
         Raises:
             ValueError: the image cannot be read; the message tells why.
+        """
+
+    @property
+    def placeholder(self) -> str:
+        """What the model's own chat template writes where the ids of an image belong, such as ``<image>``.
+
+        Marks beside it whose ids are part of these, such as ``<|vision_start|>``, are part of the text, too. What else
+        the template writes there stays.
         """
 
 
@@ -147,9 +159,12 @@ class Tokenizer(Protocol):
         add_generation_prompt: bool,
         tools: Sequence[Mapping[str, Any]] = (),
         jinja: str | None = None,
+        *,
+        parts: bool = False,
     ) -> str | None:
         """Return a conversation as the model's own chat template renders it in a sandbox, or another one given.
 
+        With ``parts`` every content is given as a list of parts, as templates of models that see may ask for.
         None when there is no template or it refuses the conversation. Templates that ask for the date are given a
         fixed one, so that a text is the same on every day.
 

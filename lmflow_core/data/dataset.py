@@ -31,7 +31,7 @@ from lmflow_core.report import console
 from lmflow_core.templates.choosing import choose_template_for
 
 _ROWS, _VALIDATION, _IMAGES = "rows", "validation", "images.json"
-SUPERVISED_KINDS = ("text", "prompted", "conversation")
+SUPERVISED_KINDS = ("text", "prompted", "conversation", "image_text")
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class DatasetMaker:
             return None
         return [
             self._watched.fingerprint,
-            *(str(path.absolute()) for path in self._data.dataset),
+            *(str(path.absolute()) for path in (*self._data.dataset, *self._data.image_folder)),
         ]
 
     def _write(self, folder: Path) -> None:

@@ -20,7 +20,7 @@ from lmflow_core.contracts.examples import (
     check_trainable,
     parts,
 )
-from lmflow_core.data.image_paths import with_found_images
+from lmflow_core.data.image_paths import ImageFolders
 from lmflow_core.data.placeholders import check_placeholders
 from lmflow_core.data.rows import OnError, Row, raise_error
 from lmflow_core.data.sources import Source, sources
@@ -55,11 +55,25 @@ class ChosenFormat:
 class ExampleReader:
     """Reads examples from data files, with the formats that plugins provide."""
 
-    def __init__(self, catalogue: Catalogue, asked: str | None = None, on_error: OnError = raise_error) -> None:
-        """Read with the format ``asked`` for, or recognise it; ``on_error`` is told of every bad row."""
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        asked: str | None = None,
+        on_error: OnError = raise_error,
+        image_folders: Sequence[Path] = (),
+    ) -> None:
+        """Read rows.
+
+        Args:
+            catalogue: the components there are.
+            asked: the format to read with; recognised when None.
+            on_error: is told of every bad row.
+            image_folders: those that images are read from besides that of the data file.
+        """
         self._catalogue = catalogue
         self._asked = asked
         self._on_error = on_error
+        self._image_folders = image_folders
         self._errors = 0
         self.formats: dict[Path, ChosenFormat] = {}
 
@@ -82,11 +96,12 @@ class ExampleReader:
     def _read_source(self, source: Source) -> Iterator[Located]:
         chosen: ChosenFormat | None = None
         errors_before = self._errors
+        images = ImageFolders(source.path, self._image_folders)
         for row in source.rows(self._tell):
             chosen = chosen or self._choose(row)
             self.formats[source.path] = chosen
             try:
-                yield Located(_example(chosen, row), source.path, row.number, row.value)
+                yield Located(images.placed(_example(chosen, row)), source.path, row.number, row.value)
             except ValueError as error:
                 self._tell(DataError(str(error), file=source.path, row=row.number))
         if chosen is None and self._errors == errors_before:
@@ -158,7 +173,7 @@ def _example(chosen: ChosenFormat, row: Row) -> Example:
             check_placeholders(part)
         elif isinstance(part, Prompt):
             check_prompt(part.messages)
-    return with_found_images(example, row.file)
+    return example
 
 
 def _texts(example: Example) -> Iterator[str]:

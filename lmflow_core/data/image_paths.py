@@ -1,7 +1,13 @@
-"""Where the images of an example lie: their paths are those beside the data file, where there is such a file."""
+"""Where the images of an example lie: beside the data file, or in a folder that the user allows, and nowhere else.
+
+Rows are other people's words. A path in one must not read what its author has no business with, so one that leads out
+of these folders, by its steps or through a link, is refused.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -16,46 +22,88 @@ from lmflow_core.contracts.examples import (
     Part,
     Preference,
     Prompt,
+    parts,
 )
+from lmflow_core.errors import printable
 
 T = TypeVar("T", bound=Example)
 
-
-def with_found_images(example: T, file: Path) -> T:
-    """Return an example whose relative paths of images lead to files beside a data file, where there are any.
-
-    Any other path is left as it is, and so is an address.
-
-    Args:
-        example: as it was read.
-        file: the data file.
-    """
-    # Most data holds no image, and is not to be copied.
-    if isinstance(example, Conversation | Prompt):
-        if all(isinstance(message.content, str) for message in example.messages):
-            return example
-        return replace(example, messages=tuple(_message(message, file) for message in example.messages))
-    if isinstance(example, ImageText):
-        return replace(example, images=tuple(_path(source, file) for source in example.images))
-    if isinstance(example, Preference):
-        chosen, rejected = (with_found_images(answer, file) for answer in (example.chosen, example.rejected))
-        return replace(example, chosen=chosen, rejected=rejected)
-    if isinstance(example, Judged):
-        return replace(example, example=with_found_images(example.example, file))
-    return example
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|data:|file:", re.IGNORECASE)
+_SHOWN = 200
 
 
-def _message(message: Message, file: Path) -> Message:
-    return replace(message, content=tuple(_part(part, file) for part in message.parts))
+def is_address(source: str) -> bool:
+    """Whether an image is at an address, or written into one, and not at a path."""
+    return _ADDRESS.match(source) is not None
 
 
-def _part(part: Part, file: Path) -> Part:
-    return ImagePart(_path(part.source, file)) if isinstance(part, ImagePart) else part
+def image_sources(example: Example) -> Iterator[str]:
+    """Yield the path or address of each image of an example, as often as it is shown."""
+    for part in parts(example):
+        if isinstance(part, ImageText):
+            yield from part.images
+        elif isinstance(part, Conversation | Prompt):
+            for message in part.messages:
+                if not isinstance(message.content, str):
+                    yield from (each.source for each in message.content if isinstance(each, ImagePart))
 
 
-def _path(source: str, file: Path) -> str:
-    path = file.parent.absolute() / source
-    try:
-        return str(path) if path.is_file() else source
-    except (OSError, ValueError):  # such as an image written into its own address
-        return source
+class ImageFolders:
+    """The folders that the images of one data file are read from."""
+
+    def __init__(self, file: Path, allowed: Sequence[Path] = ()) -> None:
+        """Read from the folder of a data file, and from those that are ``allowed`` besides."""
+        self._folders = [file.parent.absolute(), *(folder.expanduser().absolute() for folder in allowed)]
+        self._real = [folder.resolve() for folder in self._folders]
+
+    def placed(self, example: T) -> T:
+        """Return an example whose paths of images are whole: found in the first folder that has them.
+
+        One that is nowhere is taken to be beside the data file. Addresses stay as they are.
+
+        Raises:
+            ValueError: a path leads out of the folders.
+        """
+        # Most data holds no image, and is not to be copied.
+        if isinstance(example, Conversation | Prompt):
+            if all(isinstance(message.content, str) for message in example.messages):
+                return example
+            return replace(example, messages=tuple(map(self._message, example.messages)))
+        if isinstance(example, ImageText):
+            return replace(example, images=tuple(map(self._path, example.images)))
+        if isinstance(example, Preference):
+            return replace(example, chosen=self.placed(example.chosen), rejected=self.placed(example.rejected))
+        if isinstance(example, Judged):
+            return replace(example, example=self.placed(example.example))
+        return example
+
+    def _message(self, message: Message) -> Message:
+        if isinstance(message.content, str):
+            return message
+        return replace(message, content=tuple(map(self._part, message.content)))
+
+    def _part(self, part: Part) -> Part:
+        return ImagePart(self._path(part.source)) if isinstance(part, ImagePart) else part
+
+    def _path(self, source: str) -> str:
+        if is_address(source):
+            return source
+        try:
+            # An absolute path stands for itself, whatever it is joined to.
+            candidates = [folder / source for folder in self._folders]
+            path = next((path for path in candidates if path.is_file()), candidates[0])
+            real = path.resolve()
+        except (OSError, ValueError, RuntimeError) as error:  # a name that no file can have, or links in a circle
+            raise ValueError(f"the image {printable(source, _SHOWN)!r} has no path that can be read") from error
+        if not any(real.is_relative_to(folder) for folder in self._real):
+            raise ValueError(self._leads_out(source, path, real))
+        return str(path)
+
+    def _leads_out(self, source: str, path: Path, real: Path) -> str:
+        shown = repr(printable(source, _SHOWN))
+        way = f"{shown} is a link to {real}" if path.is_symlink() else f"{shown} lies in {real.parent}"
+        folders = ", ".join(map(str, self._folders))
+        return (
+            f"the image {way}, outside of {folders}: images are read from the folder of their data file and from those "
+            "that you allow. If you trust the data, add --image-folder DIR with the folder of the image"
+        )

@@ -31,6 +31,11 @@ class WatchedImages:
         """That of the media tokenizer: other settings may give the same images other tokens."""
         return self._media.fingerprint
 
+    @property
+    def around(self) -> tuple[str, str]:
+        """Those of the media tokenizer."""
+        return self._media.around
+
     def tokenize(self, image: ImagePart) -> tuple[Sequence[int], str]:
         """Return the ids that stand for an image, and a digest of its bytes.
 
@@ -44,6 +49,11 @@ class WatchedImages:
         ids, digest = self._media.tokenize(image)
         self._seen[image.source] = (stamp, digest)
         return ids, digest
+
+    @property
+    def placeholder(self) -> str:
+        """That of the media tokenizer."""
+        return self._media.placeholder
 
     def save(self, file: Path) -> None:
         """Write what was seen, with each image's size, time and digest.

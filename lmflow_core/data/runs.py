@@ -95,9 +95,16 @@ class RunSplitter:
                 for piece, known in self._cut(segment.text):
                     yield piece, segment.trainable, known
             elif segment.image is not None:
-                yield "", False, self._of_image(segment.image)
+                yield from self._around(self._of_image(segment.image))
             else:
                 yield segment.text, segment.trainable, None
+
+    def _around(self, image: KnownIds) -> Iterator[tuple[str, bool, KnownIds | None]]:
+        """Yield an image with the text that belongs to it, which may become one token with the text beside it."""
+        before, behind = ("", "") if self._media is None else self._media.around
+        for text, known in ((before, None), ("", image), (behind, None)):
+            if text or known is not None:
+                yield text, False, known
 
     def _of_image(self, image: ImagePart) -> KnownIds:
         if self._media is None:

@@ -56,7 +56,7 @@ def _sampled(data: DataSettings, catalogue: Catalogue, seed: int) -> Iterator[tu
     for number, (path, weight) in enumerate(zip(data.dataset, weights, strict=True)):
         generator = random.Random(f"{seed} {number}")
         whole, fraction = divmod(weight, 1)
-        for located in ExampleReader(catalogue, data.dataset_format).read([path]):
+        for located in example_reader(data, catalogue).read([path]):
             chance = generator.random()
             yield located, chance, int(whole) + (generator.random() < fraction)
 
@@ -74,6 +74,11 @@ def _accepted(located: Located, accepted: tuple[str, ...]) -> Located:
     )
 
 
+def example_reader(data: DataSettings, catalogue: Catalogue) -> ExampleReader:
+    """Return what reads the examples of some data as its settings say."""
+    return ExampleReader(catalogue, data.dataset_format, image_folders=data.image_folder)
+
+
 def first_examples(data: DataSettings, catalogue: Catalogue) -> Iterator[Example]:
     """Yield the first example of each entry of ``--dataset``: what is needed to choose a template.
 
@@ -81,5 +86,5 @@ def first_examples(data: DataSettings, catalogue: Catalogue) -> Iterator[Example
         DataError: a source cannot be used.
     """
     for path in data.dataset:
-        for located in itertools.islice(ExampleReader(catalogue, data.dataset_format).read([path]), 1):
+        for located in itertools.islice(example_reader(data, catalogue).read([path]), 1):
             yield located.example

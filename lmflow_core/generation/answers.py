@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lmflow_core.contracts.decoder import Decoder, DecodeStep, DecodingRequest
-from lmflow_core.contracts.examples import ImagePart, Message, Segment
+from lmflow_core.contracts.examples import ImagePart, Message, Part, Segment
 from lmflow_core.contracts.generation import GeneratedAnswer, SampledToken
 from lmflow_core.contracts.model import LanguageModel
 from lmflow_core.contracts.settings import DecodingSettings
 from lmflow_core.contracts.template import Template
-from lmflow_core.contracts.tokens import Tokenizer
+from lmflow_core.contracts.tokens import EncodedSequence, Tokenizer
 from lmflow_core.data.encoding import Encoder
 from lmflow_core.generation.text import AnswerWriter
 
@@ -152,25 +152,23 @@ class Answer:
         return GeneratedAnswer(tuple(self.ids), self.text, self.finish_reason)
 
 
-def prompt_ids(
-    tokenizer: Tokenizer,
-    template: Template | None,
-    messages: Sequence[Message],
-    tools: Sequence[Mapping[str, Any]] = (),
-) -> list[int]:
-    """Return the ids of a prompt: a conversation up to the assistant's header, or plain text without a template.
+def encoded_prompt(
+    encoder: Encoder, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
+) -> EncodedSequence:
+    """Return a prompt: a conversation up to the assistant's header, or plain text where the encoder has no template.
 
     Raises:
-        ValueError: the template has no place for a message or for tools, or a message holds an image.
+        ValueError: the template has no place for a message or for tools, or an image cannot be read or taken.
     """
-    if any(isinstance(part, ImagePart) for message in messages for part in message.parts):
-        raise ValueError("a message holds an image, and answers are given to text only: leave the image out")
-    encoder = Encoder(tokenizer, template)
-    if template is not None:
-        segments: Sequence[Segment] = template.render(messages, add_generation_prompt=True, tools=tools)
+    if encoder.template is not None:
+        segments: Sequence[Segment] = encoder.template.render(messages, add_generation_prompt=True, tools=tools)
     else:
-        segments = encoder.opened(Segment(messages[-1].text))
-    return list(encoder.encode_segments([segments])[0].input_ids)
+        segments = encoder.opened(*map(_plain, messages[-1].parts))
+    return encoder.encode_segments([segments])[0]
+
+
+def _plain(part: Part) -> Segment:
+    return Segment("", image=part) if isinstance(part, ImagePart) else Segment(part)
 
 
 def all_stops(settings: DecodingSettings, template: Template | None, tokenizer: Tokenizer) -> list[str]:

@@ -12,7 +12,9 @@ from lmflow_core.contracts.examples import Message, ToolCall
 from lmflow_core.contracts.model import LanguageModel, ModelServices
 from lmflow_core.contracts.settings import DecodingSettings, ModelSettings
 from lmflow_core.contracts.template import Template
-from lmflow_core.generation.answers import Answer, all_stops, prompt_ids, stop_tokens
+from lmflow_core.data.encoding import Encoder
+from lmflow_core.errors import RequestError
+from lmflow_core.generation.answers import Answer, all_stops, encoded_prompt, stop_tokens
 from lmflow_core.generation.context import answer_limit, context_limit
 from lmflow_core.generation.many import GrowingBatch
 from lmflow_core.generation.second_models import Models
@@ -64,7 +66,9 @@ class LoadedChatModel:
         """Return the answer to a conversation; iterate over it to have it written.
 
         Raises:
-            ValueError: the template has no place for one of the messages, or for tools, or a message holds an image.
+            ValueError: the template has no place for one of the messages, or for tools, or an image cannot be read or
+                taken.
+            RequestError: the decoder takes no images.
             PromptTooLongError: the prompt leaves no room in the context for a token.
         """
         return self._answer(messages, self.template, tools)
@@ -85,10 +89,13 @@ class LoadedChatModel:
         self, messages: Sequence[Message], template: Template | None, tools: Sequence[Mapping[str, Any]] = ()
     ) -> Answer:
         tokenizer, settings = self.model.tokenizer, self.settings
-        prompt = prompt_ids(tokenizer, template, messages, tools)
-        most = answer_limit(self.context_length, len(prompt), settings.max_new_tokens)
+        prompt = encoded_prompt(Encoder(tokenizer, template, media=self.model.media), messages, tools)
+        if prompt.media and not self.decoding.provided.spec.images:
+            raise RequestError(f"decoder {self.decoder_name!r} takes no images: use --decoder sampling")
+        ids = list(prompt.input_ids)
+        most = answer_limit(self.context_length, len(ids), settings.max_new_tokens)
         stops = all_stops(settings, template, tokenizer)
-        request = DecodingRequest(prompt, most, stop_tokens(stops, tokenizer), settings.seed)
+        request = DecodingRequest(ids, most, stop_tokens(stops, tokenizer), settings.seed, prompt.media)
         return Answer(self.decoder, self.model, request, stops)
 
     @property

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lmflow_core.contracts.examples import Message
+from lmflow_core.contracts.examples import Message, Prompt
 from lmflow_core.data.files import suffix
+from lmflow_core.data.image_paths import ImageFolders
 from lmflow_core.data.rows import Row, read_rows
 from lmflow_core.errors import DataError
 from lmflow_core.generation.history import read_messages
@@ -59,7 +60,8 @@ def _conversation(row: Row) -> list[Message]:
         if not isinstance(prompt, str) or not prompt:
             raise ValueError("'prompt' must be text, and not empty")
         return [Message("user", prompt)]
-    messages = read_messages(row.value["messages"])
+    prompt_of = Prompt(tuple(read_messages(row.value["messages"])))
+    messages = [*ImageFolders(row.file).placed(prompt_of).messages]
     if messages[-1].role != "user":
         raise ValueError("the last message must be the user's, as it is the one to answer")
     return messages

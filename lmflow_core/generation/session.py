@@ -8,6 +8,7 @@ from lmflow_core.contracts.examples import Message
 from lmflow_core.contracts.generation import AnswerStream, ChatModel
 from lmflow_core.errors import PromptTooLongError, RequestError
 from lmflow_core.generation.context import session_room
+from lmflow_core.generation.history import shown
 
 
 class ChatSession:
@@ -16,6 +17,7 @@ class ChatSession:
     Attributes:
         model: what answers; it may be changed between turns.
         messages: the whole conversation, the system prompt included.
+        images: paths or addresses of images that the user's next message shows before its text.
         dropped: how many of the oldest turns the last prompt had to leave out. A turn is a user's message with
             everything up to the next one; the system prompt always stays.
     """
@@ -23,6 +25,7 @@ class ChatSession:
     def __init__(self, model: ChatModel) -> None:
         self.model = model
         self.messages: list[Message] = model.opening()
+        self.images: list[str] = []
         self.dropped = 0
         self._before: list[Message] = self.messages
         self._attempts = 0
@@ -31,9 +34,11 @@ class ChatSession:
         """Return the answer to the user's next message; :meth:`keep` it once it is written.
 
         Raises:
-            RequestError: the message alone does not fit the model's context, or the template has no place for it.
+            RequestError: the message alone does not fit the model's context, or the template has no place for it, or
+                an image cannot be read or taken. The next message then shows none.
         """
-        asked = [*self.messages, Message("user", text)]
+        images, self.images = self.images, []
+        asked = [*self.messages, shown(text, images)]
         answer = self._answer(self.model, asked)
         self._before, self.messages, self._attempts = self.messages, asked, 0
         return answer
@@ -64,6 +69,7 @@ class ChatSession:
     def reset(self) -> None:
         """Forget everything but the system prompt."""
         self.messages = [message for message in self.messages if message.role == "system"]
+        self.images = []
         self.dropped = 0
 
     @property
@@ -81,7 +87,7 @@ class ChatSession:
         try:
             answer, self.dropped = fitting_answer(model, messages)
         except ValueError as error:
-            raise RequestError(f"the template cannot render this conversation: {error}") from error
+            raise RequestError(f"this conversation cannot be answered: {error}") from error
         return answer
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from lmflow_core.contracts.model import ModelSpec
@@ -16,7 +17,8 @@ def find_model(
 ) -> Provided[ModelSpec]:
     """Return the spec that opens a reference: by its own name, else by the form of the reference.
 
-    Of several that open a form, one that runs it as it is goes before one that converts it.
+    Of several that open a form, one that names the model's type goes before those that name none, and one that runs it
+    as it is before one that converts it.
 
     Raises:
         ModelError: the reference is no registered name, folder, file or hub name.
@@ -29,6 +31,7 @@ def find_model(
     else:
         form = _form(reference, catalogue)
         fitting = [provided for provided in catalogue.of(ModelSpec) if form in provided.spec.references]
+        fitting = _of_type(_model_type(reference, form), fitting)
     if not fitting:
         raise ModelError(f"no plugin opens {reference!r} (a {form} reference); see 'lmflow plugins --kind model'")
     if runtime is not None:
@@ -40,6 +43,24 @@ def find_model(
     names = " or ".join(f"{p.qualified}" for p in fitting)
     others = " ".join(f"--no-plugin {p.plugin.name}" for p in fitting[1:])
     raise ModelError(f"{reference!r} can be opened by {names}; leave all but one out ({others})")
+
+
+def _model_type(reference: str, form: str) -> str | None:
+    """Return the type that the configuration of a model's folder tells; None where there is none to be read."""
+    if form != "folder":
+        return None
+    try:
+        config = json.loads((Path(reference).expanduser() / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None  # the loader tells what is wrong with it
+    told = config.get("model_type") if isinstance(config, dict) else None
+    return told if isinstance(told, str) else None
+
+
+def _of_type(model_type: str | None, fitting: list[Provided[ModelSpec]]) -> list[Provided[ModelSpec]]:
+    """Return those that name a type of models; where there are none, those that name no types."""
+    naming = [provided for provided in fitting if model_type in provided.spec.model_types]
+    return naming or [provided for provided in fitting if not provided.spec.model_types]
 
 
 def _of_runtime(

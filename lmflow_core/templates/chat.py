@@ -47,9 +47,12 @@ class ChatTemplate(Description):
         """
         return None if self.tools is None else read_calls(self.tools, text, tools)
 
-    def to_jinja(self) -> str:
-        """Return a Jinja chat template that renders the same text for every conversation :meth:`render` takes."""
-        return compiled(self)
+    def to_jinja(self, image: str = "") -> str:
+        """Return a Jinja chat template that renders the same text for every conversation :meth:`render` takes.
+
+        An image of a user's is written as ``image``.
+        """
+        return compiled(self, image)
 
 
 def _bound(texts: T, bos: str, eos: str) -> T:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lmflow_core.contracts.examples import Part
+from lmflow_core.contracts.examples import ImagePart, Part
 
 
 def stripped_parts(parts: Sequence[Part]) -> list[Part]:
-    """Strip the text of some parts of white space at its two ends, as if no image stood in it.
+    """Strip some parts of white space at their two ends, up to the first text or image there.
 
-    Jinja has but the text to strip, so this is what keeps both renderings alike.
+    Jinja strips a text in which something stands for each image, so this is what keeps both renderings alike.
     """
     return _stripped_at_end(_stripped_at_start(parts))
 
@@ -18,10 +18,11 @@ def stripped_parts(parts: Sequence[Part]) -> list[Part]:
 def _stripped_at_start(parts: Sequence[Part]) -> list[Part]:
     found = list(parts)
     for at, part in enumerate(found):
-        if isinstance(part, str):
-            found[at] = left = part.lstrip()
-            if left:
-                break
+        if isinstance(part, ImagePart):
+            break
+        found[at] = left = part.lstrip()
+        if left:
+            break
     return found
 
 
@@ -29,8 +30,9 @@ def _stripped_at_end(parts: Sequence[Part]) -> list[Part]:
     found = list(parts)
     for at in reversed(range(len(found))):
         part = found[at]
-        if isinstance(part, str):
-            found[at] = left = part.rstrip()
-            if left:
-                break
+        if isinstance(part, ImagePart):
+            break
+        found[at] = left = part.rstrip()
+        if left:
+            break
     return found

@@ -25,8 +25,8 @@ def is_template_file(name: str) -> bool:
     return name.endswith((*_YAML, *_JINJA))
 
 
-def load_template_file(name: str, tokenizer: Tokenizer | None) -> Template:
-    """Read a template; a Jinja file needs the tokenizer it is used with.
+def load_template_file(name: str, tokenizer: Tokenizer | None, placeholder: str | None = None) -> Template:
+    """Read a template; a Jinja file needs the tokenizer it is used with, and what it writes for an image, if any.
 
     Raises:
         RequestError: the file cannot be read, or does not hold a template.
@@ -43,7 +43,7 @@ def load_template_file(name: str, tokenizer: Tokenizer | None) -> Template:
             f"what a Jinja template trains on shows only with a model: lmflow data preview --template {path} --model …"
         )
     try:
-        return JinjaTemplate(tokenizer, text)
+        return JinjaTemplate(tokenizer, text, placeholder)
     except ValueError as error:
         raise RequestError(f"{path}: {error}") from error
 

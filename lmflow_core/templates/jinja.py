@@ -6,7 +6,8 @@ by the description alone is decided here, so that the Jinja holds only what a co
 The Jinja is plain, so that other engines than Jinja's own take it. Statements stand on one line, as white space
 between them would be text. What is set inside of a loop is lost behind it, which is why some of it lives in ``ns``.
 
-An image in a content is no text: which tokens stand for it is the model's affair. Both renderings leave it out.
+An image in a content is no text: which tokens stand for it is the model's affair. It is left out, or written as what
+the model's processor puts these tokens in the place of.
 """
 
 from __future__ import annotations
@@ -21,17 +22,18 @@ from lmflow_core.templates.reasoning import reasoning_marks
 from lmflow_core.templates.statements import call_number, do, either, joined, joined_parts, literal, out, refuse
 
 
-def compiled(template: Description) -> str:
-    """Return the Jinja text."""
-    return "".join(_Compiler(template).statements())
+def compiled(template: Description, image: str = "") -> str:
+    """Return the Jinja text, which writes ``image`` for each image of a user's."""
+    return "".join(_Compiler(template, image).statements())
 
 
 _ARGUMENT = {"key": "key", "value": "value"}
 
 
 class _Compiler:
-    def __init__(self, template: Description) -> None:
+    def __init__(self, template: Description, image: str) -> None:
         self.template = template
+        self.image = image
         self.tools = template.tools
 
     def statements(self) -> Iterator[str]:
@@ -40,7 +42,7 @@ class _Compiler:
         yield out(literal(template.begin))
         yield from self._system()
         yield do("for message in turns")
-        yield do("set content = message['content'] or ''") + joined_parts()
+        yield do("set content = message['content'] or ''") + joined_parts(self.image)
         yield from self._stripping()
         yield do("if message['role'] == 'user'")
         yield from self._user()

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lmflow_core.contracts.examples import Message, ToolCall
+from lmflow_core.contracts.examples import ImagePart, Message, ToolCall
 from lmflow_core.contracts.template import Template
 from lmflow_core.contracts.tokens import Tokenizer
 
@@ -20,6 +20,7 @@ _SYSTEM, _CALL, _RESULT = (
     Message("assistant", "", tool_calls=(ToolCall("f", {"a": True, "b": "c"}),)),
     Message("tool", "r"),
 )
+_SHOWN = Message("user", (ImagePart("image"), "a"))
 _REASONED = Message("assistant", "b", reasoning="t")
 
 
@@ -47,8 +48,11 @@ _PROBES = (
 class Own:
     """What a tokenizer's own template makes of the probes; None where it refuses one."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._texts = [tokenizer.render_chat(probe.messages, probe.prompt, probe.tools) for probe in _PROBES]
+    def __init__(self, tokenizer: Tokenizer, placeholder: str | None = None) -> None:
+        """Render the probes; with a ``placeholder``, which stands for an image, also one that has an image."""
+        self._placeholder = placeholder or ""
+        self._probes = (*_PROBES, _Probe((_SHOWN,), True, needed=True)) if placeholder else _PROBES
+        self._texts = [tokenizer.render_chat(probe.messages, probe.prompt, probe.tools) for probe in self._probes]
 
     def likeness(self, template: Template) -> tuple[int, int] | None:
         """Return how many probes a template renders alike, at first less those it renders otherwise.
@@ -57,8 +61,8 @@ class Own:
         count.
         """
         alike = otherwise = compared = 0
-        for probe, own in zip(_PROBES, self._texts, strict=True):
-            ours = _rendered(template, probe)
+        for probe, own in zip(self._probes, self._texts, strict=True):
+            ours = _rendered(template, probe, self._placeholder)
             both = own is not None and ours is not None
             if probe.needed and both and ours != own:
                 return None
@@ -68,16 +72,17 @@ class Own:
         return (alike - otherwise, alike) if compared else None
 
 
-def _rendered(template: Template, probe: _Probe) -> str | None:
+def _rendered(template: Template, probe: _Probe, placeholder: str) -> str | None:
     try:
-        return "".join(segment.text for segment in template.render(probe.messages, probe.prompt, probe.tools))
+        segments = template.render(probe.messages, probe.prompt, probe.tools)
     except ValueError:
         return None
+    return "".join(segment.text if segment.image is None else placeholder for segment in segments)
 
 
-def most_alike(tokenizer: Tokenizer, templates: Mapping[str, Template]) -> list[str]:
+def most_alike(tokenizer: Tokenizer, templates: Mapping[str, Template], placeholder: str | None = None) -> list[str]:
     """Return the names of the templates that render most like the tokenizer's own; of twins, the first name."""
-    own = Own(tokenizer)
+    own = Own(tokenizer, placeholder)
     likeness = {name: alike for name, template in templates.items() if (alike := own.likeness(template)) is not None}
     best = [name for name, alike in likeness.items() if alike == max(likeness.values())]
     return [*_without_twins(best, templates)]

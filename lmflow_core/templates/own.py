@@ -3,6 +3,8 @@
 Jinja gives one text and does not say where in it the contents are, nor which of it the model writes. So a conversation
 is rendered again with marks in place of its contents, and once more up to each answer. What does not come out as it
 must is refused: a mask is right, or there is none.
+
+An image is found by its placeholder, which the model's processor puts the ids of the image in the place of.
 """
 
 from __future__ import annotations
@@ -12,26 +14,13 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from lmflow_core.contracts.examples import ImagePart, Message, Segment, check_turns, is_trained
+from lmflow_core.contracts.examples import Message, Segment, check_turns, is_trained
 from lmflow_core.contracts.tokens import Tokenizer
+from lmflow_core.templates.marks import INSTEAD, MarkedMessages, Piece
 from lmflow_core.templates.sandbox import TemplateLimitError
-
-_MARK = "LMFLOW{}X"
-_MARKS = re.compile(_MARK.format(r"(\d+)"))
-_INSTEAD = "choose a template that LMFlow knows with --template NAME"
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """A part of a rendering, of the template or from the data, and what stands for it where contents are marked."""
-
-    marked: str
-    text: str
-    from_data: bool = False
 
 
 class JinjaTemplate:
@@ -41,9 +30,12 @@ class JinjaTemplate:
         ValueError: the template does not end an answer with a control token.
     """
 
-    def __init__(self, tokenizer: Tokenizer, jinja: str) -> None:
+    def __init__(self, tokenizer: Tokenizer, jinja: str, placeholder: str | None = None) -> None:
+        """Render with these; ``placeholder`` is what stands for an image, for a model that takes images."""
         self._tokenizer = tokenizer
         self._jinja = jinja
+        self._placeholder = placeholder
+        self._parts = False
         self.stop = (self._find_stop(),)
 
     @property
@@ -58,8 +50,8 @@ class JinjaTemplate:
     def read_calls(self, text: str, tools: Sequence[Mapping[str, Any]] = ()) -> None:
         """Return None: Jinja does not say how calls are written."""
 
-    def to_jinja(self) -> str:
-        """Return the Jinja text."""
+    def to_jinja(self, image: str = "") -> str:
+        """Return the Jinja text, which writes its own for an image."""
         return self._jinja
 
     def render(
@@ -71,15 +63,14 @@ class JinjaTemplate:
             ValueError: the template refuses the conversation, or what is trained on cannot be told for sure.
         """
         check_turns(messages)
-        messages = [_plain(message) for message in messages]
         self._check_free_of_controls(messages, tools)
         # Marks stand for the contents alone, so what lies between them is the template's, and what stands for them in
         # the true rendering is from the data and never becomes a control token.
-        marked = _marked(messages)
-        skeleton = self._text(marked, add_generation_prompt, tools)
-        pieces = _aligned(skeleton, self._text(messages, add_generation_prompt, tools), messages)
+        found = MarkedMessages(messages)
+        skeleton = self._text(found.marked, add_generation_prompt, tools)
+        pieces = found.aligned(skeleton, self._text(found.plain, add_generation_prompt, tools), self._placeholder)
         try:
-            spans = [*self._trained_spans(messages, marked, skeleton, tools)]
+            spans = [*self._trained_spans(found, skeleton, tools)]
         except ValueError:
             if not add_generation_prompt:
                 raise
@@ -87,13 +78,23 @@ class JinjaTemplate:
         return tuple(_segments(pieces, spans))
 
     def _text(self, messages: Sequence[Message], prompt: bool, tools: Sequence[Mapping[str, Any]]) -> str:
+        text = self._rendered(messages, prompt, tools)
+        if text is None:
+            raise ValueError(f"the chat template refuses this conversation: {INSTEAD}")
+        return text
+
+    def _rendered(
+        self, messages: Sequence[Message], prompt: bool, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> str | None:
         try:
-            text = self._tokenizer.render_chat(messages, prompt, tools, self._jinja)
+            return self._tokenizer.render_chat(messages, prompt, tools, self._jinja, **self._form)
         except TemplateLimitError as error:
             raise ValueError(str(error)) from error
-        if text is None:
-            raise ValueError(f"the chat template refuses this conversation: {_INSTEAD}")
-        return text
+
+    @property
+    def _form(self) -> dict[str, bool]:
+        """In which form the template takes contents: as texts, or all of them as lists of parts."""
+        return {"parts": True} if self._parts else {}
 
     def _check_free_of_controls(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> None:
         """Refuse control tokens in tools and calls, which are written as JSON and cannot be told from the template."""
@@ -103,47 +104,51 @@ class JinjaTemplate:
         written = json.dumps([*tools, *calls], ensure_ascii=False)
         found = self._controls.search(written)
         if found:
-            raise ValueError(f"a tool or a call of one holds the control token {found[0]!r}: {_INSTEAD}")
+            raise ValueError(f"a tool or a call of one holds the control token {found[0]!r}: {INSTEAD}")
 
     def _trained_spans(
-        self, messages: Sequence[Message], marked: Sequence[Message], skeleton: str, tools: Sequence[Mapping[str, Any]]
+        self, found: MarkedMessages, skeleton: str, tools: Sequence[Mapping[str, Any]]
     ) -> Iterator[tuple[int, int]]:
         """Yield the parts of the marked rendering that are trained on, each an answer with its stop."""
-        for at, message in enumerate(messages):
-            left_out = self._writes_reasoning and (marked[at].reasoning or "") not in skeleton
+        for at, message in enumerate(found.marked):
+            left_out = self._writes_reasoning and (message.reasoning or "") not in skeleton
             if not is_trained(message) or left_out:
                 continue  # an answer whose reasoning is left out would teach the model to give it without any
             if message.role == "user":
-                yield from self._user_span(at, skeleton)
+                yield from self._user_spans(found.contents(at), skeleton)
                 continue
             # An answer is what follows its prompt. A template may render earlier turns otherwise once there are later
             # ones; then the model would be asked with another prompt than it was trained behind.
-            prompt = self._text(marked[:at], True, tools)
+            prompt = self._text(found.marked[:at], True, tools)
             if not skeleton.startswith(prompt):
                 raise ValueError(
                     f"the chat template does not repeat the prompt of turn {at + 1} before its answer, so that the "
-                    f"model would not be trained on what it writes: {_INSTEAD}, or train only on the last answer "
+                    f"model would not be trained on what it writes: {INSTEAD}, or train only on the last answer "
                     "with --train-on last"
                 )
-            yield len(prompt), self._end_of_answer(at, message, skeleton, len(prompt))
+            yield len(prompt), self._end_of_answer(at, found, skeleton, len(prompt))
 
-    def _user_span(self, at: int, skeleton: str) -> Iterator[tuple[int, int]]:
-        mark = _content_mark(at)
-        start = skeleton.find(mark)
-        if start >= 0:
-            end = start + len(mark)
-            yield start, end + len(self.stop[0]) * skeleton.startswith(self.stop[0], end)
+    def _user_spans(self, marks: Sequence[str], skeleton: str) -> Iterator[tuple[int, int]]:
+        end = 0
+        for mark in marks:
+            start = skeleton.find(mark)
+            if start >= 0:
+                end = start + len(mark)
+                yield start, end
+        if end and skeleton.startswith(self.stop[0], end):
+            yield end, end + len(self.stop[0])
 
-    def _end_of_answer(self, at: int, message: Message, skeleton: str, start: int) -> int:
+    def _end_of_answer(self, at: int, found: MarkedMessages, skeleton: str, start: int) -> int:
         # The stop counts only behind the content. Between the two must be nothing of another turn's: else the template
         # leaves this answer out, and the mark that was found is that of a later one.
-        written = skeleton.find(_content_mark(at), start) if message.text.strip() else start
+        marks = found.contents(at)
+        written = skeleton.find(marks[-1], start) if marks else start
         end = skeleton.find(self.stop[0], written) if written >= 0 else -1
-        others = (int(found[1]) // 2 for found in _MARKS.finditer(skeleton, start, max(end, start)))
+        others = found.owners(skeleton, start, end)
         if end < 0 or any(other != at for other in others):
             raise ValueError(
                 f"the chat template does not write the answer of turn {at + 1} and {self.stop[0]!r} behind it: "
-                f"{_INSTEAD}, or train only on the last answer with --train-on last"
+                f"{INSTEAD}, or train only on the last answer with --train-on last"
             )
         return end + len(self.stop[0])
 
@@ -154,89 +159,33 @@ class JinjaTemplate:
 
     @cached_property
     def _writes_reasoning(self) -> bool:
-        reasoned = _marked((Message("user", "a"), Message("assistant", "b", reasoning="t")))
-        return _reasoning_mark(1) in self._text(reasoned, False, ())
+        reasoned = MarkedMessages((Message("user", "a"), Message("assistant", "b", reasoning="t"))).marked
+        return str(reasoned[1].reasoning) in self._text(reasoned, False, ())
 
     def _find_stop(self) -> str:
-        marked = _marked((Message("user", "a"), Message("assistant", "b")))
-        text = self._text(marked, False, ())
-        found = self._controls.search(text, max(text.find(_content_mark(1)), 0))
-        if found is None or _content_mark(1) not in text:
-            raise ValueError(f"the chat template ends an answer with no control token: {_INSTEAD}")
+        probe = MarkedMessages((Message("user", "a"), Message("assistant", "b")))
+        texts = [mark for at in (0, 1) for mark in probe.contents(at)]
+        text = self._rendered(probe.marked, False) or ""
+        if not all(mark in text for mark in texts):
+            self._parts = True  # a template of a model that sees may know lists of parts only
+            listed = self._rendered(probe.marked, False) or ""
+            self._parts = all(mark in listed for mark in texts)
+            text = listed if self._parts else self._text(probe.marked, False, ())
+        found = self._controls.search(text, max(text.find(texts[1]), 0))
+        if found is None or texts[1] not in text:
+            raise ValueError(f"the chat template ends an answer with no control token: {INSTEAD}")
         return found[0]
 
 
-def _plain(message: Message) -> Message:
-    """Return a message whose content is one text.
-
-    Raises:
-        ValueError: it holds an image; where a Jinja template puts one does not show in the text it renders.
-    """
-    if isinstance(message.content, str):
-        return message
-    if any(isinstance(part, ImagePart) for part in message.content):
-        raise ValueError(f"images are not supported with a model's own or a Jinja chat template: {_INSTEAD}")
-    return replace(message, content=message.text)
-
-
-def _content_mark(at: int) -> str:
-    return _MARK.format(2 * at)
-
-
-def _reasoning_mark(at: int) -> str:
-    return _MARK.format(2 * at + 1)
-
-
-def _marked(messages: Sequence[Message]) -> list[Message]:
-    """Put marks in place of contents and reasoning; white space stays, which templates treat as they do nothing."""
-    if any(_MARKS.search(f"{message.text} {message.reasoning}") for message in messages):
-        raise ValueError(f"a content holds {_MARK.format('1')!r}, with which LMFlow marks contents: {_INSTEAD}")
-    return [
-        replace(
-            message,
-            content=_content_mark(at) if message.text.strip() else message.text,
-            reasoning=_reasoning_mark(at) if (message.reasoning or "").strip() else message.reasoning,
-        )
-        for at, message in enumerate(messages)
-    ]
-
-
-def _aligned(skeleton: str, text: str, messages: Sequence[Message]) -> list[_Piece]:
-    """Return the pieces of a rendering, found with the marks of its skeleton.
-
-    Raises:
-        ValueError: the template changes a content, or writes something else for it.
-    """
-    parts = _MARKS.split(skeleton)
-    pieces = [_Piece(parts[0], parts[0])]
-    position = len(parts[0])
-    for number, literal in zip(parts[1::2], parts[2::2], strict=True):
-        at, is_reasoning = divmod(int(number), 2)
-        written = (messages[at].reasoning or "") if is_reasoning else messages[at].text
-        content = _found(written, literal, text, position)
-        pieces += [_Piece(_MARK.format(number), content, from_data=True), _Piece(literal, literal)]
-        position += len(content) + len(literal)
-    if "".join(piece.text for piece in pieces) != text:
-        raise ValueError(f"the chat template changes the text of a message: {_INSTEAD}")
-    return pieces
-
-
-def _found(content: str, literal: str, text: str, position: int) -> str:
-    """Return a content as it stands in a text, before a literal of the template: stripped, or as in JSON."""
-    forms = [content, content.rstrip(), content.lstrip(), content.strip(), content.strip("\n"), content.lstrip("\n")]
-    for form in [*forms, json.dumps(content, ensure_ascii=False)[1:-1]]:
-        if text.startswith(form + literal, position):
-            return form
-    raise ValueError(f"the chat template changes the text of a message: {_INSTEAD}")
-
-
-def _segments(pieces: Sequence[_Piece], spans: Sequence[tuple[int, int]]) -> Iterator[Segment]:
+def _segments(pieces: Sequence[Piece], spans: Sequence[tuple[int, int]]) -> Iterator[Segment]:
     """Cut pieces where a span begins or ends; positions are those of the marked rendering."""
     borders = sorted({border for span in spans for border in span})
     start = 0
     for piece in pieces:
         end = start + len(piece.marked)
-        if piece.from_data:
+        if piece.image is not None:
+            yield Segment("", image=piece.image)
+        elif piece.from_data:
             yield Segment(piece.text, any(first <= start < last for first, last in spans))
         else:
             cuts = [start, *(border for border in borders if start < border < end), end]

@@ -8,14 +8,16 @@ from collections.abc import Mapping
 from lmflow_core.templates.patterns import split_pattern
 
 
-def joined_parts() -> str:
-    """Return statements that join the texts of a ``content`` that is a list of parts."""
+def joined_parts(image: str = "") -> str:
+    """Return statements that join the texts of a ``content`` that is a list of parts; ``image`` stands for an image."""
+    shown = do("elif part['type'] == 'image'") + do(f"set ns.content = ns.content + {literal(image)}") if image else ""
     return (
         do("if content and content is not string")
         + do("set ns.content = ''")
         + do("for part in content")
         + do("if part['type'] == 'text'")
         + do("set ns.content = ns.content + part['text']")
+        + shown
         + do("endif")
         + do("endfor")
         + do("set content = ns.content")

@@ -65,7 +65,7 @@ def make_job(
     opened = open_model(ModelSettings(model=str(model), device="cpu", dtype=dtype), catalogue)
     tuner = tuner or catalogue.of(TunerSpec).load("full")(None)
     implementation = catalogue.of(AttentionSpec).load(attention)(None).implementation("cpu")
-    plan = tuner.plan(replace(opened.model.plan, seed=settings.seed))
+    plan = tuner.plan(replace(opened.model.plan, seed=settings.seed, parts=settings.train_parts))
     opened.model.accept(plan if objective is None else objective.plan(plan))
     tuner.check(opened.model)
     opened.load()

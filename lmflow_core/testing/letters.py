@@ -42,6 +42,8 @@ class Letters:
         add_generation_prompt: bool,
         tools: Sequence[Mapping[str, object]] = (),
         jinja: str | None = None,
+        *,
+        parts: bool = False,
     ) -> str | None:
         """Return None: there is no template."""
         return None
@@ -51,6 +53,8 @@ class Pictures:
     """A media tokenizer: an image is as many tokens 1 as its name has letters; ``broken`` cannot be read."""
 
     fingerprint = "letters"
+    around = ("", "")
+    placeholder = "<image>"
 
     def tokenize(self, image: ImagePart) -> tuple[Sequence[int], str]:
         """Return the tokens and a made-up digest.

@@ -22,17 +22,19 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     return changed + sorted(one.keys() ^ other.keys())
 
 
-def plain_nll(folder: Path, sequences: Sequence[Sequence[int]]) -> list[float]:
+def plain_nll(folder: Path, sequences: Sequence[Sequence[int]], task: str = "causal") -> list[float]:
     """Return the negative log-likelihood, in nats, of token sequences behind their first token, by transformers alone.
 
     Args:
-        folder: of a model that ``AutoModelForCausalLM`` loads.
+        folder: of a model that ``AutoModelForCausalLM`` loads, or ``AutoModelForImageTextToText``.
         sequences: token ids.
+        task: of the model's load plan, which tells which.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-    network: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    factory: Any = AutoModelForImageTextToText if task == "image-text" else AutoModelForCausalLM
+    network: Any = factory.from_pretrained(folder, dtype=torch.float32)
     network.eval()
     found = []
     with torch.no_grad():

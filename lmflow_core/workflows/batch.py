@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from lmflow_core.contracts.decoder import BatchLimits
-from lmflow_core.contracts.examples import Message, as_turns
+from lmflow_core.contracts.examples import ImagePart, Message, Part, as_turns
 from lmflow_core.contracts.generation import AnswerBatch
 from lmflow_core.errors import OutputError, RequestError
 from lmflow_core.files.lines import lines_behind
@@ -40,11 +40,15 @@ class BatchReport:
         return self.tokens / self.seconds if self.seconds else 0.0
 
 
+def _said(part: Part) -> str | list[str]:
+    return [part.source] if isinstance(part, ImagePart) else part
+
+
 def request_keys(conversations: Sequence[Sequence[Message]], options: Mapping[str, Any]) -> list[str]:
     """Return for each prompt a digest of it, its place and everything that decides its answer."""
     asked = {name: value for name, value in options.items() if name not in _FREE}
     shared = json.dumps(asked, sort_keys=True)
-    turns = ([(message.role, message.text) for message in messages] for messages in conversations)
+    turns = ([(message.role, *map(_said, message.parts)) for message in messages] for messages in conversations)
     texts = (f"{index}\n{shared}\n{json.dumps(said)}" for index, said in enumerate(turns))
     return [hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts]
 
@@ -152,7 +156,7 @@ def _prepared(model: LoadedChatModel, batch: AnswerBatch, messages: Sequence[Mes
     except RequestError as error:
         return str(error)
     except ValueError as error:
-        return f"the template cannot render this conversation: {error}"
+        return f"this conversation cannot be answered: {error}"
     return answer
 
 

@@ -10,9 +10,9 @@ from lmflow_core.contracts.settings import DataSettings, ModelSettings
 from lmflow_core.contracts.spec import TORCH
 from lmflow_core.contracts.tokens import EncodedExample
 from lmflow_core.data.encoding import Encoder
-from lmflow_core.data.examples import ExampleReader, Located
+from lmflow_core.data.examples import Located
 from lmflow_core.data.preparation import Preparer
-from lmflow_core.data.selection import first_examples
+from lmflow_core.data.selection import example_reader, first_examples
 from lmflow_core.models.opening import open_model
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.report import console
@@ -36,6 +36,6 @@ def encoded_examples(
     opened = open_model(model, catalogue, runtime=TORCH)
     _, template = choose_template_for(first_examples(data, catalogue), data.template, opened, catalogue)
     encoder = Encoder(opened.model.tokenizer, template, data.train_on, opened.model.media)
-    examples = itertools.islice(ExampleReader(catalogue, data.dataset_format).read(data.dataset), rows)
+    examples = itertools.islice(example_reader(data, catalogue).read(data.dataset), rows)
     preparer = Preparer(encoder, None, data.length_policy)
     return opened.model, preparer.encode(console.progress(examples, "Reading data"))

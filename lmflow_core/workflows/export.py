@@ -15,7 +15,7 @@ from lmflow_core.files.output import atomic_file, atomic_folder, check_output, c
 from lmflow_core.models.opening import OpenModel, open_model
 from lmflow_core.models.tasks import check_task
 from lmflow_core.plugins.registry import Catalogue
-from lmflow_core.templates.choosing import choose_template
+from lmflow_core.templates.choosing import choose_template, jinja_for
 from lmflow_core.workflows.model_card import CARD, CardFacts, hub_name, read_record, write_card
 from lmflow_core.workflows.record import versions
 
@@ -96,4 +96,4 @@ def _chat_template(opened: OpenModel, catalogue: Catalogue) -> str | None:
         _, template = choose_template(None, opened, catalogue, needed=False)
     except RequestError:
         return None
-    return template.to_jinja() if template else None
+    return jinja_for(template, opened.model) if template else None

@@ -26,6 +26,7 @@ from lmflow_core.models.tasks import check_task
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.plugins.targets import returned
 from lmflow_core.report.plots import draw_training
+from lmflow_core.templates.choosing import jinja_for
 from lmflow_core.workflows.model_card import CardFacts, hub_names, library_of, write_card
 from lmflow_core.workflows.recipe import recipe
 from lmflow_core.workflows.record import run_record
@@ -129,7 +130,9 @@ def _plan(request: Request, catalogue: Catalogue, setup: TrainingSetup[LanguageM
     """Let everybody who has a say add to the load plan, and the model refuse it; return the attention of the run."""
     attention: Attention = request.components["attention"].make(catalogue)
     plan, chosen = setup.model.plan, request.components["objective"]
-    plan = dataclasses.replace(plan, attention=attention.implementation(plan.device), seed=setup.settings.seed)
+    settings = setup.settings
+    implementation = attention.implementation(plan.device)
+    plan = dataclasses.replace(plan, attention=implementation, seed=settings.seed, parts=settings.train_parts)
     for part in (setup.tuner, objective, setup.engine):
         plan = returned(part.plan(plan), LoadPlan, part, "plan")
     setup.model.accept(plan)
@@ -205,7 +208,7 @@ def _keep(
     report: TrainingReport,
 ) -> Finetuned | None:
     folder, template = request.get(OutputSettings).output, prepared.data.template
-    jinja = template.to_jinja() if template else None
+    jinja = jinja_for(template, job.model) if template else None
     weights = job.engine.full_weights(job.model)
     if not job.world.is_main:
         job.tuner.save(job.model, Destination(folder, jinja, is_main=False, weights=weights))

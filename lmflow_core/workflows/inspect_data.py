@@ -1,61 +1,20 @@
-"""Looking at data before it is trained on: bad rows, and how long things are."""
+"""Counting data before it is trained on: how long things are, and how much of them is trained on."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from lmflow_core.contracts.settings import DataSettings, ModelSettings
 from lmflow_core.contracts.tokens import EncodedExample
 from lmflow_core.data.counts import trained_tokens
-from lmflow_core.data.examples import ExampleReader
 from lmflow_core.data.lengths import longest_sequence
 from lmflow_core.errors import DataError
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.workflows.encoded_data import encoded_examples
 
 _STEPS = 20
-
-
-@dataclass(frozen=True)
-class BadRow:
-    """A row that cannot be trained on; ``row`` is None when the whole file cannot."""
-
-    file: str
-    row: int | None
-    problem: str
-
-
-@dataclass
-class CheckReport:
-    """Every bad row, the counts, and the form chosen for each file with its reason."""
-
-    examples: int = 0
-    kinds: dict[str, int] = field(default_factory=dict)
-    files: dict[str, dict[str, str]] = field(default_factory=dict)
-    bad_rows: list[BadRow] = field(default_factory=list)
-
-
-def check_data(paths: Sequence[Path], dataset_format: str | None, catalogue: Catalogue) -> CheckReport:
-    """Read everything, going on past bad rows.
-
-    Raises:
-        DataError: a path does not exist or holds no data.
-    """
-    report = CheckReport()
-
-    def remember(error: DataError) -> None:
-        report.bad_rows.append(BadRow(str(error.file), error.row, error.problem))
-
-    reader = ExampleReader(catalogue, dataset_format, on_error=remember)
-    for located in reader.read(paths):
-        report.examples += 1
-        report.kinds[located.example.kind] = report.kinds.get(located.example.kind, 0) + 1
-    report.files = {str(f): {"format": c.name, "reason": c.reason} for f, c in reader.formats.items()}
-    return report
 
 
 def data_stats(model: ModelSettings, data: DataSettings, catalogue: Catalogue) -> dict[str, Any]:

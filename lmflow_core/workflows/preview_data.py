@@ -80,6 +80,11 @@ def _pieces(tokenizer: Tokenizer, sequence: EncodedSequence) -> Iterator[Piece]:
     for owner, places in itertools.groupby(range(len(owners)), owners.__getitem__):
         if isinstance(owner, Media):
             count = f"{owner.tokens} token{'' if owner.tokens == 1 else 's'}"
-            yield Piece(f"[{Path(owner.source).name}: {count}]", trained=False)
+            yield Piece(f"[{_name(owner.source)}: {count}]", trained=False)
         else:
             yield Piece(tokenizer.decode([sequence.input_ids[at] for at in places]), owner)
+
+
+def _name(source: str) -> str:
+    """Return what to call an image: the last part of its path, or the kind of one that is written into its address."""
+    return source[: source.find(";")] if source.lower().startswith("data:") else Path(source).name

@@ -39,6 +39,7 @@ REASONS = {
     "machines": "takes several machines",
     "ollama": "takes another program, Ollama",
     "llama.cpp": "takes llama.cpp's binding, which not every environment has; where it is there the block is run",
+    "models": "takes folders of models that are not here",
     "checkout": "works on a whole checkout: other tests or CI run it",
 }
 # What the README begins with takes minutes; tests/integration/test_readme.py runs it as it stands.

@@ -110,12 +110,14 @@ def test_a_number_cannot_be_shown(lmflow_cli: Cli, tiny_model: Path, write_rows:
 
 
 def test_images_are_shown_where_they_stand() -> None:
-    example = ImageText(("cats/tom.png", "x"), "ab")
+    written = "data:image/png;base64,aaaa"
+    example = ImageText(("cats/tom.png", "x", written), "ab")
     [encoded] = Encoder(Letters(), None, media=Pictures()).encode([example])
     [sequence] = _preview(Letters(), Located(example, Path("data.json"), 1), encoded).sequences
     assert sequence.pieces == [
         Piece("[tom.png: 12 tokens]", trained=False),
         Piece("[x: 1 token]", trained=False),
+        Piece(f"[data:image/png: {len(written)} tokens]", trained=False),
         Piece("ab|", trained=True),
     ]
-    assert [(media.start, media.tokens) for media in sequence.media] == [(0, 12), (12, 1)]
+    assert [(media.start, media.tokens) for media in sequence.media] == [(0, 12), (12, 1), (13, len(written))]

@@ -572,7 +572,11 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
         "the field 'score' is missing; the row has 'text'",
     ),
     "a value that is text": ("float_only", {"value": "1"}, "the field 'value' must be a number, not text"),
-    "no images": ("image_text", {"images": [], "text": "x"}, "the field 'images' must hold texts"),
+    "no images": (
+        "image_text",
+        {"images": [], "text": "x"},
+        "the row has no images: give their paths or addresses in 'images'",
+    ),
     "chosen no conversation": (
         "paired_conversation",
         {"chosen": {"messages": TURNS}, "rejected": {"messages": []}, "margin": "x"},

@@ -64,8 +64,9 @@ def test_a_network_that_does_not_isolate_sequences_gets_each_alone() -> None:
     assert torch.equal(batch.targets, collate([_PAIR, single([1, 2])]).targets)
 
 
-def _pixels(media: Sequence[Media]) -> dict[str, torch.Tensor]:
-    return {"pixel_values": torch.stack([torch.full((2,), float(len(each.source))) for each in media])}
+def _pixels(sequences: Sequence[EncodedSequence]) -> dict[str, torch.Tensor]:
+    media = [each for sequence in sequences for each in sequence.media]
+    return {"pixel_values": torch.stack([torch.full((2,), float(len(each.source))) for each in media])} if media else {}
 
 
 def test_media_are_made_into_inputs_when_the_batch_is_collated() -> None:

@@ -11,8 +11,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from lmflow_core.api import IGNORE, EncodedExample, EncodedSequence, Media, ModelSettings, TrainingSettings
-from lmflow_core.testing.jobs import make_job
+from lmflow_core.api import IGNORE, EncodedExample, EncodedSequence, Media, ModelSettings
 from lmflow_core.testing.tiny import TINY_SHAPE
 from lmflow_transformers.attention import SdpaAttention, using_attention
 from lmflow_transformers.batches import collate
@@ -20,7 +19,6 @@ from lmflow_transformers.isolation import isolates_sequences
 from lmflow_transformers.likelihood.head import head_is_plain
 from lmflow_transformers.likelihood.network import sequence_logprobs, summed_cross_entropy
 from lmflow_transformers.models import CausalModel, CausalModelLoader
-from lmflow_transformers.training.sft import SftObjective
 
 _IMAGE_TOKEN, _PATCHES = 399, 4
 _SEES = {
@@ -51,8 +49,8 @@ def _pixels(source: str) -> torch.Tensor:
     return torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(len(source)))
 
 
-def _media_inputs(media: Sequence[Media]) -> dict[str, torch.Tensor]:
-    return {"pixel_values": torch.stack([_pixels(each.source) for each in media])}
+def _media_inputs(sequences: Sequence[EncodedSequence]) -> dict[str, torch.Tensor]:
+    return {"pixel_values": torch.stack([_pixels(each.source) for row in sequences for each in row.media])}
 
 
 def _sequence(image: str, text: Sequence[int]) -> EncodedSequence:
@@ -75,7 +73,7 @@ def _opened(folder: Path) -> CausalModel:
 def _own_loss(network: Any, row: EncodedSequence) -> torch.Tensor:
     """Return the loss of one sequence, summed, as transformers computes it."""
     ids, labels = torch.tensor([list(row.input_ids)]), torch.tensor([list(row.labels)])
-    pixels = _media_inputs(row.media)["pixel_values"]
+    pixels = _media_inputs([row])["pixel_values"]
     return network(input_ids=ids, pixel_values=pixels, labels=labels).loss * int((labels[0, 1:] != IGNORE).sum())
 
 
@@ -103,27 +101,3 @@ def test_scores_depend_on_the_image(llava: Path) -> None:
     with torch.no_grad():
         expected = [float(_own_loss(model.base, row)) for row in _ROWS]
     assert [score.nll for score in model.score(_ROWS)] == pytest.approx(expected, abs=1e-4)
-
-
-def test_a_step_is_that_of_a_plain_loop(llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(CausalModel, "media_inputs", staticmethod(_media_inputs))
-    own = CausalModel.accept
-    monkeypatch.setattr(
-        CausalModel, "accept", lambda self, plan: own(self, dataclasses.replace(plan, task="image-text"))
-    )
-    settings = TrainingSettings(
-        lr=1e-3, batch_size=3, epochs=2, warmup_ratio=0.0, logging_steps=1, lr_scheduler_type="constant"
-    )
-    job = make_job(llava, tmp_path / "c", settings, [EncodedExample((row,)) for row in _ROWS])
-    losses = [point.value for point in SftObjective().train(job).training["loss"]]
-    network = LlavaForConditionalGeneration.from_pretrained(llava)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.0)
-    expected = []
-    for _ in range(2):
-        loss = torch.stack([_own_loss(network, row) for row in _ROWS]).sum() / 11
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        expected.append(float(loss.detach()))
-    assert losses == pytest.approx(expected, abs=1e-4)

@@ -7,6 +7,7 @@ from typing import Any
 
 from lmflow_core.api import Conversation, Message
 from lmflow_datasets.fields import items, optional_text, text
+from lmflow_datasets.images import with_images
 from lmflow_datasets.turns import openai_messages, sharegpt_messages, tools, with_system
 
 _BESIDE = {"system", "conversation_id"}
@@ -23,11 +24,12 @@ class LmflowConversation:
 
     def read(self, row: Mapping[str, Any]) -> Conversation:
         """Return the conversation, its system prompt first."""
-        return Conversation(with_system(optional_text(row, "system"), openai_messages(row)), tools(row))
+        messages = with_system(optional_text(row, "system"), openai_messages(row))
+        return Conversation(with_images(messages, row), tools(row))
 
 
 class Messages:
-    """``{"messages": [{"role", "content"}, …], "tools": …}``, as in OpenAI's fine-tuning files."""
+    """``{"messages": [{"role", "content"}, …], "tools": …, "images": …}``, as in OpenAI's fine-tuning files."""
 
     def recognises(self, row: Mapping[str, Any]) -> bool:
         """Whether the row has messages and none of LMFlow's own fields beside them."""
@@ -35,11 +37,11 @@ class Messages:
 
     def read(self, row: Mapping[str, Any]) -> Conversation:
         """Return the conversation."""
-        return Conversation(openai_messages(row), tools(row))
+        return Conversation(with_images(openai_messages(row), row), tools(row))
 
 
 class Alpaca:
-    """``{"instruction": …, "input": …, "output": …}``, with ``system`` and ``history`` as LLaMA-Factory has them."""
+    """``{"instruction", "input", "output"}``, with ``system``, ``history`` and ``images`` as LLaMA-Factory has them."""
 
     def recognises(self, row: Mapping[str, Any]) -> bool:
         """Whether the row has an instruction and an output."""
@@ -63,11 +65,14 @@ def alpaca_prompt(row: Mapping[str, Any], context: str = "input") -> tuple[Messa
         turns += [Message("user", pair[0]), Message("assistant", pair[1])]
     parts = [text(row, "instruction"), optional_text(row, context)]
     turns.append(Message("user", "\n\n".join(part for part in parts if part)))
-    return with_system(optional_text(row, "system"), turns)
+    return with_images(with_system(optional_text(row, "system"), turns), row)
 
 
 class ShareGpt:
-    """``{"conversations": [{"from": "human", "value": …}, …]}``, with an optional ``system`` and ``tools``."""
+    """``{"conversations": [{"from": "human", "value": …}, …]}``, with an optional ``system``, ``tools`` and ``images``.
+
+    LLaVA's data is in this form, with one ``image`` for the ``<image>`` in the first question.
+    """
 
     def recognises(self, row: Mapping[str, Any]) -> bool:
         """Whether the row has conversations and no pair of answers."""
@@ -75,11 +80,12 @@ class ShareGpt:
 
     def read(self, row: Mapping[str, Any]) -> Conversation:
         """Return the conversation."""
-        return Conversation(with_system(optional_text(row, "system"), sharegpt_messages(row)), tools(row))
+        messages = with_system(optional_text(row, "system"), sharegpt_messages(row))
+        return Conversation(with_images(messages, row), tools(row))
 
 
 class QuestionAnswer:
-    """``{"question": …, "answer": …}``, both texts."""
+    """``{"question": …, "answer": …}``, both texts; images are seen before the question, or at ``<image>`` in it."""
 
     def recognises(self, row: Mapping[str, Any]) -> bool:
         """Whether question and answer are texts and there are no choices, of which an answer would be one."""
@@ -88,7 +94,7 @@ class QuestionAnswer:
     def read(self, row: Mapping[str, Any]) -> Conversation:
         """Return a conversation of two turns."""
         asked = with_system(optional_text(row, "system"), [Message("user", text(row, "question"))])
-        return Conversation((*asked, Message("assistant", text(row, "answer"))))
+        return Conversation((*with_images(asked, row, lead=True), Message("assistant", text(row, "answer"))))
 
 
 class InstructionResponse:

@@ -7,11 +7,12 @@ from typing import Any
 
 from lmflow_core.api import Candidates, Conversation, ImageText, Prompted, Text, Value
 from lmflow_datasets.fields import items, mapping, number, text, texts
+from lmflow_datasets.images import has_images, images, with_images
 from lmflow_datasets.turns import openai_messages, tools
 
 # A tree of messages in rows, as OpenAssistant has it: a row alone is no text to learn.
 _TREE = {"parent_id", "message_tree_id"}
-_OTHERS = {"input", "output", "messages", "conversations", "images", "instruction", "prompt"}
+_OTHERS = {"input", "output", "messages", "conversations", "images", "image", "instruction", "prompt"}
 
 
 class TextOnly:
@@ -57,7 +58,8 @@ def prompt_and_answer(row: Mapping[str, Any], answer: str) -> Prompted | Convers
         ValueError: a field is neither.
     """
     if isinstance(row.get("prompt"), list):
-        return Conversation((*openai_messages(row, "prompt"), *openai_messages(row, answer)), tools(row))
+        prompt = with_images(openai_messages(row, "prompt"), row)
+        return Conversation((*prompt, *with_images(openai_messages(row, answer), {})), tools(row))
     return Prompted(text(row, "prompt"), text(row, answer))
 
 
@@ -102,15 +104,18 @@ class FloatOnly:
 
 
 class ImageTextRow:
-    """``{"images": …, "text": …}``: one image or several, and a text."""
+    """``{"images": …, "text": …}``: one image or several, and a text; the field may be called ``image``, too."""
 
     def recognises(self, row: Mapping[str, Any]) -> bool:
-        """Whether the row has both fields."""
-        return {"images", "text"} <= row.keys()
+        """Whether the row has both fields, and none that another form would read."""
+        return "text" in row and has_images(row) and not _OTHERS & row.keys() - {"images", "image"}
 
     def read(self, row: Mapping[str, Any]) -> ImageText:
         """Return images and text."""
-        return ImageText(texts(row, "images"), text(row, "text"))
+        shown = images(row)
+        if not shown:
+            raise ValueError("the row has no images: give their paths or addresses in 'images'")
+        return ImageText(shown, text(row, "text"))
 
 
 def _has_input(row: Mapping[str, Any]) -> bool:

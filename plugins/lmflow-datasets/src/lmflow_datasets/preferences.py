@@ -9,6 +9,7 @@ from typing import Any
 from lmflow_core.api import Conversation, Judged, Message, Preference, Prompted
 from lmflow_datasets.chats import LmflowConversation, alpaca_prompt
 from lmflow_datasets.fields import field, mapping, number, optional_text, text, truth
+from lmflow_datasets.images import with_images
 from lmflow_datasets.plain import prompt_and_answer
 from lmflow_datasets.turns import openai_messages, sharegpt_message, sharegpt_messages, tools, with_system
 
@@ -59,7 +60,12 @@ class ChatPreference:
     def read(self, row: Mapping[str, Any]) -> Preference:
         """Return the pair."""
         prompt = _prompt(row)
-        chosen, rejected = (Conversation((*prompt, *_answer(row, name)), tools(row)) for name in ("chosen", "rejected"))
+        # Images beside two whole conversations are those of both; beside a prompt they are the prompt's.
+        shown = {} if prompt else row
+        chosen, rejected = (
+            Conversation((*prompt, *with_images(_answer(row, name), shown)), tools(row))
+            for name in ("chosen", "rejected")
+        )
         return Preference(chosen, rejected, _margin(row))
 
 
@@ -126,14 +132,14 @@ def _is_chat(value: object) -> bool:
 
 def _prompt(row: Mapping[str, Any]) -> tuple[Message, ...]:
     if "conversations" in row:
-        return with_system(optional_text(row, "system"), sharegpt_messages(row))
+        return with_images(with_system(optional_text(row, "system"), sharegpt_messages(row)), row)
     if "instruction" in row:
         return alpaca_prompt(row)
     if "prompt" not in row:
         return ()
     if isinstance(row["prompt"], list):
-        return openai_messages(row, "prompt")
-    return with_system(optional_text(row, "system"), [Message("user", text(row, "prompt"))])
+        return with_images(openai_messages(row, "prompt"), row)
+    return with_images(with_system(optional_text(row, "system"), [Message("user", text(row, "prompt"))]), row)
 
 
 def _answer(row: Mapping[str, Any], name: str) -> tuple[Message, ...]:

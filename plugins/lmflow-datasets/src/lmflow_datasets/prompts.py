@@ -7,6 +7,7 @@ from typing import Any
 
 from lmflow_core.api import Message, Prompt
 from lmflow_datasets.fields import optional_text, text
+from lmflow_datasets.images import with_images
 from lmflow_datasets.turns import openai_messages, tools, with_system
 
 _ANSWERED = {"completion", "chosen", "rejected", "output", "label"}
@@ -22,7 +23,7 @@ class PromptRow:
 
     def read(self, row: Mapping[str, Any]) -> Prompt:
         """Return the prompt; a text is the user's message."""
-        return Prompt(with_system(optional_text(row, "system"), _asked(row)), tools(row))
+        return Prompt(with_images(with_system(optional_text(row, "system"), _asked(row)), row), tools(row))
 
 
 def _asked(row: Mapping[str, Any]) -> tuple[Message, ...]:

@@ -124,6 +124,8 @@ class GgufTokenizer:
         add_generation_prompt: bool,
         tools: Sequence[Mapping[str, Any]] = (),
         jinja: str | None = None,
+        *,
+        parts: bool = False,
     ) -> str | None:
         """Return the file's own rendering, or that of a given template, or None when it refuses the messages.
 
@@ -136,7 +138,7 @@ class GgufTokenizer:
         values = {
             "bos_token": self.bos_token or "",
             "eos_token": self.eos or "",
-            "messages": as_turns(messages),
+            "messages": as_turns(messages, parts=parts),
             "tools": [*tools] or None,
             "add_generation_prompt": add_generation_prompt,
         }

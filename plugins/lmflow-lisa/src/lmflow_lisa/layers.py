@@ -12,8 +12,8 @@ from torch import nn
 from lmflow_core.api import RequestError
 
 
-def find_layers(network: nn.Module, attribute: str | None) -> nn.ModuleList:
-    """Return a decoder's layers: the ones named, else the longest list of modules of one class.
+def find_layers(network: Any, attribute: str | None) -> nn.ModuleList:
+    """Return a decoder's layers: the ones named, else the longest list of modules of one class in what reads text.
 
     Raises:
         RequestError: nothing is there under that name, or the model has no such list.
@@ -26,10 +26,17 @@ def find_layers(network: nn.Module, attribute: str | None) -> nn.ModuleList:
         if isinstance(layers, nn.ModuleList):
             return layers
         raise RequestError(f"--lisa-layers-attribute {attribute} is a {type(layers).__name__}, not a list of layers")
-    lists = [m for m in network.modules() if isinstance(m, nn.ModuleList) and len({type(item) for item in m}) == 1]
+    lists = [
+        m for m in _decoder(network).modules() if isinstance(m, nn.ModuleList) and len({type(item) for item in m}) == 1
+    ]
     if not lists:
         raise RequestError("this model has no list of layers to sample from: name it with --lisa-layers-attribute")
     return max(lists, key=len)
+
+
+def _decoder(network: Any) -> Any:
+    """Return what of a network reads text; the eyes of one that sees have layers as well."""
+    return network.get_decoder() if getattr(network.config, "vision_config", None) is not None else network
 
 
 def sample_layers(seed: int, number: int, count: int, layers: int, weights: Sequence[float] = ()) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from lmflow_core.api import ParameterGroup, RequestError, TrainingCallback
 from lmflow_lisa.layers import always_on, check_counts, find_layers
 from lmflow_lisa.options import LisaOptions
 from lmflow_lisa.switching import LayerSwitch
-from lmflow_transformers.api import CausalModel, FullTuner
+from lmflow_transformers.api import CausalModel, FullTuner, freeze_other_parts
 
 
 class LisaTuner(FullTuner):
@@ -43,6 +43,7 @@ class LisaTuner(FullTuner):
         for name, parameters in always_on(model.base, layers).items():
             for parameter in parameters:
                 parameter.requires_grad_(not frozen[name])
+        freeze_other_parts(model)
 
     def check(self, model: CausalModel) -> None:
         """Check the model, and that state can be offloaded where it is asked for.

@@ -71,7 +71,7 @@ class LoraTuner:
             return
         torch.manual_seed(seed)
         try:
-            model.network = get_peft_model(model.network, self._config(model.plan.task))
+            model.network = get_peft_model(model.network, self._config(model))
         except ValueError as error:
             raise RequestError(f"--lora-target-modules: {error}") from error
         if model.plan.task == _REGRESSION:
@@ -80,8 +80,11 @@ class LoraTuner:
             self._remember_start(model.network)
         _fuse(model)
 
-    def _config(self, task: str) -> LoraConfig:
-        options = self._options
+    def _config(self, model: CausalModel) -> LoraConfig:
+        options, task = self._options, model.plan.task
+        others = [
+            name for name, _ in model.base.named_modules() if model.plan.parts and name and not model.trains(name)
+        ]
         targets: Any = list(options.lora_target_modules)
         return LoraConfig(
             task_type=_SEQ_CLS if task == _REGRESSION else "CAUSAL_LM",
@@ -89,6 +92,7 @@ class LoraTuner:
             lora_alpha=options.lora_alpha,
             lora_dropout=options.lora_dropout,
             target_modules=targets[0] if targets == ["all-linear"] else targets,
+            exclude_modules=others or None,
             use_dora=options.lora_dora,
             use_rslora=options.lora_rslora,
             init_lora_weights="pissa" if options.lora_pissa else True,

@@ -39,7 +39,7 @@ from lmflow_transformers.training.sampled.answering import Sampling
 from lmflow_transformers.training.sampled.lessons import Lesson, Measurement, Teaching
 from lmflow_transformers.training.sampled.rounds import SampledRounds, for_rounds, steps_of_round
 from lmflow_transformers.training.sampled.samples import Sample, places_by_prompt
-from lmflow_transformers.tuners import FullTuner, with_master_weights
+from lmflow_transformers.tuners import FullTuner, freeze_other_parts, with_master_weights
 from lmflow_transformers.vocabulary import check_vocabulary
 from lmflow_transformers.writing import refusals_as_os_errors
 
@@ -91,6 +91,7 @@ __all__ = [
     "for_decoding",
     "for_rounds",
     "forget_quantisation",
+    "freeze_other_parts",
     "head_is_plain",
     "hidden_states",
     "isolates_sequences",

@@ -8,14 +8,15 @@ from itertools import accumulate, chain
 
 import torch
 
-from lmflow_core.api import IGNORE, EncodedExample, Media
+from lmflow_core.api import IGNORE, EncodedExample, EncodedSequence
 from lmflow_transformers.beginnings import Part, parts_of
 
 Inputs = Mapping[str, torch.Tensor]
 # What tells, for each sequence, where in the batch its beginning stands and how long that is: (sequences, 2), int64.
 BEGINNINGS = "shared_beginnings"
-# From the media of some sequences to what the network takes of them beside ids, such as pixel values.
-MediaInputs = Callable[[Sequence[Media]], Inputs]
+# From some sequences to what the network takes of their images beside ids, such as pixel values. Where positions are
+# among it, as ``position_ids`` (axes, 1, tokens of all sequences), they take the place of those that count tokens.
+MediaInputs = Callable[[Sequence[EncodedSequence]], Inputs]
 
 
 @dataclass(frozen=True)
@@ -142,12 +143,21 @@ def packed_inputs(parts: Sequence[Part], isolated: bool = True) -> dict[str, tor
 
 
 def _of_media(parts: Sequence[Part], media_inputs: MediaInputs | None) -> Inputs:
-    media = list(chain.from_iterable(part.sequence.media for part in parts))
-    if not media:
-        return {}
+    sequences = [part.sequence for part in parts]
     if media_inputs is None:
-        raise ValueError("the data has images, and the model takes none")
-    return media_inputs(media)
+        if any(sequence.media for sequence in sequences):
+            raise ValueError("the data has images, and the model takes none")
+        return {}
+    inputs = dict(media_inputs(sequences))
+    if "position_ids" in inputs:
+        inputs["position_ids"] = _of_parts(inputs["position_ids"], parts)
+    return inputs
+
+
+def _of_parts(positions: torch.Tensor, parts: Sequence[Part]) -> torch.Tensor:
+    """Return the positions (axes, 1, T) of some parts, from those of the whole sequences."""
+    each = positions.split([len(part.sequence.input_ids) for part in parts], dim=-1)
+    return torch.cat([of[..., part.start :] for of, part in zip(each, parts, strict=True)], dim=-1)
 
 
 def _boundaries(lengths: Iterable[int]) -> torch.Tensor:

@@ -6,6 +6,7 @@ neighbours: recurrent layers (Mamba) and attentions of a model's own (Bloom, MPT
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -39,6 +40,16 @@ def masked_attention(network: Any) -> str:
     return "sdpa" if network._supports_sdpa else "eager"
 
 
+def attends_by_mask(network: Any) -> bool:
+    """Whether some attention of a transformers model is in its mask alone, which packed sequences have none of.
+
+    So it is where a model attends in chunks, and where tokens of an image attend to later ones of it (Gemma 3).
+    """
+    chunked = getattr(network.config.get_text_config(), "attention_chunk_size", None) is not None
+    sees = getattr(network.config, "vision_config", None) is not None
+    return chunked or (sees and "token_type_ids" in inspect.signature(network.forward).parameters)
+
+
 @torch.no_grad()
 def isolates_sequences(network: Any, implementation: str) -> bool:
     """Whether packed sequences do not reach each other, and each is attended to as the model itself does.
@@ -47,8 +58,8 @@ def isolates_sequences(network: Any, implementation: str) -> bool:
         network: a transformers model.
         implementation: the attention of packed sequences, as registered with transformers.
     """
-    if getattr(network.config.get_text_config(), "attention_chunk_size", None) is not None:
-        return False  # attention in chunks is in the mask, which packed sequences have none of
+    if attends_by_mask(network):
+        return False
     training = network.training
     network.eval()
     try:

@@ -71,7 +71,12 @@ class CausalModel:
         dtype: their number format.
         media: turns images into tokens, in a model that sees.
         media_inputs: makes what the network takes of them when a batch is collated.
+        media_ids: tokens that stand for parts of images.
+        parts: what a model that sees is made of, by the names that a plan has for them.
     """
+
+    parts: tuple[str, ...] = ()
+    media_ids: frozenset[int] = frozenset()
 
     media: MediaTokenizer | None = None
     media_inputs: MediaInputs | None = None
@@ -101,6 +106,8 @@ class CausalModel:
         if plan.task not in FACTORIES:
             raise RequestError(f"{self.reference}: no model of transformers is loaded for the task {plan.task!r} here")
         check_quantisation(self.reference, plan, self._own_config, from_gguf="gguf_file" in self.arguments)
+        if plan.parts and not self.parts:
+            raise RequestError(f"--train-parts: {self.reference} has no parts that train apart; leave it out")
         if plan.new_tokens:
             raise RequestError(f"{self.reference}: tokens cannot be added to its vocabulary while it is loaded")
         self.device = pick_device(plan.device)
@@ -144,6 +151,14 @@ class CausalModel:
         """The transformers model itself, inside any adapter."""
         inner = getattr(self.network, "get_base_model", None)
         return inner() if inner else self.network
+
+    def part_of(self, name: str) -> str:
+        """Return which of :attr:`parts` a module or parameter of the transformers model belongs to, by its name."""
+        raise NotImplementedError(f"{name}: the model has no parts")
+
+    def trains(self, name: str) -> bool:
+        """Whether a module or parameter of the transformers model may train, by its name."""
+        return not self.plan.parts or self.part_of(name) in self.plan.parts
 
     def load(self) -> None:
         """Load the weights, as the plan says."""

@@ -56,7 +56,7 @@ def lmflow_register_objectives() -> Iterable[ObjectiveSpec]:
         name="sft",
         target="lmflow_transformers.training.sft:SftObjective",
         summary="Supervised fine-tuning: predict the labelled tokens.",
-        examples=("text", "prompted", "conversation"),
+        examples=("text", "prompted", "conversation", "image_text"),
         options=SftOptions,
     )
 
@@ -82,6 +82,7 @@ def lmflow_register_decoders() -> Iterable[DecoderSpec]:
         summary="One token at a time: greedy, temperature, top-k, top-p.",
         options=SamplingOptions,
         batches=True,
+        images=True,
         exact=True,
     )
 

@@ -12,6 +12,7 @@ from lmflow_transformers.batching.batch import SharedBatch, open_shared_batch
 from lmflow_transformers.batching.choosing import TokenChooser
 from lmflow_transformers.batching.texts import WholeText
 from lmflow_transformers.caching import for_decoding
+from lmflow_transformers.images import check_images, shown_images
 from lmflow_transformers.models import CausalModel
 from lmflow_transformers.options import SamplingOptions
 from lmflow_transformers.processing import check_sampling
@@ -37,10 +38,13 @@ class SamplingDecoder:
     @torch.inference_mode()
     def decode(self, model: CausalModel, request: DecodingRequest) -> Iterator[DecodeStep]:
         """Yield one token at a time."""
+        check_images(model, request)
         kept = for_decoding(model.network, DynamicCache(config=model.base.config))
+        shown = shown_images(model, request)
 
         def read(fresh: torch.Tensor) -> torch.Tensor:
-            output = model.network(input_ids=fresh, logits_to_keep=1, **kept)
+            with shown.attended():
+                output = model.network(input_ids=fresh, logits_to_keep=1, **shown.inputs(fresh.shape[1]), **kept)
             logits: torch.Tensor = output.logits[:, -1].float()
             return logits
 

@@ -110,6 +110,8 @@ class TransformersTokenizer:
         add_generation_prompt: bool,
         tools: Sequence[Mapping[str, Any]] = (),
         jinja: str | None = None,
+        *,
+        parts: bool = False,
     ) -> str | None:
         """Return the tokenizer's own rendering, or that of a given template, or None when it refuses the messages.
 
@@ -121,7 +123,7 @@ class TransformersTokenizer:
             return None
         values = {
             **self.inner.special_tokens_map,
-            "messages": as_turns(messages),
+            "messages": as_turns(messages, parts=parts),
             "tools": [*tools] or None,
             "documents": None,
             "add_generation_prompt": add_generation_prompt,

@@ -49,6 +49,7 @@ class FullTuner:
         if quantised := next((name for name, p in parameters if not p.is_floating_point()), None):
             raise _quantised(model, quantised)
         model.network.requires_grad_(True)
+        freeze_other_parts(model)
 
     def parameter_groups(self, model: CausalModel) -> Sequence[ParameterGroup]:
         """Return what trains; biases and norms do not decay."""
@@ -83,6 +84,13 @@ class FullTuner:
     def base_plan(self, folder: Path, plan: LoadPlan) -> LoadPlan:
         """Ask nothing of the model that an adapter is put on."""
         return plan
+
+
+def freeze_other_parts(model: CausalModel) -> None:
+    """Let parts of a loaded model that are not to train stay as they are."""
+    for name, parameter in model.base.named_parameters():
+        if not model.trains(name):
+            parameter.requires_grad_(False)
 
 
 def _cast(weights: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:

@@ -182,7 +182,9 @@ class SharedBatch:
 
 
 def open_shared_batch(model: CausalModel, limits: BatchLimits) -> SharedBatch | None:
-    """Return a batch of a loaded model; None where texts cannot share its passes."""
+    """Return a batch of a loaded model; None where texts cannot share its passes, or show images."""
+    if model.media is not None:
+        return None
     bytes_per_token = cache_bytes_per_token(model)
     return None if bytes_per_token is None else SharedBatch(model, limits, bytes_per_token)
 

@@ -14,7 +14,7 @@ from lmflow_transformers.attention import using_attention
 from lmflow_transformers.batching.shared_pass import Part, prepare_passes, shared_pass
 from lmflow_transformers.batching.texts import WholeTextCache
 from lmflow_transformers.comparing import alike
-from lmflow_transformers.isolation import masked_attention
+from lmflow_transformers.isolation import attends_by_mask, masked_attention
 from lmflow_transformers.models import CausalModel
 from lmflow_transformers.rotary import follows_length
 
@@ -43,8 +43,8 @@ def _tried(model: CausalModel) -> int | None:
     known = inspect.signature(network.forward).parameters
     if follows_length(network.config) or getattr(network, "_is_stateful", False) or "position_ids" not in known:
         return None
-    if getattr(text, "attention_chunk_size", None) is not None:
-        return None  # attention in chunks is in the mask, which shared passes have none of
+    if attends_by_mask(network):
+        return None
     texts = [[token % text.vocab_size for token in ids] for ids in (_FIRST, _SECOND)]
     caches = [WholeTextCache(len(ids)) for ids in texts]
     prepare_passes(model)

@@ -50,7 +50,10 @@ class CheckpointingTrainer(Trainer):
         """Write the network into a checkpoint; every process takes part in gathering it."""
         weights = self._job.engine.full_weights(self._job.model)
         if self.args.should_save:
-            self._job.model.network.save_pretrained(output_dir or self.args.output_dir, state_dict=weights)
+            network = self._job.model.network
+            # A trainer reads weights by the names they have in the network, not by those of the published files.
+            named = {"save_original_format": False} if network is self._job.model.base else {}
+            network.save_pretrained(output_dir or self.args.output_dir, state_dict=weights, **named)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         with self._network_as_model():
