@@ -270,7 +270,7 @@ def test_check_as_json(lmflow_cli: Cli, bad_folder: Path, monkeypatch: pytest.Mo
     result = lmflow_cli("data", "check", bad_folder, "--json")
     report = result.json()
     assert result.status == 2
-    assert list(report) == ["examples", "kinds", "files", "bad_rows"]
+    assert list(report) == ["examples", "images", "kinds", "files", "bad_rows"]
     assert report["examples"] == 6
     assert report["kinds"] == {"conversation": 2, "text": 3, "prompted": 1}
     assert report["files"][f"{bad_folder}/b.jsonl"] == {
@@ -289,6 +289,7 @@ def test_check_of_good_data(lmflow_cli: Cli, write_rows: Write) -> None:
     assert result.stdout.splitlines()[-1] == "2 examples, 0 bad"
     assert lmflow_cli("data", "check", file, "--json").json() == {
         "examples": 2,
+        "images": 0,
         "kinds": {"conversation": 2},
         "files": {str(file): {"format": "messages", "reason": "recognised from the fields messages"}},
         "bad_rows": [],

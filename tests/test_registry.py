@@ -337,7 +337,7 @@ class _Template:
     def read_calls(self, text: str, tools: Any = ()) -> None:
         return None
 
-    def to_jinja(self) -> str:
+    def to_jinja(self, image: str = "") -> str:
         return ""
 
 

@@ -72,6 +72,7 @@ class Parrot:
     context_length = 200
 
     tokenizer = Letters()
+    media = None
 
     def __init__(self) -> None:
         self.forget()
