@@ -19,7 +19,7 @@ def fuse_adapters(network: torch.nn.Module) -> None:
             module.__class__ = FusedLinear
 
 
-class FusedLinear(lora.Linear):  # type: ignore[misc]  # peft has no types
+class FusedLinear(lora.Linear):
     """peft's layer, but for the way its forward pass is computed in training."""
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:

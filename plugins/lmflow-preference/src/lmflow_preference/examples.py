@@ -119,8 +119,8 @@ def prompts_of(job: TorchJob, max_prompt: int | None, *, told: bool) -> TorchJob
     """
     if max_prompt is None:
         return job
-    kept = [None if part is None else _short(part, max_prompt, told) for part in (job.data, job.validation)]
-    return dataclasses.replace(job, data=kept[0], validation=kept[1])
+    validation = None if job.validation is None else _short(job.validation, max_prompt, told)
+    return dataclasses.replace(job, data=_short(job.data, max_prompt, told), validation=validation)
 
 
 def _short(data: EncodedDataset, most: int, told: bool) -> Selected:

@@ -13,12 +13,13 @@ from statistics import fmean
 
 from lmflow_core.api import LoadPlan, RequestError, TrainingReport, TrainingSetup
 from lmflow_preference.dpo import DpoLoss
-from lmflow_preference.examples import REFERENCE, LeftOut, pair_of, prompts_of
+from lmflow_preference.examples import REFERENCE, pair_of, prompts_of
 from lmflow_preference.options import WITHOUT_REFERENCE, IterativeDpoOptions
 from lmflow_preference.reference import check_reference
 from lmflow_preference.references_of_rounds import PRESENT, RoundReference, by_the_model
 from lmflow_transformers.api import (
     CausalModel,
+    LeftOut,
     Lesson,
     Measurement,
     Sample,
