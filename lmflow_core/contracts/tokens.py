@@ -97,6 +97,13 @@ class MediaTokenizer(Protocol):
             ValueError: the image cannot be read; the message tells why.
         """
 
+    def held(self, image: ImagePart) -> ImagePart:
+        """Return an image that is at a server as one whose address holds its bytes; any other as it is.
+
+        Raises:
+            ValueError: it cannot be fetched, or may not be.
+        """
+
     @property
     def placeholder(self) -> str:
         """What the model's own chat template writes where the ids of an image belong, such as ``<image>``.

@@ -50,6 +50,10 @@ class WatchedImages:
         self._seen[image.source] = (stamp, digest)
         return ids, digest
 
+    def held(self, image: ImagePart) -> ImagePart:
+        """As the media tokenizer does."""
+        return self._media.held(image)
+
     @property
     def placeholder(self) -> str:
         """That of the media tokenizer."""

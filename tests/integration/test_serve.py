@@ -52,8 +52,9 @@ def _chat_model(model: Path, **values: object) -> LoadedChatModel:
 
 def _answering(model: LoadedChatModel) -> Any:
     from lmflow_serve.answering import Answering
+    from lmflow_serve.images import Images
 
-    return Answering(model, None, lambda answer: None)
+    return Answering(model, None, lambda answer: None, Images(None, 1, 1))
 
 
 @pytest.mark.parametrize("template", ["chatml", "llama3", "smollm2", "zephyr"])

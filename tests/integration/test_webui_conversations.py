@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lmflow_core.api import Conversation, DecodingRequest, LmflowError, Message
+from lmflow_core.api import Conversation, DecodingRequest, ImagePart, LmflowError, Message
 from lmflow_core.config.request import resolve
 from lmflow_core.config.schema import CHAT
 from lmflow_core.data.encoding import Encoder
 from lmflow_core.generation.chat_model import ChatModelOpener
 from lmflow_core.plugins.registry import Catalogue
+from lmflow_core.testing.seeing import make_seeing_model
 from lmflow_transformers.sampling import SamplingDecoder
 from lmflow_webui.conversations import WebChat
 
@@ -81,3 +84,41 @@ def test_a_wrong_choice_leaves_what_is_in_use(chat: WebChat) -> None:
     assert chat.model is before
     assert "sampling" in chat.choices("decoder")
     assert {field.name for field, _ in chat.parameters()} >= {"temperature", "top_p", "seed", "max_new_tokens"}
+
+
+# The head of a BMP file of 2 x 2 pixels.
+_BMP = (b"BM", 70, 0, 54, 40, 2, 2, 1, 24, 0, 16, 0, 0, 0, 0)
+# One that is black, and one that is white.
+IMAGES = [
+    "data:image/bmp;base64," + base64.b64encode(struct.pack("<2sIIIIiiHHIIiiII", *_BMP) + pixel * 16).decode()
+    for pixel in (b"\0", b"\xff")
+]
+
+
+def test_images_are_shown_to_a_model_that_sees(tmp_path: Path) -> None:
+    catalogue = Catalogue.discover()
+    values = {"model": str(make_seeing_model(tmp_path / "model", "qwen2_vl")), "template": "chatml"}
+    chat = WebChat(ChatModelOpener(resolve(CHAT, {**values, "max_new_tokens": 6}, catalogue), catalogue))
+    assert chat.sees
+    said = []
+    for image in IMAGES:
+        conversation = chat.conversation(image)
+        *_, last = conversation.ask("What?", chat.model, {"temperature": 0}, [image])
+        asked = Message("user", (ImagePart(image), "What?"))
+        answer = "".join(chat.model.changed(temperature=0).answer([asked]))
+        assert last.turns == (("user", asked.content), ("assistant", answer))
+        *_, last = conversation.ask("And now?", chat.model, {})
+        assert last.turns[0] == ("user", asked.content)
+        assert json.loads(conversation.history())["messages"][0]["content"][0] == {"type": "image", "image": image}
+        said.append(answer)
+    assert said[0] != said[1]
+    broken = chat.conversation("broken")
+    with pytest.raises(LmflowError, match=r"cannot be answered: the image .* is not an image"):
+        next(broken.ask("What?", chat.model, {}, ["data:image/png;base64,AAAA"]))
+    assert [*broken.ask("What?", chat.model, {})][-1].turns[0] == ("user", "What?")
+
+
+def test_a_model_of_text_takes_no_images(chat: WebChat) -> None:
+    assert not chat.sees
+    with pytest.raises(LmflowError, match="the model takes no images"):
+        next(chat.conversation("me").ask("What?", chat.model, {}, IMAGES[:1]))

@@ -70,6 +70,7 @@ class Parrot:
 
     reference = "some/folder/parrot"
     context_length = 200
+    media = None
 
     tokenizer = Letters()
     media = None

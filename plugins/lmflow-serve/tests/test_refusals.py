@@ -73,7 +73,13 @@ def test_a_body_that_is_no_json_object(parrot: Any, body: bytes | str) -> None:
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
             "messages",
             None,
-            "messages[0].content[0] is an image; this server takes text only",
+            "messages[0].content[0]: the image 'x' is refused",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/x"}}]}]},
+            "messages",
+            None,
+            "messages[0].content[0] is an image, and this model takes text only",
         ),
         (
             {"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_id": "x"}}]}]},

@@ -17,7 +17,8 @@ from lmflow_webui.options import WebuiOptions
 
 def _open_model(**_: object) -> Any:
     name = "<img src=x onerror=alert(1)>"
-    return SimpleNamespace(name=name, decoder_name="none", parameters=list, opening=list)
+    blind = SimpleNamespace(media=None)
+    return SimpleNamespace(name=name, decoder_name="none", parameters=list, opening=list, model=blind)
 
 
 _open_model.names = lambda kind: ["</script><script>alert(1)</script>"]  # type: ignore[attr-defined]
@@ -100,6 +101,19 @@ def test_nobody_leaves_files(client: TestClient) -> None:
 def test_a_request_that_is_too_long_is_refused(client: TestClient, chunked: bool) -> None:
     body: Any = iter([b"x" * 100]) if chunked else b"x" * 1_000_001
     assert client.post("/gradio_api/queue/join", content=body).status_code == 413
+
+
+@pytest.mark.parametrize(("length", "refused"), [(21_000_000, False), (21_000_001, True)])
+def test_a_model_that_sees_is_sent_images(length: int, refused: bool) -> None:
+    def open_model(**names: object) -> Any:
+        model = _open_model(**names)
+        model.model.media = object()
+        return model
+
+    open_model.names = _open_model.names  # type: ignore[attr-defined]
+    client = TestClient(make_app(WebChat(open_model), local=True), base_url="http://127.0.0.1:7860")  # type: ignore[arg-type]
+    told = client.post("/gradio_api/queue/join", content=b"{}", headers={"Content-Length": str(length)})
+    assert (told.status_code == 413) is refused
 
 
 def test_names_of_models_are_no_html(client: TestClient) -> None:

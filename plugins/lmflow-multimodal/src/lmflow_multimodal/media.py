@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from lmflow_core.api import ImagePart
-from lmflow_multimodal.pictures import PictureLimits, open_picture
+from lmflow_multimodal.pictures import PictureLimits, held_source, open_picture
 from lmflow_multimodal.processor import placeholder, processed
 
 
@@ -56,6 +56,14 @@ class ProcessorMediaTokenizer:
         except ValueError as error:
             raise ValueError(f"the image {image.source[:120]!r} cannot be taken: {error}") from error
         return self._without_around(made["input_ids"][0].tolist()), picture.digest
+
+    def held(self, image: ImagePart) -> ImagePart:
+        """Return an image that is at a server as one whose address holds its bytes; any other as it is.
+
+        Raises:
+            ValueError: it cannot be fetched, or may not be.
+        """
+        return ImagePart(held_source(image.source, self._limits))
 
     def _without_around(self, ids: list[int]) -> list[int]:
         before, behind = map(len, self._around_ids)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from lmflow_core.api import AnswerStream, ChatModel, LmflowError, RequestError
+from lmflow_core.api import AnswerStream, ChatModel, LmflowError, PromptTooLongError, RequestError
 from lmflow_serve.errors import invalid
+from lmflow_serve.images import Images
 from lmflow_serve.requests import FIELDS, Asked
 
 
@@ -18,12 +19,16 @@ class Answering:
             a sequence that its seed begins.
         most_tokens: longest answer that a request may ask for; None leaves it to the model's context.
         check: raises ``RequestError`` for an answer that there is no memory for.
+        images: sees to those of the messages.
     """
 
-    def __init__(self, model: ChatModel, most_tokens: int | None, check: Callable[[AnswerStream], None]) -> None:
+    def __init__(
+        self, model: ChatModel, most_tokens: int | None, check: Callable[[AnswerStream], None], images: Images
+    ) -> None:
         self._model = model
         self._most_tokens = most_tokens
         self._check = check
+        self._images = images
         self._seeds = random.Random(model.settings.seed)
 
     def begin(self, asked: Asked) -> list[AnswerStream]:
@@ -38,12 +43,25 @@ class Answering:
         seed = asked.seed if asked.seed is not None else self._seeds.getrandbits(32)
         param = "messages" if asked.prompt is None else "prompt"
         try:
-            answers = [_prompted(model.changed(seed=(seed + at) % 2**32), asked) for at in range(asked.n)]
+            answers = [self._prompted(model.changed(seed=(seed + at) % 2**32), asked) for at in range(asked.n)]
             for answer in answers:
                 self._check(answer)
         except RequestError as error:
             raise invalid(str(error), param, "context_length_exceeded") from error
         return answers
+
+    def _prompted(self, model: ChatModel, asked: Asked) -> AnswerStream:
+        if asked.prompt is not None:
+            return model.complete(asked.prompt)
+        opening = [] if asked.messages[0].role == "system" else model.opening()
+        try:
+            return model.answer([*opening, *asked.messages], asked.tools)
+        except PromptTooLongError:
+            raise
+        except RequestError as error:
+            raise invalid(str(error), "messages") from error
+        except ValueError as error:
+            raise self._images.blamed(asked.messages, error) from error
 
     def _wanted(self, asked: Asked) -> int:
         if asked.max_tokens is None:
@@ -63,13 +81,3 @@ class Answering:
             except LmflowError as error:
                 raise invalid(str(error), FIELDS.get(name, name)) from error
         return model
-
-
-def _prompted(model: ChatModel, asked: Asked) -> AnswerStream:
-    if asked.prompt is not None:
-        return model.complete(asked.prompt)
-    opening = [] if asked.messages[0].role == "system" else model.opening()
-    try:
-        return model.answer([*opening, *asked.messages], asked.tools)
-    except ValueError as error:
-        raise invalid(str(error), "messages") from error

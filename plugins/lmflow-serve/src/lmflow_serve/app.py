@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,13 +21,17 @@ from starlette.routing import Route
 from lmflow_core.api import ChatModel, SampledToken, ToolCall
 from lmflow_serve.access import Access
 from lmflow_serve.answering import Answering
-from lmflow_serve.clients import EventStream, read_body, until_left
+from lmflow_serve.clients import EventStream, read_body, too_long, until_left
 from lmflow_serve.errors import ApiError, failed, overloaded
+from lmflow_serve.images import Images, are_fetched
 from lmflow_serve.metrics import Measured, Metrics
 from lmflow_serve.options import ServeOptions
 from lmflow_serve.replies import ChatReply, CompletionReply, Reply, reply_head, usage
 from lmflow_serve.requests import Asked, read_chat, read_completion
 from lmflow_serve.writing import Job, QueueFullError, Writers, WritingFailedError, jobs_of, pieces_of
+
+# Servers of images are waited for side by side, and by no answer.
+_FETCHED_AT_A_TIME = 4
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -49,8 +54,10 @@ class Service:
         )
         self._metrics.watch(self._writers)
         self._reader = ThreadPoolExecutor(1, "prompts")
+        self._fetchers = ThreadPoolExecutor(_FETCHED_AT_A_TIME, "fetching")
         self._being_read = 0
-        self._answering = Answering(model, options.max_request_tokens, self._writers.check)
+        self._images = Images(model.model.media, options.max_images, options.max_image_bytes)
+        self._answering = Answering(model, options.max_request_tokens, self._writers.check, self._images)
         self._created = int(time.time())
 
     def app(self) -> Starlette:
@@ -86,6 +93,7 @@ class Service:
         finally:
             self._writers.close()
             self._reader.shutdown(wait=False, cancel_futures=True)
+            self._fetchers.shutdown(wait=False, cancel_futures=True)
 
     def _guarded(self, endpoint: Endpoint) -> Endpoint:
         async def guarded(request: Request) -> Response:
@@ -124,12 +132,15 @@ class Service:
         return await self._respond(request, read_completion, CompletionReply)
 
     async def _respond(self, request: Request, read: Callable[[bytes], Asked], reply_class: type[Reply]) -> Response:
+        most = self._options.max_body_bytes
         try:
-            body = await read_body(request, self._options.max_body_bytes, self._options.client_timeout)
+            body = await read_body(request, most + self._images.room, self._options.client_timeout)
         except ClientDisconnect:
             return Response()  # nobody is there to read it
         asked = read(body)
         self._check_model(asked.model)
+        if len(body) - self._images.check(asked.messages, asked.n) > most:
+            raise too_long(most, " beside its images")
         jobs = await self._queued(asked)
         read_calls = partial(self._read_calls, asked.tools) if asked.tools else None
         head, tokenizer = reply_head(reply_class, self.name), self._model.model.tokenizer
@@ -155,7 +166,11 @@ class Service:
             raise overloaded()
         self._being_read += asked.n
         try:
-            answers = await asyncio.get_running_loop().run_in_executor(self._reader, self._answering.begin, asked)
+            loop = asyncio.get_running_loop()
+            if are_fetched(asked.messages):
+                messages = await loop.run_in_executor(self._fetchers, self._images.fetched, asked.messages)
+                asked = replace(asked, messages=messages)
+            answers = await loop.run_in_executor(self._reader, self._answering.begin, asked)
         finally:
             self._being_read -= asked.n
         jobs = jobs_of(answers)

@@ -25,14 +25,14 @@ async def read_body(request: Request, most_bytes: int, seconds: float) -> bytes:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise ApiError(415, "the request must have the header 'Content-Type: application/json'")
     if int(request.headers.get("content-length", 0)) > most_bytes:
-        raise _too_long(most_bytes)
+        raise too_long(most_bytes)
     body = bytearray()
     try:
         async with asyncio.timeout(seconds):
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > most_bytes:
-                    raise _too_long(most_bytes)
+                    raise too_long(most_bytes)
     except TimeoutError:
         raise ApiError(
             408, f"the body of the request did not come within {seconds:g} s", headers={"Connection": "close"}
@@ -40,8 +40,10 @@ async def read_body(request: Request, most_bytes: int, seconds: float) -> bytes:
     return bytes(body)
 
 
-def _too_long(most_bytes: int) -> ApiError:
-    return ApiError(413, f"the body of the request is longer than {most_bytes} bytes", headers={"Connection": "close"})
+def too_long(most_bytes: int, beside: str = "") -> ApiError:
+    """Return the error of a body of more bytes than that, ``beside`` what is not counted."""
+    message = f"the body of the request is longer than {most_bytes} bytes{beside}"
+    return ApiError(413, message, headers={"Connection": "close"})
 
 
 @contextlib.asynccontextmanager

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmflow_core.api import Message, ToolCall
+from lmflow_core.api import ImagePart, Message, ToolCall
 from lmflow_serve.errors import invalid
 from lmflow_serve.fields import parse_json
+from lmflow_serve.images import read_image
 
 _ROLES = {"developer": "system", "system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 
@@ -36,19 +37,26 @@ def read_message(value: object, where: str) -> Message:
     return Message(_ROLES[role], content, tool_calls=calls)
 
 
-def _content(value: object, where: str) -> str:
+def _content(value: object, where: str) -> str | tuple[str | ImagePart, ...]:
     if isinstance(value, str):
         return value
     if not isinstance(value, list):
         raise invalid(f"{where} must be a string or an array", "messages")
-    return "\n".join(_part(part, f"{where}[{at}]") for at, part in enumerate(value))
+    parts = [_part(part, f"{where}[{at}]") for at, part in enumerate(value)]
+    # Texts side by side are lines; the parts keep their places, by which errors name images.
+    lined = [
+        f"\n{part}" if at and isinstance(part, str) and isinstance(parts[at - 1], str) else part
+        for at, part in enumerate(parts)
+    ]
+    texts = [part for part in lined if isinstance(part, str)]
+    return "".join(texts) if len(texts) == len(lined) else tuple(lined)
 
 
-def _part(part: object, where: str) -> str:
-    if isinstance(part, dict) and str(part.get("type")).startswith(("image", "input_image")):
-        raise invalid(f"{where} is an image; this server takes text only", "messages")
+def _part(part: object, where: str) -> str | ImagePart:
+    if isinstance(part, dict) and part.get("type") == "image_url":
+        return read_image(part.get("image_url"), where)
     if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-        raise invalid(f'{where} must be {{"type": "text", "text": "…"}}; nothing else is supported', "messages")
+        raise invalid(f"{where} must be of the type text or image_url; nothing else is supported", "messages")
     return str(part["text"])
 
 

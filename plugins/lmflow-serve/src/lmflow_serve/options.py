@@ -33,7 +33,13 @@ class ServeOptions:
     max_request_tokens: int | None = option(
         None, help="Most tokens a request may ask for; the model's context when left out.", minimum=1
     )
-    max_body_bytes: int = option(1_000_000, help="Longest body of a request.", minimum=1)
+    max_body_bytes: int = option(1_000_000, help="Longest body of a request, beside its images.", minimum=1)
+    max_image_bytes: int = option(
+        20_000_000, help="Most bytes of the images of a request, with a model that sees.", minimum=1
+    )
+    max_images: int = option(
+        16, help="Most images that the answers to a request may be to, with a model that sees.", minimum=1
+    )
     client_timeout: float = option(
         60.0, help="Seconds that a client may take to send its request or to read a piece of the answer.", above=0
     )

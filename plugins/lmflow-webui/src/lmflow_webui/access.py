@@ -7,7 +7,7 @@ from fastapi.responses import PlainTextResponse
 
 from lmflow_core.api import asks_this_machine
 
-_LONGEST_BODY = 1_000_000
+LONGEST_BODY = 1_000_000
 # Whatever the page or a text in it names, the browser asks no other machine for it, and no other page shows this one.
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; base-uri 'self'; "
@@ -17,18 +17,19 @@ _HEADERS = {
 }
 
 
-def refusal(request: Request, *, local: bool) -> Response | None:
+def refusal(request: Request, *, local: bool, longest: int = LONGEST_BODY) -> Response | None:
     """Return the answer to a request that is refused; None for one that may pass.
 
     Args:
         request: asks for the page or for what it needs.
         local: whether only this machine may ask, and only pages that it serves itself: the name of a page of another
             site may be made to lead here.
+        longest: most bytes that a request may have.
     """
     if local and not asks_this_machine(request.headers.get("host", ""), request.headers.getlist("origin")):
         return PlainTextResponse("This page is for its own machine: open it as http://127.0.0.1 or localhost.", 403)
-    if request.method == "POST" and not 0 <= _length(request) <= _LONGEST_BODY:
-        return PlainTextResponse(f"The request has no length, or is longer than {_LONGEST_BODY} bytes.", 413)
+    if request.method == "POST" and not 0 <= _length(request) <= longest:
+        return PlainTextResponse(f"The request has no length, or is longer than {longest} bytes.", 413)
     return None
 
 

@@ -11,10 +11,11 @@ import uvicorn
 from fastapi import FastAPI, Request
 
 from lmflow_core.api import ModelOpener, RequestError, is_loopback
-from lmflow_webui.access import protect, refusal
+from lmflow_webui.access import LONGEST_BODY, protect, refusal
 from lmflow_webui.conversations import WebChat
 from lmflow_webui.options import WebuiOptions
 from lmflow_webui.page import make_page, theme
+from lmflow_webui.pictures import MOST_BYTES
 
 # No visitor sends files.
 _LARGEST_FILE = 1
@@ -50,7 +51,8 @@ def make_app(chat: WebChat, *, local: bool) -> FastAPI:
 
     @app.middleware("http")
     async def restrict(request: Request, call_next: Any) -> Any:
-        return protect(refusal(request, local=local) or await call_next(request))
+        longest = LONGEST_BODY + (MOST_BYTES if chat.sees else 0)
+        return protect(refusal(request, local=local, longest=longest) or await call_next(request))
 
     return gr.mount_gradio_app(
         app,

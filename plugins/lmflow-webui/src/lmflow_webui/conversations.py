@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from lmflow_core.api import AnswerStream, ChatModel, ChatSession, ModelOpener, OptionField, messages_row
+from lmflow_core.api import AnswerStream, ChatModel, ChatSession, ImagePart, ModelOpener, OptionField, messages_row
+from lmflow_webui.pictures import check_room
 
 _MOST_VISITORS = 1000
 _ENDS = {"stop": "complete", "length": "cut at the longest answer", "cancelled": "stopped"}
@@ -15,9 +16,9 @@ _ENDS = {"stop": "complete", "length": "cut at the longest answer", "cancelled":
 
 @dataclass(frozen=True)
 class View:
-    """What a visitor sees: the turns as (role, text), and a line about the last answer."""
+    """What a visitor sees: the turns as (role, text, or parts that may be images), and a line about the last answer."""
 
-    turns: tuple[tuple[str, str], ...]
+    turns: tuple[tuple[str, str | tuple[str | ImagePart, ...]], ...]
     status: str
 
 
@@ -29,13 +30,19 @@ class VisitorConversation:
         self._computing = computing
         self._answer: AnswerStream | None = None
 
-    def ask(self, text: str, model: ChatModel, parameters: Mapping[str, object]) -> Iterator[View]:
-        """Ask and yield what is to be seen, piece by piece.
+    def ask(
+        self, text: str, model: ChatModel, parameters: Mapping[str, object], images: Sequence[str] = ()
+    ) -> Iterator[View]:
+        """Ask, with images by their addresses, and yield what is to be seen, piece by piece.
 
         Raises:
-            LmflowError: a parameter is wrong, or the message does not fit the model's context.
+            LmflowError: a parameter is wrong, the message does not fit the model's context, or an image cannot be taken
+                or is one too many.
         """
+        shown = [part for message in self._session.messages for part in message.parts if isinstance(part, ImagePart)]
+        check_room(len(shown), images)
         self._session.model = model.changed(**parameters)
+        self._session.images = [*images]
         yield from self._written(self._session.ask(text))
 
     def ask_again(self, model: ChatModel, parameters: Mapping[str, object]) -> Iterator[View]:
@@ -84,8 +91,8 @@ class VisitorConversation:
         """Return the conversation as a row of JSONL, which ``lmflow finetune`` can train on."""
         return messages_row(self._session.messages)
 
-    def _turns(self) -> tuple[tuple[str, str], ...]:
-        return tuple((message.role, message.text) for message in self._session.messages)
+    def _turns(self) -> tuple[tuple[str, str | tuple[str | ImagePart, ...]], ...]:
+        return tuple((message.role, message.content) for message in self._session.messages)
 
 
 class WebChat:
@@ -98,6 +105,11 @@ class WebChat:
         self.model = self._opened()
         self.chosen = {"model": self.model.name, "decoder": self.model.decoder_name}
         self._conversations: dict[str, VisitorConversation] = {}
+
+    @property
+    def sees(self) -> bool:
+        """Whether the model takes images."""
+        return self.model.model.media is not None
 
     def choices(self, kind: str) -> list[str]:
         """Return the names to choose from: those of the plugins, and the one in use."""

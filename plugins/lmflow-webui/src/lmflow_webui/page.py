@@ -12,8 +12,9 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import gradio as gr
 
-from lmflow_core.api import LmflowError, OptionField
+from lmflow_core.api import ImagePart, LmflowError, OptionField
 from lmflow_webui.conversations import View, VisitorConversation, WebChat
+from lmflow_webui.pictures import CHOOSER, LISTEN, PREVIEW, picture_html, read_pictures
 
 _SAVE = """(text) => {
     const link = document.createElement("a");
@@ -43,6 +44,9 @@ def make_page(chat: WebChat) -> gr.Blocks:
         )
         status = gr.Textbox(label="Last answer", interactive=False, elem_id="status")
         message = gr.Textbox(label="Message", placeholder="Shift-Enter begins a line", lines=2, elem_id="message")
+        with gr.Row(visible=chat.sees) as chooser:
+            gr.HTML(CHOOSER)
+        pictures = gr.Textbox(visible="hidden", elem_id="pictures")
         with gr.Row():
             send = gr.Button("Send", variant="primary", elem_id="send")
             stop = gr.Button("Stop", variant="stop", elem_id="stop")
@@ -58,14 +62,23 @@ def make_page(chat: WebChat) -> gr.Blocks:
                     control = _control(field, value)
                     control.change(_setter(field.name), [control, parameters], parameters, show_progress="hidden")
 
-        outputs = [chatbot, status]
+        outputs, names = [chatbot, status], [model, decoder]
         written: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
-        gr.on([send.click, message.submit], _ask(chat), [message, parameters], [message, *outputs], **written)
+        gr.on(
+            [send.click, message.submit],
+            _ask(chat),
+            [message, pictures, parameters],
+            [message, pictures, *outputs],
+            **written,
+        )
         again.click(_again(chat), parameters, outputs, **written)
         stop.click(_stop(chat), None, None, queue=False)
         reset.click(_reset(chat), None, outputs, queue=False)
         save.click(_history(chat), None, history, queue=False).then(None, history, None, js=_SAVE)
-        gr.on([model.input, decoder.input], _choose(chat), [model, decoder], [model, decoder, parameters], **written)
+        gr.on([each.input for each in names], _choose(chat), names, [*names, parameters, chooser, pictures], **written)
+        page.load(lambda: gr.update(visible=chat.sees), None, chooser, queue=False)
+        page.load(None, None, None, js=LISTEN)
+        pictures.change(None, pictures, None, js=PREVIEW)
         page.unload(_leave(chat))
     page.queue(max_size=_LONGEST_QUEUE)
     return page
@@ -97,8 +110,15 @@ def _setter(name: str) -> Callable[..., dict[str, Any]]:
 
 
 def _shown(view: View) -> tuple[list[dict[str, str]], str]:
+    return [{"role": role, "content": _shown_content(content)} for role, content in view.turns], view.status
+
+
+def _shown_content(content: str | tuple[str | ImagePart, ...]) -> str:
     # Without Markdown, gradio still takes a text for HTML.
-    return [{"role": role, "content": html.escape(text, quote=False)} for role, text in view.turns], view.status
+    parts = (content,) if isinstance(content, str) else content
+    return "".join(
+        picture_html(part.source) if isinstance(part, ImagePart) else html.escape(part, quote=False) for part in parts
+    )
 
 
 def _conversation(chat: WebChat, request: gr.Request) -> VisitorConversation:
@@ -106,12 +126,13 @@ def _conversation(chat: WebChat, request: gr.Request) -> VisitorConversation:
 
 
 def _ask(chat: WebChat) -> Callable[..., Iterator[Any]]:
-    def ask(message: str, parameters: Mapping[str, Any], request: gr.Request) -> Iterator[Any]:
+    def ask(message: str, pictures: str, parameters: Mapping[str, Any], request: gr.Request) -> Iterator[Any]:
         if not message.strip():
             raise gr.Error("The message is empty.")
         with _Told():
-            for view in _conversation(chat, request).ask(message, chat.model, parameters):
-                yield "", *_shown(view)
+            images = read_pictures(pictures)
+            for view in _conversation(chat, request).ask(message, chat.model, parameters, images):
+                yield "", "", *_shown(view)
 
     return ask
 
@@ -150,7 +171,7 @@ def _choose(chat: WebChat) -> Callable[[str, str], Any]:
     def choose(model: str, decoder: str) -> Any:
         with _Told():
             chat.choose(model=model, decoder=decoder)
-        return model, decoder, {}
+        return model, decoder, {}, gr.update(visible=chat.sees), ""
 
     return choose
 

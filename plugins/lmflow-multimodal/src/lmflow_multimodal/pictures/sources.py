@@ -24,6 +24,11 @@ _KINDS = (
 _FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"))
 
 
+def is_at_server(source: str) -> bool:
+    """Whether a source is an http or https address."""
+    return source.lower().startswith(("http://", "https://"))
+
+
 def read_source(source: str, limits: PictureLimits) -> bytes:
     """Return the bytes of a picture.
 
