@@ -73,7 +73,6 @@ class Parrot:
     media = None
 
     tokenizer = Letters()
-    media = None
 
     def __init__(self) -> None:
         self.forget()
