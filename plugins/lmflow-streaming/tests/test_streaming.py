@@ -100,6 +100,7 @@ class _Opened:
         self.network = self.base = network
         self.device = torch.device("cpu")
         self.context_length = context
+        self.media_ids: frozenset[int] = frozenset()
 
 
 def _model(name: str) -> Any:
