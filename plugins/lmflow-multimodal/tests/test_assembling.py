@@ -154,6 +154,7 @@ def test_plain_transformers_loads_it_and_answers(
 
 
 @pytest.mark.parametrize(("kind", "tower"), [("llava", "clip"), ("idefics3", "siglip")])
+@pytest.mark.usefixtures("other_plugins")
 def test_it_trains(
     kind: str, tower: str, made: Callable[..., Path], lmflow_cli: Cli, photos: list[str], tmp_path: Path
 ) -> None:

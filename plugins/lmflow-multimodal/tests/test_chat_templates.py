@@ -124,6 +124,7 @@ def test_ids_are_the_processors(family: str, seeing_model: Callable[[str], Path]
 
 
 @pytest.mark.parametrize("family", ["llava", "qwen2_vl"])
+@pytest.mark.usefixtures("other_plugins")
 def test_which_template_is_the_models_shows_with_an_image(
     family: str, seeing_model: Callable[[str], Path], photos: list[str]
 ) -> None:

@@ -38,6 +38,7 @@ def _data(folder: Path, sources: Sequence[str]) -> Path:
 
 
 @pytest.mark.parametrize("form", _FORMS)
+@pytest.mark.usefixtures("other_plugins")
 def test_a_whole_image_is_good_and_one_cut_off_is_not(lmflow_cli: Cli, tmp_path: Path, form: str) -> None:
     content = _content(form)
     (tmp_path / "whole").write_bytes(content)
@@ -55,6 +56,7 @@ def test_a_whole_image_is_good_and_one_cut_off_is_not(lmflow_cli: Cli, tmp_path:
     assert all("is damaged: it ends before the image does" in bad["problem"] for bad in report["bad_rows"])
 
 
+@pytest.mark.usefixtures("other_plugins")
 def test_what_is_in_the_place_of_an_image_is_named_by_row(lmflow_cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "page.png").write_text("<html>404</html>", encoding="utf-8")
     (tmp_path / "empty.png").touch()
@@ -78,6 +80,7 @@ def test_what_is_in_the_place_of_an_image_is_named_by_row(lmflow_cli: Cli, tmp_p
     assert [row for row, problem in expected.items() if problem not in bad[row]] == []
 
 
+@pytest.mark.usefixtures("other_plugins")
 def test_an_image_that_many_rows_show_is_counted_once(lmflow_cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/a.png").write_bytes(_content("PNG"))
@@ -90,6 +93,7 @@ def test_an_image_that_many_rows_show_is_counted_once(lmflow_cli: Cli, tmp_path:
     assert (result.status, "3 examples, 1 images, 3 bad" in result.stdout) == (2, True)
 
 
+@pytest.mark.usefixtures("other_plugins")
 def test_a_model_that_sees_opens_each_image_as_it_will(
     lmflow_cli: Cli, tmp_path: Path, seeing_model: Callable[[str], Path]
 ) -> None:
@@ -108,6 +112,7 @@ def test_a_model_that_sees_opens_each_image_as_it_will(
     assert "127.0.0.1 is within a private network" in fetched["problem"]
 
 
+@pytest.mark.usefixtures("other_plugins")
 def test_a_preview_shows_where_images_stand(
     lmflow_cli: Cli, tmp_path: Path, seeing_model: Callable[[str], Path]
 ) -> None:

@@ -67,6 +67,7 @@ def _json(cli: Cli, *arguments: object) -> Any:
     return result.json()
 
 
+@pytest.mark.usefixtures("other_plugins")
 def test_generate_shows_images(
     seeing_model: Callable[[str], Path], photos: list[str], tmp_path: Path, lmflow_cli: Cli
 ) -> None:
@@ -86,6 +87,7 @@ def test_generate_shows_images(
     assert answers == [answer["text"] for answer in shown]
 
 
+@pytest.mark.usefixtures("other_plugins")
 def test_a_chat_shows_images(
     seeing_model: Callable[[str], Path],
     photos: list[str],
@@ -108,6 +110,7 @@ def test_a_chat_shows_images(
     assert images == [[photos[0]], [photos[1]]]
 
 
+@pytest.mark.usefixtures("other_plugins")
 def test_what_sees_nothing_says_so(
     seeing_model: Callable[[str], Path], tiny_model: Path, photos: list[str], lmflow_cli: Cli
 ) -> None:

@@ -119,6 +119,7 @@ def _changed(before: Path, after: Path) -> set[str]:
         (("--tuner", "lisa", "--lisa-activated-layers", 1), {"language", "projector"}),
     ],
 )
+@pytest.mark.usefixtures("other_plugins")
 def test_parts_train_and_the_result_is_plain(
     options: tuple[object, ...],
     parts: set[str],
@@ -139,6 +140,7 @@ def test_parts_train_and_the_result_is_plain(
     assert network(**processor(text=["<image> a"], images=[image], return_tensors="pt")).logits.isfinite().all()
 
 
+@pytest.mark.usefixtures("other_plugins")
 def test_adapters_go_to_the_parts_that_train(
     seeing_model: Callable[[str], Path], questions: Path, tmp_path: Path, lmflow_cli: Cli
 ) -> None:
@@ -159,6 +161,7 @@ def test_adapters_go_to_the_parts_that_train(
     assert (whole / "processor_config.json").read_text() == (folder / "processor_config.json").read_text()
 
 
+@pytest.mark.usefixtures("other_plugins")
 def test_a_run_that_is_stopped_goes_on_exactly(
     seeing_model: Callable[[str], Path], questions: Path, tmp_path: Path, lmflow_cli: Cli
 ) -> None:
@@ -181,6 +184,7 @@ def _stop(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.usefixtures("other_plugins")
 def test_preferences_show_their_images(
     seeing_model: Callable[[str], Path], photos: list[str], tmp_path: Path, lmflow_cli: Cli
 ) -> None:
@@ -201,6 +205,7 @@ def test_preferences_show_their_images(
     assert losses[-1] < losses[0] - 0.05
 
 
+@pytest.mark.usefixtures("other_plugins")
 def test_parts_that_are_none_are_refused(
     seeing_model: Callable[[str], Path], tiny_model: Path, questions: Path, tmp_path: Path, lmflow_cli: Cli
 ) -> None:
