@@ -12,8 +12,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+Lesson = TypeVar("Lesson")
 _EPSILON = 1e-3
 TUNERS: dict[str, list[str]] = {
     "full": ["--tuner", "full"],
@@ -48,6 +49,22 @@ def finetuned(folder: Path, *flags: object, processes: int = 1) -> dict[str, Any
         assert finished.returncode == 0, finished.stderr
     record: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     return record
+
+
+def kept_samples(folder: Path) -> list[list[dict[str, Any]]]:
+    """Return the answers that a run sampled while it trained, round by round, as it kept them."""
+    files = sorted((folder / "checkpoints" / "samples").glob("*.jsonl"))
+    return [[json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] for file in files]
+
+
+def dealt(lessons: Sequence[Lesson], processes: int, steps: int) -> list[list[Lesson]]:
+    """Deal the lessons of a round to its steps: of two processes every second is the other's, each deals its own."""
+    shares = [lessons[rank::processes] for rank in range(processes)]
+    cuts = [[len(share) * n // steps for n in range(steps + 1)] for share in shares]
+    return [
+        [one for share, cut in zip(shares, cuts, strict=True) for one in share[cut[n] : cut[n + 1]]]
+        for n in range(steps)
+    ]
 
 
 class PlainLoop:
@@ -102,8 +119,11 @@ class PlainLoop:
 
     def logprob(self, ids: Sequence[int], first: int) -> Any:
         """Return the log-probability of the tokens of a sequence from a place on, together."""
+        return self.logprobs(ids, first).sum()
+
+    def logprobs(self, ids: Sequence[int], first: int) -> Any:
+        """Return the log-probability of each token of a sequence from a place on."""
         import torch
 
         logits = self.network(input_ids=torch.tensor([list(ids)])).logits[0, :-1]
-        chosen = logits.log_softmax(-1).gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
-        return chosen[first - 1 :].sum()
+        return logits.log_softmax(-1).gather(1, torch.tensor(ids[1:])[:, None])[first - 1 :, 0]

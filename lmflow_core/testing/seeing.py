@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -140,28 +141,22 @@ def _llava_next(tokenizer: Any) -> tuple[Any, dict[str, Any]]:
     )
 
 
-def _idefics3(tokenizer: Any) -> tuple[Any, dict[str, Any]]:
-    from transformers import Idefics3Config, LlamaConfig
-    from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+def _idefics(kind: str) -> Callable[[Any], tuple[Any, dict[str, Any]]]:
+    def made(tokenizer: Any) -> tuple[Any, dict[str, Any]]:
+        import transformers
 
-    config = Idefics3Config(
-        vision_config=_CLIP, text_config=LlamaConfig(**_text(tokenizer)).to_dict(), scale_factor=2,
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-    )  # fmt: skip
-    images = Idefics3ImageProcessorPil(size={"longest_edge": 16}, max_image_size={"longest_edge": 8})
-    return config, _processor("Idefics3Processor", images, image_seq_len=1)
+        name = kind.lower()
+        processing = importlib.import_module(f"transformers.models.{name}.image_processing_pil_{name}")
+        config = getattr(transformers, f"{kind}Config")(
+            vision_config=_CLIP, text_config=transformers.LlamaConfig(**_text(tokenizer)).to_dict(), scale_factor=2,
+            image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        )  # fmt: skip
+        images = getattr(processing, f"{kind}ImageProcessorPil")(
+            size={"longest_edge": 16}, max_image_size={"longest_edge": 8}
+        )
+        return config, _processor(f"{kind}Processor", images, image_seq_len=1)
 
-
-def _smolvlm(tokenizer: Any) -> tuple[Any, dict[str, Any]]:
-    from transformers import LlamaConfig, SmolVLMConfig
-    from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
-
-    config = SmolVLMConfig(
-        vision_config=_CLIP, text_config=LlamaConfig(**_text(tokenizer)).to_dict(), scale_factor=2,
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-    )  # fmt: skip
-    images = SmolVLMImageProcessorPil(size={"longest_edge": 16}, max_image_size={"longest_edge": 8})
-    return config, _processor("SmolVLMProcessor", images, image_seq_len=1)
+    return made
 
 
 def _qwen(kind: str, **eyes: Any) -> Callable[[Any], tuple[Any, dict[str, Any]]]:
@@ -216,8 +211,8 @@ def _internvl(tokenizer: Any) -> tuple[Any, dict[str, Any]]:
 FAMILIES: dict[str, Callable[[Any], tuple[Any, dict[str, Any]]]] = {
     "llava": _llava,
     "llava_next": _llava_next,
-    "idefics3": _idefics3,
-    "smolvlm": _smolvlm,
+    "idefics3": _idefics("Idefics3"),
+    "smolvlm": _idefics("SmolVLM"),
     "qwen2_vl": _qwen("Qwen2VL", embed_dim=16, hidden_size=32),
     "qwen2_5_vl": _qwen(
         "Qwen2_5_VL",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from lmflow_core.testing.references import finetuned
+from lmflow_core.testing.references import finetuned, kept_samples
 
 _PAIRS = [{"instruction": f"say {n}", "chosen": "yes " * (n % 5 + 1), "rejected": "no no " + "x" * n} for n in range(8)]
 _VERDICTS = [{"prompt": f"say {n}", "completion": "yes " * (n % 5 + 1), "label": n % 2 == 0} for n in range(8)]
@@ -122,9 +122,8 @@ def test_two_processes_learn_what_one_learns(
 
 
 def _sampled(folder: Path) -> list[Any]:
-    files = sorted((folder / "checkpoints" / "samples").glob("step-*.jsonl"))
-    assert len(files) == _STEPS
-    rounds = [[json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] for file in files]
+    rounds = kept_samples(folder)
+    assert len(rounds) == _STEPS
     return [sorted((r["prompt_ids"], r["answer_ids"], r["reward"], r["learned"]) for r in each) for each in rounds]
 
 

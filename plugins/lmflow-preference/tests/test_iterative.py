@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch.nn.functional import logsigmoid
 
-from lmflow_core.testing.references import FLAGS, TUNERS, PlainLoop, finetuned
+from lmflow_core.testing.references import FLAGS, TUNERS, PlainLoop, dealt, finetuned, kept_samples
 from lmflow_preference.iterative import IterativeDpoObjective
 from lmflow_preference.options import IterativeDpoOptions
 from lmflow_transformers.api import Sample
@@ -31,11 +31,6 @@ def flags(rows: Callable[..., Path], tiny_model: Path) -> list[object]:
     reward = ["--reward", "regex", "--regex-pattern", ".*[aeiou].*"]
     data = rows([{"prompt": prompt} for prompt in _PROMPTS])
     return ["--model", tiny_model, "--dataset", data, "--objective", "iterative-dpo", *reward, *sampled]
-
-
-def _samples(folder: Path) -> list[list[dict[str, Any]]]:
-    files = sorted((folder / "checkpoints" / "samples").glob("*.jsonl"))
-    return [[json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] for file in files]
 
 
 def _pairs(samples: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -56,14 +51,6 @@ def _logprob(loop: PlainLoop, sample: dict[str, Any]) -> Any:
     return loop.logprob([*sample["prompt_ids"], *sample["answer_ids"]], len(sample["prompt_ids"]))
 
 
-def _steps(pairs: list[Any], processes: int) -> list[list[Any]]:
-    shares = [pairs[rank::processes] for rank in range(processes)]
-    cuts = [[len(share) * n // _STEPS for n in range(_STEPS + 1)] for share in shares]
-    return [
-        [s for share, cut in zip(shares, cuts, strict=True) for s in share[cut[n] : cut[n + 1]]] for n in range(_STEPS)
-    ]
-
-
 @pytest.mark.parametrize(
     ("tuner", "reference", "processes"),
     [("full", "start", 1), ("full", "round", 1), ("lora", "start", 1), ("full", "start", 2)],
@@ -78,7 +65,7 @@ def test_every_step_is_that_of_a_plain_loop(
     record = finetuned(tmp_path / "out", *mine, processes=processes)
     loop, start = PlainLoop(tiny_model, tuner), PlainLoop(tiny_model, tuner)
     wanted, distances = [], []
-    rounds = _samples(tmp_path / "out")
+    rounds = kept_samples(tmp_path / "out")
     assert len(rounds) == 2
     for number, samples in enumerate(rounds):
         pairs = _pairs(samples)
@@ -89,7 +76,7 @@ def test_every_step_is_that_of_a_plain_loop(
             for sample in itertools.chain.from_iterable(pairs):
                 sample["known"] = float(_logprob(before, sample))
                 assert sample["numbers"]["reference_logprobs"] == [pytest.approx(sample["known"], abs=1e-4)]
-        for step, kept in enumerate(_steps(pairs, processes)):
+        for step, kept in enumerate(dealt(pairs, processes, _STEPS)):
 
             def loss(kept: list[Any] = kept, samples: list[Any] = samples) -> Any:
                 # A step without pairs has gradients of zero.
@@ -143,9 +130,9 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(when: str, flags: lis
     command = [sys.executable, "-c", _KILLED, when, "finetune", *map(str, mine), "--output", str(broken)]
     assert subprocess.run(command, capture_output=True, timeout=120).returncode == -9
     assert not (broken / "run.json").exists()
-    assert len(_samples(broken)) == (1 if when == "generating" else 2)
+    assert len(kept_samples(broken)) == (1 if when == "generating" else 2)
     finetuned(broken, *mine, "--resume")
-    assert _samples(broken) == _samples(tmp_path / "whole")
+    assert kept_samples(broken) == kept_samples(tmp_path / "whole")
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "broken")]
     assert weights[0] == weights[1]
 
@@ -219,5 +206,5 @@ def test_the_script_of_the_original_works_with_the_launcher_replaced(
         --loss_type sigmoid --num_train_epochs 1 --per_device_train_batch_size 1 --max_prompt_length 1000"""
     reward = ["--reward", "regex", "--regex-pattern", ".*[aeiou].*"]
     finetuned(tmp_path / "out", "--objective", "iterative-dpo", *reward, *line.split())
-    (samples,) = _samples(tmp_path / "out")
+    (samples,) = kept_samples(tmp_path / "out")
     assert len(samples) == 2 * 3

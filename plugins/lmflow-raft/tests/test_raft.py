@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lmflow_core.testing.references import FLAGS, TUNERS, PlainLoop, finetuned
+from lmflow_core.testing.references import FLAGS, TUNERS, PlainLoop, dealt, finetuned, kept_samples
 from lmflow_raft.options import RaftOptions
 from lmflow_raft.selection import best
 from lmflow_transformers.api import Sample
@@ -29,29 +29,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def _samples(folder: Path) -> list[list[dict[str, Any]]]:
-    files = sorted((folder / "checkpoints" / "samples").glob("*.jsonl"))
-    return [[json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] for file in files]
-
-
 @pytest.mark.parametrize(("tuner", "processes"), [(tuner, n) for tuner in TUNERS for n in (1, 2)])
 def test_every_step_learns_what_a_plain_loop_learns_of_the_samples(
     tuner: str, processes: int, data: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     flags = ["--model", tiny_model, "--dataset", data, *_RAFT, *_SHORT, *TUNERS[tuner], *FLAGS]
     record = finetuned(tmp_path / "out", *flags, "--epochs", 2, "--batch-size", 2 // processes, processes=processes)
-    rounds = _samples(tmp_path / "out")
+    rounds = kept_samples(tmp_path / "out")
     assert len(rounds) == 2
     learned = [[sample for sample in samples if sample["learned"]] for samples in rounds]
     assert all(learned)
     # Those that are learned are dealt to the three steps of a round: on two processes every second is the other's.
-    steps = []
-    for kept in learned:
-        shares = [kept[rank::processes] for rank in range(processes)]
-        cuts = [[len(share) * n // 3 for n in range(4)] for share in shares]
-        steps += [
-            [s for share, cut in zip(shares, cuts, strict=True) for s in share[cut[n] : cut[n + 1]]] for n in range(3)
-        ]
+    steps = [step for kept in learned for step in dealt(kept, processes, 3)]
     loop = PlainLoop(tiny_model, tuner)
 
     def loss(kept: list[dict[str, Any]]) -> Any:
@@ -65,7 +54,7 @@ def test_every_step_learns_what_a_plain_loop_learns_of_the_samples(
 def test_the_best_answer_to_each_prompt_is_learned_and_told(data: Path, tiny_model: Path, tmp_path: Path) -> None:
     flags = ["--model", tiny_model, "--dataset", data, *_RAFT, *_SHORT, *FLAGS]
     record = finetuned(tmp_path / "out", *flags, "--epochs", 1, "--batch-size", 2)
-    (samples,) = _samples(tmp_path / "out")
+    (samples,) = kept_samples(tmp_path / "out")
     assert len(samples) == len(_PROMPTS) * 5
     for number in range(len(_PROMPTS)):
         group = [sample for sample in samples if sample["prompt"] == number]
@@ -85,10 +74,10 @@ def test_a_run_that_is_cut_off_within_a_round_goes_on_with_its_samples(
     flags = ["--model", tiny_model, "--dataset", data, *_RAFT, *_SHORT, *FLAGS, "--batch-size", 2, "--save-steps", 1]
     whole = finetuned(tmp_path / "whole", *flags, "--epochs", 2)
     finetuned(tmp_path / "out", *flags, "--epochs", 2, "--max-steps", 2)
-    first = _samples(tmp_path / "out")
+    first = kept_samples(tmp_path / "out")
     resumed = finetuned(tmp_path / "out", *flags, "--epochs", 2, "--resume")
-    assert first == _samples(tmp_path / "whole")[:1]
-    assert _samples(tmp_path / "out") == _samples(tmp_path / "whole")
+    assert first == kept_samples(tmp_path / "whole")[:1]
+    assert kept_samples(tmp_path / "out") == kept_samples(tmp_path / "whole")
     assert resumed["losses"] == whole["losses"]
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "out")]
     assert weights[0] == weights[1]
@@ -113,7 +102,7 @@ def test_the_script_of_the_original_works_with_the_launcher_replaced(
         --dataloader_num_workers 1 --preprocessing_num_workers 12 --inference_batch_size_per_device 1
         --collection_strategy top --raft_batch_size 4 --output_max_length 2 --top_reward_percentage 0.5"""
     record = finetuned(tmp_path / "out", *_RAFT, *line.split())
-    rounds = _samples(tmp_path / "out")
+    rounds = kept_samples(tmp_path / "out")
     assert [len(samples) for samples in rounds] == [4 * 4, 2 * 4, 4 * 4]  # of six prompts, four at a time
     assert [sum(sample["learned"] for sample in samples) for samples in rounds] == [8, 4, 8]
     assert record["steps"] == 2 + 1 + 2

@@ -6,14 +6,14 @@ import itertools
 import json
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from lmflow_core.testing.references import FLAGS, TUNERS, PlainLoop, finetuned
+from lmflow_core.testing.references import FLAGS, TUNERS, PlainLoop, dealt, finetuned, kept_samples
 from lmflow_raft.methods import METHODS
 from lmflow_raft.options import RaftOptions
 from lmflow_transformers.api import Sample
@@ -55,11 +55,6 @@ def flags(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> list[ob
     return ["--model", tiny_model, "--dataset", file, "--objective", "raft", *reward, *sampled, *clipped, *FLAGS]
 
 
-def _samples(folder: Path) -> list[list[dict[str, Any]]]:
-    files = sorted((folder / "checkpoints" / "samples").glob("*.jsonl"))
-    return [[json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] for file in files]
-
-
 def _lessons(samples: list[dict[str, Any]], method: str) -> list[list[tuple[dict[str, Any], float]]]:
     """Return the answers that are learned with their advantages, those of one prompt together."""
     lessons = []
@@ -73,19 +68,8 @@ def _lessons(samples: list[dict[str, Any]], method: str) -> list[list[tuple[dict
     return lessons
 
 
-def _logprobs(network: Any, sample: dict[str, Any]) -> Any:
-    ids, first = [*sample["prompt_ids"], *sample["answer_ids"]], len(sample["prompt_ids"])
-    logits = network(input_ids=torch.tensor([ids])).logits[0, :-1]
-    return logits.log_softmax(-1).gather(1, torch.tensor(ids[1:])[:, None])[first - 1 :, 0]
-
-
-def _steps(lessons: Sequence[Any], processes: int) -> list[list[Any]]:
-    """Deal the lessons of a round to its steps: on two processes every second is the other's."""
-    shares = [lessons[rank::processes] for rank in range(processes)]
-    cuts = [[len(share) * n // _STEPS for n in range(_STEPS + 1)] for share in shares]
-    return [
-        [s for share, cut in zip(shares, cuts, strict=True) for s in share[cut[n] : cut[n + 1]]] for n in range(_STEPS)
-    ]
+def _logprobs(loop: PlainLoop, sample: dict[str, Any]) -> Any:
+    return loop.logprobs([*sample["prompt_ids"], *sample["answer_ids"]], len(sample["prompt_ids"]))
 
 
 @pytest.mark.parametrize(
@@ -99,21 +83,21 @@ def test_every_step_is_that_of_a_plain_loop(
     record = finetuned(tmp_path / "out", *mine, processes=processes)
     loop = PlainLoop(tiny_model, tuner)
     wanted, clipped = [], []
-    for number, samples in enumerate(_samples(tmp_path / "out")):
+    for number, samples in enumerate(kept_samples(tmp_path / "out")):
         lessons = _lessons(samples, method)
         assert lessons
         with torch.no_grad():
             for sample, _ in itertools.chain.from_iterable(lessons):
-                sample["old"] = _logprobs(loop.network, sample)
+                sample["old"] = _logprobs(loop, sample)
                 assert sample["numbers"]["old_logprobs"] == pytest.approx(sample["old"].tolist(), abs=1e-4)
-        for step, kept in enumerate(_steps(lessons, processes)):
+        for step, kept in enumerate(dealt(lessons, processes, _STEPS)):
             pairs = [pair for lesson in kept for pair in lesson]
 
             def loss(pairs: list[Any] = pairs, samples: list[Any] = samples) -> Any:
                 # A step without lessons has gradients of zero.
-                total, tokens = _logprobs(loop.network, samples[0]).sum() * 0.0, 0
+                total, tokens = _logprobs(loop, samples[0]).sum() * 0.0, 0
                 for sample, advantage in pairs:
-                    ratios = torch.exp(_logprobs(loop.network, sample) - sample["old"])
+                    ratios = torch.exp(_logprobs(loop, sample) - sample["old"])
                     bounded = torch.clamp(ratios, 1 - _LOW, 1 + _HIGH)
                     each = torch.min(ratios * advantage, bounded * advantage)
                     clipped.append(int((each != ratios * advantage).sum()))
@@ -134,7 +118,7 @@ def test_a_round_of_one_step_measures_nothing_and_moves_as_raft(
     one = [*flags, "--raft-temperature", 0.7, "--epochs", 1, "--batch-size", 6]
     finetuned(tmp_path / "plain", *one)
     record = finetuned(tmp_path / "ratios", *one, "--raft-method", "raft++")
-    assert not any("numbers" in sample for sample in _samples(tmp_path / "ratios")[0])
+    assert not any("numbers" in sample for sample in kept_samples(tmp_path / "ratios")[0])
     assert [loss for _, loss in record["losses"]] == pytest.approx([-1.0])
     from safetensors.torch import load_file
 
@@ -162,7 +146,7 @@ def test_a_run_that_is_cut_off_within_a_round_keeps_the_ratios_of_its_beginning(
     whole = finetuned(tmp_path / "whole", *several)
     finetuned(tmp_path / "out", *several, "--max-steps", 2)
     resumed = finetuned(tmp_path / "out", *several, "--resume")
-    assert _samples(tmp_path / "out") == _samples(tmp_path / "whole")
+    assert kept_samples(tmp_path / "out") == kept_samples(tmp_path / "whole")
     assert resumed["losses"] == whole["losses"]
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "out")]
     assert weights[0] == weights[1]

@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 
-from lmflow_core.api import LoadPlan, TrainingReport, TrainingSetup
+from lmflow_core.api import TrainingReport
+from lmflow_preference.comparing import ComparingObjective
 from lmflow_preference.examples import REFERENCE, pairs_of
 from lmflow_preference.options import WITHOUT_REFERENCE, DpoOptions
 from lmflow_preference.pair_losses import PAIR_LOSSES, Answers, reward
-from lmflow_preference.reference import check_reference, reference_logprobs
-from lmflow_transformers.api import Batch, CausalModel, LossOutput, Mean, TorchJob, sequence_logprobs, train
+from lmflow_preference.reference import reference_logprobs
+from lmflow_transformers.api import Batch, LossOutput, Mean, TorchJob, sequence_logprobs, train
 
 
 class DpoLoss:
@@ -59,23 +60,10 @@ def _metrics(chosen: Answers, rejected: Answers, options: DpoOptions) -> dict[st
     }
 
 
-class DpoObjective:
+class DpoObjective(ComparingObjective[DpoOptions]):
     """Trains on pairs of answers, of which one was preferred."""
 
-    def __init__(self, options: DpoOptions | None = None) -> None:
-        self._options = options or DpoOptions()
-
-    def plan(self, plan: LoadPlan) -> LoadPlan:
-        """Ask nothing of the weights."""
-        return plan
-
-    def check(self, setup: TrainingSetup[CausalModel]) -> None:
-        """Check the reference, where one is named.
-
-        Raises:
-            ModelError: it cannot be opened, or has another vocabulary.
-        """
-        check_reference(self._options.reference_model, setup.model, setup.services)
+    defaults = DpoOptions
 
     def train(self, job: TorchJob) -> TrainingReport:
         """Train the job's model.

@@ -11,14 +11,13 @@ from collections.abc import Sequence
 from functools import partial
 from statistics import fmean
 
-from lmflow_core.api import LoadPlan, RequestError, TrainingReport, TrainingSetup
+from lmflow_core.api import RequestError, TrainingReport
+from lmflow_preference.comparing import ComparingObjective
 from lmflow_preference.dpo import DpoLoss
 from lmflow_preference.examples import REFERENCE, pair_of, prompts_of
 from lmflow_preference.options import WITHOUT_REFERENCE, IterativeDpoOptions
-from lmflow_preference.reference import check_reference
 from lmflow_preference.references_of_rounds import PRESENT, RoundReference, by_the_model
 from lmflow_transformers.api import (
-    CausalModel,
     LeftOut,
     Lesson,
     Measurement,
@@ -33,23 +32,10 @@ from lmflow_transformers.api import (
 )
 
 
-class IterativeDpoObjective:
+class IterativeDpoObjective(ComparingObjective[IterativeDpoOptions]):
     """Trains on prompts alone: in each round the model answers them, and learns which of its answers are better."""
 
-    def __init__(self, options: IterativeDpoOptions | None = None) -> None:
-        self._options = options or IterativeDpoOptions()
-
-    def plan(self, plan: LoadPlan) -> LoadPlan:
-        """Ask nothing of the weights."""
-        return plan
-
-    def check(self, setup: TrainingSetup[CausalModel]) -> None:
-        """Check the reference, where one is named.
-
-        Raises:
-            ModelError: it cannot be opened, or has another vocabulary.
-        """
-        check_reference(self._options.reference_model, setup.model, setup.services)
+    defaults = IterativeDpoOptions
 
     def train(self, job: TorchJob) -> TrainingReport:
         """Train the job's model; the report tells what each round came to.

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from lmflow_core.api import EncodedExample, LoadPlan, TrainingReport, TrainingSetup
+from lmflow_core.api import EncodedExample, TrainingReport
+from lmflow_preference.comparing import ComparingObjective
 from lmflow_preference.examples import REFERENCE, verdicts_of
 from lmflow_preference.options import KtoOptions
-from lmflow_preference.reference import check_reference, reference_logprobs
+from lmflow_preference.reference import reference_logprobs
 from lmflow_transformers.api import (
     Batch,
-    CausalModel,
     LossOutput,
     Mean,
     TorchJob,
@@ -97,23 +97,10 @@ def _with_divergence(example: EncodedExample, kl: float) -> EncodedExample:
     return EncodedExample(example.sequences[:1], numbers)
 
 
-class KtoObjective:
+class KtoObjective(ComparingObjective[KtoOptions]):
     """Trains on answers with a verdict."""
 
-    def __init__(self, options: KtoOptions | None = None) -> None:
-        self._options = options or KtoOptions()
-
-    def plan(self, plan: LoadPlan) -> LoadPlan:
-        """Ask nothing of the weights."""
-        return plan
-
-    def check(self, setup: TrainingSetup[CausalModel]) -> None:
-        """Check the reference, where one is named.
-
-        Raises:
-            ModelError: it cannot be opened, or has another vocabulary.
-        """
-        check_reference(self._options.reference_model, setup.model, setup.services)
+    defaults = KtoOptions
 
     def train(self, job: TorchJob) -> TrainingReport:
         """Train the job's model.
