@@ -68,9 +68,11 @@ def owner_of(entry: EntryPoint) -> Owner:
         return Owner()
     folder = printable(str(getattr(distribution, "_path", "?")))
     try:
+        # Each property of a distribution reads and parses its metadata anew; here that is done once.
+        metadata = distribution.metadata
         # A half-removed distribution may have no metadata; both are None then.
-        name, version = distribution.name or "?", distribution.version or "?"
-        requires = tuple(distribution.requires or ())
+        name, version = metadata["Name"] or "?", metadata["Version"] or "?"
+        requires = tuple(metadata.get_all("Requires-Dist") or distribution.requires or ())
     except Exception as error:
         return Owner(folder=folder, problem=f"its metadata cannot be read: {one_line(error)}")
     return Owner(_short(name), _short(version), folder, requires)
