@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -148,7 +149,8 @@ def test_adapters_go_to_the_parts_that_train(
     _run(lmflow_cli, folder, questions, output, "--tuner", "lora", "--lora-dropout", 0)
     names = load_file(output / "adapter_model.safetensors").keys()
     assert {"visual" in name for name in names if "merger" not in name} == {False}
-    assert any("merger" in name for name in names)
+    assert {"lora" in name for name in names if "merger" in name} == {False}
+    assert any("merger.mlp.0.weight" in name for name in names)
     assert any("language_model.layers.0.mlp" in name for name in names)
     PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(folder), output)
     whole = tmp_path / "whole"
@@ -159,6 +161,33 @@ def test_adapters_go_to_the_parts_that_train(
     ]
     assert scores[0]["nll_per_token"] == pytest.approx(scores[1]["nll_per_token"], abs=1e-4)
     assert (whole / "processor_config.json").read_text() == (folder / "processor_config.json").read_text()
+
+
+@pytest.mark.usefixtures("other_plugins")
+@pytest.mark.parametrize("family", ["llava", "idefics3"])
+def test_beside_adapters_a_projector_trains_as_it_is_in_float32(
+    family: str, seeing_model: Callable[[str], Path], questions: Path, tmp_path: Path, lmflow_cli: Cli
+) -> None:
+    folder, first, second = seeing_model(family), tmp_path / "first", tmp_path / "second"
+    told = _run(lmflow_cli, folder, questions, first, "--tuner", "lora", "--dtype", "bfloat16")
+    assert math.isfinite(told["losses"][-1][1])
+    _run(lmflow_cli, first, questions, second, "--tuner", "lora", "--dtype", "bfloat16")
+    before, after = (load_file(output / "adapter_model.safetensors") for output in (first, second))
+    whole = [name for name in before if "multi_modal_projector" in name or "connector" in name]
+    assert whole
+    assert all("lora" not in name and before[name].dtype == torch.float32 for name in whole)
+    assert all(not torch.equal(before[name], after[name]) for name in whole)
+
+
+@pytest.mark.usefixtures("other_plugins")
+def test_a_projector_alone_takes_no_adapters(
+    seeing_model: Callable[[str], Path], questions: Path, tmp_path: Path, lmflow_cli: Cli
+) -> None:
+    options = ("--dataset", questions, "--template", "chatml", "--output", tmp_path / "out", "--tuner", "lora")
+    result = lmflow_cli("finetune", "--model", seeing_model("llava"), *options, "--train-parts", "projector")
+    assert result.status == 2
+    assert "--train-parts projector with --tuner lora" in result.stderr
+    assert "--tuner full" in result.stderr
 
 
 @pytest.mark.usefixtures("other_plugins")

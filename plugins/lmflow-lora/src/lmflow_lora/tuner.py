@@ -17,11 +17,10 @@ from lmflow_core.api import Destination, LoadPlan, ModelError, ParameterGroup, R
 from lmflow_lora.adapter_check import CONFIG, check_adapter
 from lmflow_lora.fused import fuse_adapters
 from lmflow_lora.options import LoraOptions
+from lmflow_lora.whole import WHOLE, train_in_float32
 from lmflow_transformers.api import CausalModel, parameter_groups, refusals_as_os_errors
 
 _REGRESSION, _SEQ_CLS = "regression", "SEQ_CLS"
-# In the names of parameters that peft trains and saves as they are.
-_WHOLE = "modules_to_save"
 
 
 class LoraTuner:
@@ -44,6 +43,7 @@ class LoraTuner:
 
         Raises:
             ModelError: it is one of another tuner, which the result would not tell of.
+            RequestError: none of the parts that train takes adapters, or PiSSA is to take from weights that are spread.
         """
         if model.adapter is not None and not (model.adapter / CONFIG).is_file():
             raise ModelError(f"--tuner {self.name} on the adapter in {model.adapter}: merge it first with lmflow merge")
@@ -51,6 +51,11 @@ class LoraTuner:
             raise ModelError(
                 f"--tuner {self.name} on the adapter in {model.adapter}, which has no head that gives a number: "
                 "merge it first with lmflow merge"
+            )
+        if model.plan.parts and set(model.plan.parts) <= set(model.whole_parts):
+            raise RequestError(
+                f"--train-parts {','.join(model.plan.parts)} with --tuner {self.name}: it trains as it is, without "
+                "adapters: take --tuner full, or name parts that adapters are put on as well"
             )
         if model.plan.sharded and self._options.lora_pissa:
             raise RequestError(
@@ -67,6 +72,7 @@ class LoraTuner:
             self._fresh = False
             model.network.requires_grad_(False)
             _train_adapters(model.network)
+            train_in_float32(model.network)
             _fuse(model)
             return
         torch.manual_seed(seed)
@@ -75,16 +81,15 @@ class LoraTuner:
         except ValueError as error:
             raise RequestError(f"--lora-target-modules: {error}") from error
         if model.plan.task == _REGRESSION:
-            _train_head(model.network)
+            _check_head(model.network)
+        train_in_float32(model.network)
         if self._options.lora_pissa:
             self._remember_start(model.network)
         _fuse(model)
 
     def _config(self, model: CausalModel) -> LoraConfig:
         options, task = self._options, model.plan.task
-        others = [
-            name for name, _ in model.base.named_modules() if model.plan.parts and name and not model.trains(name)
-        ]
+        whole = model.trained_whole()
         targets: Any = list(options.lora_target_modules)
         return LoraConfig(
             task_type=_SEQ_CLS if task == _REGRESSION else "CAUSAL_LM",
@@ -92,7 +97,8 @@ class LoraTuner:
             lora_alpha=options.lora_alpha,
             lora_dropout=options.lora_dropout,
             target_modules=targets[0] if targets == ["all-linear"] else targets,
-            exclude_modules=others or None,
+            exclude_modules=_without_adapters(model, whole) or None,
+            modules_to_save=whole or None,
             use_dora=options.lora_dora,
             use_rslora=options.lora_rslora,
             init_lora_weights="pissa" if options.lora_pissa else True,
@@ -185,21 +191,24 @@ def _fuse(model: CausalModel) -> None:
 
 def _train_adapters(network: PeftModel) -> None:
     for name, parameter in network.named_parameters():
-        if "lora_" in name or _WHOLE in name:
+        if "lora_" in name or WHOLE in name:
             parameter.requires_grad_(True)
 
 
-def _train_head(network: PeftModel) -> None:
-    """Check that the head trains, which peft saves whole beside the adapters, and let it do so in float32 as they do.
+def _without_adapters(model: CausalModel, whole: Sequence[str]) -> list[str]:
+    """Return the modules of a model's parts that do not train, or train as they are."""
+    names = [name for name, _ in model.base.named_modules() if name and model.plan.parts]
+    return [name for name in names if not model.trains(name) or name.startswith(tuple(f"{each}." for each in whole))]
+
+
+def _check_head(network: PeftModel) -> None:
+    """Check that the head trains, which peft saves whole beside the adapters.
 
     Raises:
         RequestError: it does not.
     """
-    heads = [p for name, p in network.named_parameters() if _WHOLE in name and p.requires_grad]
-    if not heads:
+    if not any(WHOLE in name and p.requires_grad for name, p in network.named_parameters()):
         raise RequestError("this model's head has a name that peft does not know, and would not train: --tuner full")
-    for parameter in heads:
-        parameter.data = parameter.data.float()
 
 
 def _has_head(folder: Path) -> bool:

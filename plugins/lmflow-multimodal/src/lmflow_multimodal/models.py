@@ -29,6 +29,9 @@ class ImageTextModel(CausalModel):
     """A language model that sees. ``processor`` is that of transformers."""
 
     parts = PARTS
+    # As in LLaVA (arXiv:2310.03744): a projector is small and perhaps new; beside drawn weights adapters learn little.
+    whole_parts = ("projector",)
+    unquantised = ("lm_head", "multi_modal_projector", "connector", "merger", "deepstack_merger_list")
 
     def __init__(self, reference: str, source: str, arguments: dict[str, Any], settings: ModelSettings) -> None:
         super().__init__(reference, source, arguments, settings)

@@ -73,9 +73,13 @@ class CausalModel:
         media_inputs: makes what the network takes of them when a batch is collated.
         media_ids: tokens that stand for parts of images.
         parts: what a model that sees is made of, by the names that a plan has for them.
+        whole_parts: those of them that train as they are where the others train by adapters.
+        unquantised: names that a module which is never quantised holds; empty for transformers' own choice.
     """
 
     parts: tuple[str, ...] = ()
+    whole_parts: tuple[str, ...] = ()
+    unquantised: tuple[str, ...] = ()
     media_ids: frozenset[int] = frozenset()
 
     media: MediaTokenizer | None = None
@@ -160,6 +164,20 @@ class CausalModel:
         """Whether a module or parameter of the transformers model may train, by its name."""
         return not self.plan.parts or self.part_of(name) in self.plan.parts
 
+    def trained_whole(self) -> list[str]:
+        """Return the outermost modules of the loaded network that train as they are, not by adapters."""
+        found: list[str] = []
+        for name, module in self.base.named_modules():
+            if name and self._trains_whole(name, module) and not any(name.startswith(f"{each}.") for each in found):
+                found.append(name)
+        return found
+
+    def _trains_whole(self, name: str, module: torch.nn.Module) -> bool:
+        parts = {self.part_of(f"{name}.{each}") for each, _ in module.named_parameters()} if self.parts else set()
+        # A list of modules is never called, and cannot be replaced as a whole.
+        called = not isinstance(module, torch.nn.ModuleList)
+        return called and bool(parts) and parts <= set(self.whole_parts) & set(self.plan.parts)
+
     def load(self) -> None:
         """Load the weights, as the plan says."""
         if self._network is not None:
@@ -194,7 +212,7 @@ class CausalModel:
         """Return how the network is built; the configuration is given only where it is not the checkpoint's own."""
         building: dict[str, Any] = {"dtype": self.dtype, "use_safetensors": "gguf_file" not in self.arguments}
         if self.plan.quantization is not None:
-            building["quantization_config"] = quantised_by(self.plan.quantization, self.dtype)
+            building["quantization_config"] = quantised_by(self.plan.quantization, self.dtype, self.unquantised)
             building["device_map"] = {"": self.device}
         own = self.plan.positions is None and self.plan.task != TASK
         return building if own else {**building, "config": self.config}

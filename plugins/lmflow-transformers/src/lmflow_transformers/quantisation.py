@@ -6,6 +6,7 @@ The head and all that is no linear layer stay as they are.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -53,11 +54,19 @@ def check_quantisation(reference: str, plan: LoadPlan, config: Any, *, from_gguf
         raise RequestError(f"weights quantised as {asked.form} need {_LIBRARY}, which is not installed: {mend}")
 
 
-def quantised_by(asked: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig:
-    """Return what transformers quantises by; ``dtype`` is the number format of the weights that are not quantised."""
+def quantised_by(asked: Quantization, dtype: torch.dtype, unquantised: Sequence[str] = ()) -> BitsAndBytesConfig:
+    """Return what transformers quantises by.
+
+    Args:
+        asked: the form.
+        dtype: number format of the weights that are not quantised.
+        unquantised: names of modules that stay as they are with all within; transformers' choice where empty.
+    """
+    left = list(unquantised) or None
     if asked.form == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=left)
     return BitsAndBytesConfig(
+        llm_int8_skip_modules=left,
         load_in_4bit=True,
         bnb_4bit_quant_type=asked.form,
         bnb_4bit_use_double_quant=asked.double,
