@@ -67,6 +67,22 @@ def test_results_and_gradients_equal_those_of_peft(dropout: float, shape: tuple[
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
 
 
+def test_in_half_precision_they_are_those_of_peft_but_for_rounding(counted: list[int]) -> None:
+    _, ours = _adapted()
+    for name, parameter in ours.named_parameters():
+        if "lora_" not in name:
+            parameter.data = parameter.data.bfloat16()
+        else:
+            parameter.data = parameter.data.bfloat16().float()
+    exact = copy.deepcopy(ours).float()
+    x = torch.randn(4, 6).bfloat16()
+    found, expected = _gradients(ours, x), _gradients(exact, x.float())
+    assert len(counted) == 4
+    assert [value.dtype for value in found] == [torch.bfloat16] * 2 + [torch.float32] * 4
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine.float(), theirs, atol=0.03 * float(theirs.abs().max()), rtol=0)
+
+
 def test_an_input_without_a_gradient_needs_none() -> None:
     plain, ours = _adapted()
     x = torch.randn(4, 6)

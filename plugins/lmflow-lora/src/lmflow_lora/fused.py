@@ -2,6 +2,8 @@
 
 peft computes ``base(x) + B(A(x)) * scale`` in steps of their own, each of which writes a tensor of the layer's output
 and has another one go back. Here the adapter's product is added to the layer's where it lies, and so is its gradient.
+Factors train in float32 also beside a layer of half of that; here they are multiplied in the layer's format, as under
+autocast, where peft brings all that goes through them to float32.
 """
 
 from __future__ import annotations
@@ -42,13 +44,14 @@ class FusedLinear(lora.Linear):
         return name if name in self.lora_A and name not in self.lora_variant else None
 
     def _is_plain(self, name: str, x: torch.Tensor) -> bool:
-        """Whether layer and adapter are a frozen weight and two trained factors, all of one format."""
+        """Whether layer and adapter are a frozen weight in the format of x, and factors in that or float32."""
         base, factors = self.base_layer, (self.lora_A[name], self.lora_B[name])
         if type(base) is not torch.nn.Linear or "forward" in vars(base) or base.weight.requires_grad:
             return False
         if factors[1].bias is not None or torch.is_autocast_enabled(x.device.type):
             return False
-        return torch.is_grad_enabled() and {x.dtype, base.weight.dtype} == {part.weight.dtype for part in factors}
+        fine = all(part.weight.dtype in (x.dtype, torch.float32) for part in factors)
+        return torch.is_grad_enabled() and x.dtype == base.weight.dtype and fine
 
 
 class _Fused(torch.autograd.Function):
@@ -66,6 +69,8 @@ class _Fused(torch.autograd.Function):
         scale: float,
     ) -> torch.Tensor:
         taken = x if dropped is None else dropped
+        ctx.formats = down.dtype, up.dtype
+        down, up = down.to(x.dtype), up.to(x.dtype)
         inner = torch.nn.functional.linear(taken, down)
         result = torch.nn.functional.linear(x, weight, bias)
         _rows(result).addmm_(_rows(inner), up.T, alpha=scale)
@@ -86,7 +91,8 @@ class _Fused(torch.autograd.Function):
             of_dropped = torch.mm(of_inner, down).view(taken.shape)
         elif of_x is not None and not ctx.dropped:
             of_x.addmm_(of_inner, down)
-        return None if of_x is None else of_x.view(taken.shape), of_dropped, None, None, of_down, of_up, None
+        of_factors = (each.to(dtype) for each, dtype in zip((of_down, of_up), ctx.formats, strict=True))
+        return None if of_x is None else of_x.view(taken.shape), of_dropped, None, None, *of_factors, None
 
 
 def _rows(tensor: torch.Tensor) -> torch.Tensor:

@@ -48,8 +48,8 @@ class DistillationLoss:
         """Return the summed divergence, in nats."""
         labelled = batch.labelled
         with torch.no_grad():
-            wanted = hidden_states(self._teacher, batch)[labelled]
-        hidden = hidden_states(network, batch)[labelled]
+            wanted = hidden_states(self._teacher, batch, labelled)
+        hidden = hidden_states(network, batch, labelled)
         heads = _for_the_same_tokens(Head.of(network), Head.of(self._teacher))
         return LossOutput(chunked_divergence(hidden, wanted, *heads, self._chunk))
 

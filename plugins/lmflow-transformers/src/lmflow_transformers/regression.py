@@ -93,7 +93,7 @@ def sequence_values(network: Any, batch: Batch) -> torch.Tensor:
         (sequences,), float32. The head works in the format of its own weights, under autocast too.
     """
     head = _head(network)
-    read = hidden_states(network, batch)[_last_tokens(network, batch)]
+    read = hidden_states(network, batch, _last_tokens(network, batch))
     with torch.autocast(read.device.type, enabled=False):
         values: torch.Tensor = head(read.to(_dtype(head)))
     return values.float()[:, 0]

@@ -72,7 +72,7 @@ def _scores(network: Any, batch: Batch) -> Iterator[Score]:
     labelled = batch.labelled
     targets = batch.targets[labelled]
     if head_is_plain(network):
-        nll, right = token_scores(hidden_states(network, batch)[labelled], targets, Head.of(network), _LOSS_CHUNK)
+        nll, right = token_scores(hidden_states(network, batch, labelled), targets, Head.of(network), _LOSS_CHUNK)
     else:
         logits = labelled_logits(network, batch)
         nll = torch.nn.functional.cross_entropy(logits, targets, reduction="none")

@@ -6,21 +6,32 @@ from typing import Any
 
 import torch
 
-from lmflow_transformers.batches import Batch
+from lmflow_transformers.batches import Batch, Inputs
+from lmflow_transformers.lean.reading import reading
 from lmflow_transformers.likelihood.cross_entropy import fused_cross_entropy
 from lmflow_transformers.likelihood.head import Head, head_is_plain
 from lmflow_transformers.likelihood.logprobs import token_logprobs
 
 
-def hidden_states(network: Any, batch: Batch) -> torch.Tensor:
-    """Return what stands before the head for each position, (T, hidden size).
+def hidden_states(network: Any, batch: Batch, places: torch.Tensor | None = None) -> torch.Tensor:
+    """Return what stands before the head, (positions, hidden size): of all T of a batch, or of some.
 
     Args:
         network: a transformers model with a head; adapters may be inside of it.
         batch: of T tokens.
+        places: the positions that are wanted, (T,), bool, or (n,), int64; None for all of them.
     """
-    passes = [network.base_model(use_cache=False, **inputs).last_hidden_state[0] for inputs in batch.inputs]
-    return passes[0] if len(passes) == 1 else torch.cat(passes)
+    if places is None or len(batch.inputs) > 1:
+        hidden = torch.cat([_passed(network, inputs) for inputs in batch.inputs])
+        return hidden if places is None else hidden[places]
+    (inputs,) = batch.inputs
+    with reading(network, places, len(batch.targets)):
+        return _passed(network, inputs)[places]
+
+
+def _passed(network: Any, inputs: Inputs) -> torch.Tensor:
+    hidden: torch.Tensor = network.base_model(use_cache=False, **inputs).last_hidden_state[0]
+    return hidden
 
 
 def labelled_logits(network: Any, batch: Batch) -> torch.Tensor:
@@ -40,7 +51,7 @@ def summed_cross_entropy(network: Any, batch: Batch, chunk: int) -> torch.Tensor
     targets = batch.targets[batch.labelled]
     if not head_is_plain(network):
         return torch.nn.functional.cross_entropy(labelled_logits(network, batch), targets, reduction="sum")
-    return fused_cross_entropy(hidden_states(network, batch)[batch.labelled], targets, Head.of(network), chunk)
+    return fused_cross_entropy(hidden_states(network, batch, batch.labelled), targets, Head.of(network), chunk)
 
 
 def sequence_logprobs(network: Any, batch: Batch, chunk: int = 256) -> torch.Tensor:
@@ -73,5 +84,5 @@ def labelled_logprobs(network: Any, batch: Batch, chunk: int = 256) -> torch.Ten
     """
     targets = batch.targets[batch.labelled]
     if head_is_plain(network):
-        return token_logprobs(hidden_states(network, batch)[batch.labelled], targets, Head.of(network), chunk)
+        return token_logprobs(hidden_states(network, batch, batch.labelled), targets, Head.of(network), chunk)
     return labelled_logits(network, batch).log_softmax(-1).gather(1, targets[:, None])[:, 0]
