@@ -92,6 +92,13 @@ def ask(kind: str, shown: list[Thing], thing: Thing) -> Question:
     }[kind]
 
 
+def description(shown: list[Thing]) -> Question:
+    """Return the question that is answered by all there is to see, in the order of reading."""
+    ordered = sorted(shown, key=lambda each: PLACES.index(each.place))
+    answer = ", ".join(f"{each.place}: {each.colour} {each.shape}" for each in ordered)
+    return Question("description", "What is shown?", answer)
+
+
 def conversation(shown: list[Thing], source: random.Random) -> list[Question]:
     """Return what a conversation on a picture asks; no question gives away the answer of one behind it.
 
