@@ -20,13 +20,18 @@ def hidden_states(network: Any, batch: Batch) -> torch.Tensor:
         batch: of T tokens.
     """
     passes = [network.base_model(use_cache=False, **inputs).last_hidden_state[0] for inputs in batch.inputs]
-    return passes[0] if len(passes) == 1 else torch.cat(passes)
+    return _of_batch(passes[0] if len(passes) == 1 else torch.cat(passes), batch)
 
 
 def labelled_logits(network: Any, batch: Batch) -> torch.Tensor:
     """Return the network's own logits at the labelled positions, (labelled, vocabulary), float32."""
     passes = [network(use_cache=False, **inputs).logits[0] for inputs in batch.inputs]
-    return torch.cat(passes)[batch.labelled].float()
+    return _of_batch(torch.cat(passes), batch)[batch.labelled].float()
+
+
+def _of_batch(positions: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Return what belongs to the tokens of a batch, without that of a sequence which only goes with it."""
+    return positions if len(positions) == len(batch.targets) else positions[: len(batch.targets)]
 
 
 def summed_cross_entropy(network: Any, batch: Batch, chunk: int) -> torch.Tensor:
