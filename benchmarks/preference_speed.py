@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import resource
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from contenders import common_trl_options, logged_losses, losses_of, peak_memory_bytes, run_worker
 
 BATCH, LENGTH = 4, 512
 ALIKE = ["--lr-scheduler-type", "constant", "--warmup-ratio", "0", "--logging-steps", "1", "--epochs", "1"]
@@ -55,7 +54,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "pairs.json"
         rows.write_text(json.dumps(json.loads(arguments.data.read_text(encoding="utf-8"))[: arguments.pairs]))
-        results = [{"name": name, **_run(name, model, rows)} for name in arguments.only]
+        results = [run_worker(__file__, name, {"--data": rows, "--model": model}) for name in arguments.only]
     print(json.dumps(results, indent=2) if arguments.json else _table(results))
 
 
@@ -65,25 +64,11 @@ def _smollm2() -> str:
     return str(cached_folder())
 
 
-def _run(name: str, model: str, rows: Path) -> dict[str, Any]:
-    print(f"running {name}", file=sys.stderr, flush=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
-    with tempfile.TemporaryDirectory() as cache:
-        # What was computed for one contender is not there for the next.
-        environment |= {"LMFLOW_CACHE": cache, "HF_DATASETS_CACHE": cache}
-        command = [sys.executable, __file__, "--worker", name, "--data", str(rows), "--model", model]
-        finished = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if finished.returncode:
-        raise SystemExit(f"{name}\n{finished.stderr}")
-    result: dict[str, Any] = json.loads(finished.stdout.strip().splitlines()[-1])
-    return result
-
-
 def _result(pairs: int, seconds: float, losses: list[float]) -> dict[str, Any]:
     return {
         "pairs_per_second": pairs / seconds,
         "cpu_seconds": time.process_time(),
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_memory_bytes": peak_memory_bytes(),
         "losses": losses,
     }
 
@@ -121,8 +106,8 @@ def _with_lmflow(name: str, model: str, rows: Path) -> dict[str, Any]:
         flags += ["--lr", str(_rate(name)), *(LORA if "LoRA" in name else []), "--device", "cpu"]
         if run(flags):
             raise SystemExit("lmflow finetune failed")
-        record = json.loads(Path(folder, "out", "run.json").read_text(encoding="utf-8"))
-    return _result(len(json.loads(rows.read_text())), seconds[0], [loss for _, loss in record["losses"]])
+        losses = losses_of(Path(folder, "out"))
+    return _result(len(json.loads(rows.read_text())), seconds[0], losses)
 
 
 def _with_trl(name: str, model: str, rows: Path) -> dict[str, Any]:
@@ -133,22 +118,8 @@ def _with_trl(name: str, model: str, rows: Path) -> dict[str, Any]:
 
     pairs = [_conversational(row) for row in json.loads(rows.read_text(encoding="utf-8"))]
     lora = LoraConfig(r=8, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
-    config = DPOConfig(
-        output_dir=tempfile.mkdtemp(),
-        per_device_train_batch_size=BATCH,
-        max_length=LENGTH,
-        precompute_ref_log_probs=True,
-        gradient_checkpointing="checkpointing" in name,
-        learning_rate=_rate(name),
-        lr_scheduler_type="constant",
-        num_train_epochs=1,
-        bf16=False,
-        use_cpu=True,
-        report_to="none",
-        save_strategy="no",
-        logging_steps=1,
-        dataloader_pin_memory=False,
-    )
+    common = common_trl_options(BATCH, _rate(name), "checkpointing" in name)
+    config = DPOConfig(max_length=LENGTH, precompute_ref_log_probs=True, **common)
     network, tokenizer = AutoModelForCausalLM.from_pretrained(model), AutoTokenizer.from_pretrained(model)
     started = time.perf_counter()
     trainer = DPOTrainer(
@@ -160,7 +131,7 @@ def _with_trl(name: str, model: str, rows: Path) -> dict[str, Any]:
     )
     trainer.train()
     seconds = time.perf_counter() - started
-    return _result(len(pairs), seconds, [entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+    return _result(len(pairs), seconds, logged_losses(trainer))
 
 
 def _rate(name: str) -> float:

@@ -13,15 +13,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-BATCH, LENGTH, THREADS, LR = 4, 512, 2, 1e-5
+from contenders import (
+    THREADS,
+    Clock,
+    common_trl_options,
+    logged_losses,
+    peak_memory_bytes,
+    run_worker,
+    train_in_order,
+)
+
+BATCH, LENGTH, LR = 4, 512, 1e-5
 CONTENDERS: dict[str, bool | None] = {
     "LMFlow": None,
     "TRL": False,
@@ -47,7 +53,7 @@ def main() -> None:
         model, pairs = Path(folder) / "model", Path(folder) / "pairs.json"
         _with_a_head(arguments.model, model)
         pairs.write_text(json.dumps(_encoded(model, arguments.data, arguments.pairs)))
-        results = [_in_a_process(name, model, pairs) for name in arguments.only]
+        results = [run_worker(__file__, name, {"--model": model, "--data": pairs}) for name in arguments.only]
     print(json.dumps(results, indent=2) if arguments.json else _table(results))
 
 
@@ -85,15 +91,6 @@ def _encoded(model: Path, data: Path, count: int) -> list[dict[str, list[int]]]:
     return kept[:count]
 
 
-def _in_a_process(name: str, model: Path, pairs: Path) -> dict[str, Any]:
-    print(f"training by {name}", file=sys.stderr, flush=True)
-    command = [sys.executable, __file__, "--worker", name, "--model", str(model), "--data", str(pairs)]
-    finished = subprocess.run(command, capture_output=True, text=True)
-    if finished.returncode:
-        raise SystemExit(finished.stderr)
-    return {"name": name, **json.loads(finished.stdout.strip().splitlines()[-1])}
-
-
 def _trained(name: str, model: Path, file: Path) -> dict[str, Any]:
     import torch
 
@@ -105,7 +102,7 @@ def _trained(name: str, model: Path, file: Path) -> dict[str, Any]:
         **run,
         "pairs_per_second": len(pairs) / run["seconds"],
         "pairs_per_cpu_second": len(pairs) / run["cpu_seconds"],
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_memory_bytes": peak_memory_bytes(),
     }
 
 
@@ -123,21 +120,10 @@ def _by_us(model: Path, pairs: list[dict[str, list[int]]]) -> dict[str, Any]:
     )
     objective = RewardObjective()
     job = make_job(model, Path(tempfile.mkdtemp()) / "c", settings, examples, objective=objective, dtype="float32")
-    _train_in_order()
-    started, cpu = time.perf_counter(), time.process_time()
+    train_in_order()
+    clock = Clock()
     report = objective.train(job)
-    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
-    losses = [point.value for point in report.training["loss"]]
-    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "losses": losses}
-
-
-def _train_in_order() -> None:
-    """Let our trainer take examples in the order of the file; TRL has a setting for that."""
-    from torch.utils.data import SequentialSampler
-
-    from lmflow_transformers.training.trainer import LossTrainer
-
-    LossTrainer._get_train_sampler = lambda self, dataset=None: SequentialSampler(self.train_dataset)  # type: ignore[method-assign]
+    return {**clock.read(), "losses": [point.value for point in report.training["loss"]]}
 
 
 def _by_trl(model: Path, pairs: list[dict[str, list[int]]], checkpointing: bool) -> dict[str, Any]:
@@ -146,21 +132,10 @@ def _by_trl(model: Path, pairs: list[dict[str, list[int]]], checkpointing: bool)
     from trl import RewardConfig, RewardTrainer
 
     config = RewardConfig(
-        output_dir=tempfile.mkdtemp(),
-        per_device_train_batch_size=BATCH,
         max_length=LENGTH,
-        num_train_epochs=1,
-        learning_rate=LR,
-        lr_scheduler_type="constant",
-        gradient_checkpointing=checkpointing,
-        bf16=False,
-        use_cpu=True,
         disable_dropout=True,
         train_sampling_strategy="sequential",
-        report_to="none",
-        save_strategy="no",
-        logging_steps=1,
-        dataloader_pin_memory=False,
+        **common_trl_options(BATCH, LR, checkpointing),
     )
     trainer = RewardTrainer(
         model=AutoModelForSequenceClassification.from_pretrained(model),
@@ -168,11 +143,9 @@ def _by_trl(model: Path, pairs: list[dict[str, list[int]]], checkpointing: bool)
         train_dataset=Dataset.from_list(pairs),
         processing_class=AutoTokenizer.from_pretrained(model),
     )
-    started, cpu = time.perf_counter(), time.process_time()
+    clock = Clock()
     trainer.train()
-    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "losses": losses}
+    return {**clock.read(), "losses": logged_losses(trainer)}
 
 
 def _table(results: list[dict[str, Any]]) -> str:

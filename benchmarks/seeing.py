@@ -25,7 +25,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from seeing_pictures import KINDS, Question, ask, conversation, description, draw, noise, things
+from seeing_pictures import KINDS, Question, ask, conversation, draw, enumerate_all, noise, things
 from seeing_tower import convert
 
 from lmflow_core.report.console import table
@@ -103,7 +103,7 @@ def _write_training(folder: Path, count: int, source: random.Random) -> None:
     for number in range(count):
         shown = things(source)
         draw(shown, _PIXELS, source).save(folder / f"{number}.png")
-        asked = [description(shown)] if source.random() < _DESCRIBED else conversation(shown, source)
+        asked = [enumerate_all(shown)] if source.random() < _DESCRIBED else conversation(shown, source)
         rows.append(_row(f"{number}.png", asked, answered=True))
     _write_rows(folder / "train.jsonl", rows)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from dataclasses import dataclass
@@ -92,11 +93,29 @@ def ask(kind: str, shown: list[Thing], thing: Thing) -> Question:
     }[kind]
 
 
-def description(shown: list[Thing]) -> Question:
+def enumerate_all(shown: list[Thing]) -> Question:
     """Return the question that is answered by all there is to see, in the order of reading."""
     ordered = sorted(shown, key=lambda each: PLACES.index(each.place))
     answer = ", ".join(f"{each.place}: {each.colour} {each.shape}" for each in ordered)
     return Question("description", "What is shown?", answer)
+
+
+def describe(shown: list[Thing]) -> Question:
+    """Return the question what there is to see; its answer has a sentence or more for each shape."""
+    sentences = [f"The picture shows {len(shown)} shape{'s' if len(shown) > 1 else ''} on a light background."]
+    for one in shown:
+        sentences.append(f"In the {one.place} corner there is a {one.colour} {one.shape}.")
+    for one, other in itertools.pairwise(shown):
+        sentences.append(f"The {one.colour} {one.shape} is {_beside(one.place, other.place)} the {other.shape}.")
+    return Question("description", "Describe the picture.", " ".join(sentences))
+
+
+def _beside(place: str, other: str) -> str:
+    (row, column), (other_row, other_column) = (divmod(PLACES.index(each), 2) for each in (place, other))
+    words = ["above" if row < other_row else "below"] if row != other_row else []
+    if column != other_column:
+        words.append("to the left of" if column < other_column else "to the right of")
+    return " and ".join(words)
 
 
 def conversation(shown: list[Thing], source: random.Random) -> list[Question]:

@@ -130,7 +130,12 @@ def _planned(request: Request, sketch: ModelSketch, catalogue: Catalogue) -> Mem
     tuner, objective, optimizer = (
         request.components[name].make(catalogue) for name in ("tuner", "objective", "optimizer")
     )
-    plan = LoadPlan(dtype=_dtype(request, device), device=device, attention=_attention(request, catalogue, assumptions))
+    plan = LoadPlan(
+        dtype=_dtype(request, device),
+        device=device,
+        attention=_attention(request, catalogue, assumptions),
+        parts=settings.train_parts,
+    )
     with sketch.planning():
         for part in (tuner, objective):
             plan = returned(part.plan(plan), LoadPlan, part, "plan")

@@ -23,6 +23,7 @@ from lmflow_transformers.linear import few_rows_are_quick
 from lmflow_transformers.loading import forget_quantisation, save_network
 from lmflow_transformers.models import CausalModel, CausalModelLoader
 from lmflow_transformers.options import SamplingOptions
+from lmflow_transformers.planning.sketch import SketchedModel, sketch
 from lmflow_transformers.processes import joined_processes
 from lmflow_transformers.processing import check_sampling, logits_processors
 from lmflow_transformers.regression import check_values, sequence_values
@@ -72,6 +73,7 @@ __all__ = [
     "Selected",
     "SharedBatch",
     "SharedBatchDecoder",
+    "SketchedModel",
     "Teaching",
     "TensorEntry",
     "TextCache",
@@ -113,6 +115,7 @@ __all__ = [
     "save_network",
     "sequence_logprobs",
     "sequence_values",
+    "sketch",
     "steps_of_round",
     "summed_cross_entropy",
     "takes_attention_mask",

@@ -34,7 +34,7 @@ class Batch:
             takes all of them: ``input_ids`` and ``position_ids`` (1, T), int64, positions restarting at each sequence,
             and their boundaries ``cu_seq_lens_q`` (sequences + 1,), int32; where beginnings are shared also
             ``shared_beginnings`` (sequences, 2), int64: where each sequence's stands, and its length. Else there is a
-            pass for each sequence.
+            pass for each sequence. Behind the T tokens there may be those of a sequence that counts nowhere.
         targets: (T,), int64: the token that follows each position where it is learned, else -100, so that no sequence
             predicts the next one's first token.
         ends: (sequences + 1,), int64, boundaries of the sequences in tokens.
@@ -97,6 +97,7 @@ def collate(
     isolated: bool = True,
     shared: bool = False,
     media_inputs: MediaInputs | None = None,
+    beside: EncodedSequence | None = None,
 ) -> Batch:
     """Return examples as a batch.
 
@@ -105,12 +106,14 @@ def collate(
         isolated: whether the network keeps sequences isolated that are packed into one pass.
         shared: whether the network, which isolates, lets a sequence attend to a beginning that stands in another.
         media_inputs: makes what the network takes of images; needed where there are any.
+        beside: goes through the network with the examples, which it isolates, and is no part of the batch otherwise.
 
     Raises:
         ValueError: there are images and nothing to make inputs of them.
     """
     parts = list(parts_of(examples) if shared else whole(examples))
-    passes = [parts] if isolated else [[part] for part in parts]
+    behind = [] if beside is None else [Part(beside)]
+    passes = [[*parts, *behind]] if isolated else [[part] for part in parts]
     targets = [token for part in parts for token in (*part.sequence.labels[part.start + 1 :], IGNORE)]
     return Batch(
         tuple({**packed_inputs(each, isolated), **_of_media(each, media_inputs)} for each in passes),

@@ -65,19 +65,24 @@ class SketchedModel(CausalModel):
         """
         from lmflow_transformers.planning.parts import memory_of
 
-        fresh = SketchedModel(self.reference, self._own_config, self._settings)
+        fresh = type(self)(self.reference, self._own_config, self._settings)
         with planned_devices():
             fresh.accept(run.placement.plan)
             return memory_of(fresh, run, FakeTensorMode(allow_non_fake_inputs=True), lean)
 
 
-def sketch(reference: str, settings: ModelSettings) -> SketchedModel:
+def sketch(reference: str, settings: ModelSettings, kind: type[SketchedModel] = SketchedModel) -> SketchedModel:
     """Read a configuration: of a folder, whose weights need not be there, a JSON or GGUF file, or a hub name.
+
+    Args:
+        reference: of the model.
+        settings: how it is to be opened.
+        kind: of the model that is returned.
 
     Raises:
         ModelError: there is none, it is damaged, or transformers does not know its architecture.
     """
-    return SketchedModel(reference, _configuration(reference, settings), settings)
+    return kind(reference, _configuration(reference, settings), settings)
 
 
 def _configuration(reference: str, settings: ModelSettings) -> Any:

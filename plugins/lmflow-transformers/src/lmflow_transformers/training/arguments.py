@@ -39,8 +39,9 @@ def training_arguments(job: TorchJob) -> TrainingArguments:
         "dataloader_pin_memory": False,
         "remove_unused_columns": False,
         "disable_tqdm": True,
-        # Parameters that are frozen for now take no part in a step; data parallelism must not wait for them.
-        "ddp_find_unused_parameters": job.tuner.freezes_while_training,
+        # Parameters that are frozen for now take no part in a step, nor do those that lead from images to text in one
+        # without images; data parallelism must not wait for them.
+        "ddp_find_unused_parameters": job.tuner.freezes_while_training or job.model.media_inputs is not None,
         **_precision(job),
     }
     arguments = TrainingArguments(**{**values, **_of_engine(job)})

@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
-from lmflow_core.api import IGNORE, EncodedDataset, EncodedExample, World
+from lmflow_core.api import IGNORE, EncodedDataset, EncodedExample, EncodedSequence, World
 from lmflow_transformers.attention import using_attention
 from lmflow_transformers.batches import Batch, collate
 from lmflow_transformers.isolation import isolates_sequences, masked_attention, shares_beginnings
 from lmflow_transformers.models import CausalModel
 from lmflow_transformers.sharding import gathered_as_needed
+from lmflow_transformers.training.accompanying import accompanied, accompanying_image
 from lmflow_transformers.training.job import TorchJob
 from lmflow_transformers.training.micro_batches import micro_batches
 
@@ -82,11 +83,12 @@ def _measured(
     spread = model.plan.sharded and not whole
     mine: dict[int, tuple[float, ...]] = {}
     with torch.no_grad(), _measuring(model, job.attention, spread) as packing:
+        image = accompanying_image(job, [examples], packing["isolated"]) if spread else None
         for positions in _shares(len(examples), job.world, job.settings.batch_size if spread else None):
             # A process that is done goes on with the others, whose passes need its part of spread weights.
             fetched = [examples[position] for position in positions] or [examples[0]]
             parts = [fetched] if spread else _parts(model, fetched)
-            values = [value for part in parts for value in _values(model, part, packing, measure, count)]
+            values = [value for part in parts for value in _values(model, part, packing, measure, count, image)]
             mine.update(zip(positions, values, strict=False))
     found = {position: values for share in job.engine.all_gather(mine) for position, values in share.items()}
     return [found[position] for position in range(len(examples))]
@@ -111,8 +113,10 @@ def _values(
     packing: Mapping[str, bool],
     measure: Measure,
     count: Callable[[EncodedExample], int],
+    image: EncodedSequence | None,
 ) -> Iterator[tuple[float, ...]]:
-    batch = collate(examples, **packing, media_inputs=model.media_inputs).to(model.device)
+    beside = accompanied(examples, image)
+    batch = collate(examples, **packing, media_inputs=model.media_inputs, beside=beside).to(model.device)
     values = iter(measure(model.base, batch).tolist())
     return (tuple(itertools.islice(values, count(example))) for example in examples)
 

@@ -20,6 +20,7 @@ from lmflow_transformers.attention import using_attention
 from lmflow_transformers.batches import Batch, collate
 from lmflow_transformers.isolation import Packing, masked_attention
 from lmflow_transformers.shards import is_sharded, reshard
+from lmflow_transformers.training.accompanying import accompanied, accompanying_image
 from lmflow_transformers.training.arguments import training_arguments
 from lmflow_transformers.training.callbacks import AtStart, TunerCallbacks
 from lmflow_transformers.training.checkpointing import CheckpointingTrainer
@@ -88,6 +89,8 @@ class LossTrainer(CheckpointingTrainer):
         alone = self.accelerator.distributed_type == DistributedType.NO
         most = tokens_per_micro_batch(job.settings.micro_batch_tokens, self.args.device, alone)
         self._micro_batch_tokens = most if packing.isolated or not alone else 1
+        data = [job.data] if job.validation is None else [job.data, job.validation]
+        self._image = accompanying_image(job, data, packing.isolated)
 
     def add_own_callbacks(self, checkpoint: Path | None) -> None:
         """Let the tuner take part in the run, which goes on with the figures of its checkpoint, if any."""
@@ -146,7 +149,8 @@ class LossTrainer(CheckpointingTrainer):
         return MicroBatches(tuple(self._batch(part, counts and bool(examples)) for part in parts))
 
     def _batch(self, examples: Sequence[EncodedExample], counts: bool) -> Batch:
-        batch = collate(examples, **self._packing._asdict(), media_inputs=self._job.model.media_inputs)
+        image = accompanied(examples, self._image)
+        batch = collate(examples, **self._packing._asdict(), media_inputs=self._job.model.media_inputs, beside=image)
         return dataclasses.replace(batch, counts=counts)
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
