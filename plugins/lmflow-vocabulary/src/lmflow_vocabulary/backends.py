@@ -59,7 +59,8 @@ def _parts(step: Steps | None) -> Iterator[Steps]:
 
 def next_id(steps: Steps, vocabulary: Mapping[str, int]) -> int:
     """Return the first id that no token has."""
-    return 1 + max(*vocabulary.values(), *(token["id"] for token in steps["added_tokens"]), -1)
+    added: list[int] = [token["id"] for token in steps["added_tokens"]]
+    return 1 + max(*vocabulary.values(), *added, -1)
 
 
 def pin_added_tokens(steps: Steps) -> None:

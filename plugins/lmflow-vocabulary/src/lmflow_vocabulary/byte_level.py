@@ -41,7 +41,7 @@ class Extended:
     merges_before: int | None
 
 
-def extend_byte_level(steps: Steps, texts: Mapping[str, int], size: int, characters: LearnedCharacters) -> Extended:
+def extend_byte_level(steps: Steps, texts: Iterable[str], size: int, characters: LearnedCharacters) -> Extended:
     """Return the tokenizer with new tokens of a script.
 
     A text that holds none of the characters keeps its ids, whatever was learned: every new token is made of bytes that
@@ -49,7 +49,7 @@ def extend_byte_level(steps: Steps, texts: Mapping[str, int], size: int, charact
 
     Args:
         steps: the JSON of the tokenizer.
-        texts: what to learn from, and how often each occurs.
+        texts: what to learn from.
         size: new tokens at most.
         characters: of the script.
 
@@ -75,17 +75,17 @@ def _is_short(piece: bytes) -> bool:
     return len(piece) <= 4 * _LONGEST and len(piece.decode("utf-8", "replace")) <= _LONGEST
 
 
-def _count_words(steps: Steps, texts: Mapping[str, int], characters: LearnedCharacters) -> Counter[str]:
+def _count_words(steps: Steps, texts: Iterable[str], characters: LearnedCharacters) -> Counter[str]:
     """Return what the tokenizer merges within, as letters for bytes, where a character of the script stands."""
     backend = tokenizer_of(steps)
     words: Counter[str] = Counter()
-    for text, count in texts.items():
+    for text in texts:
         if not characters.in_text(text):
             continue
         normal = backend.normalizer.normalize_str(text) if backend.normalizer else text
         for word, (start, end) in backend.pre_tokenizer.pre_tokenize_str(normal):
             if characters.in_text(normal[start:end]):
-                words[word] += count
+                words[word] += 1
     return words
 
 

@@ -52,7 +52,9 @@ def vocab() -> None:
 @_files
 @_field
 @click.option("--size", required=True, type=click.IntRange(1), help="Tokens in the vocabulary.")
-@click.option("--kind", type=click.Choice(("bpe", "sentencepiece")), default="bpe", show_default=True, help="Of what.")
+@click.option(
+    "--kind", type=click.Choice(("bpe", "sentencepiece")), default="bpe", show_default=True, help="What is trained."
+)
 @click.option(
     "--algorithm",
     type=click.Choice(("unigram", "bpe")),
@@ -109,7 +111,14 @@ def train(
 @_json
 @click.pass_obj
 def extend(
-    catalogue: object, model: str, files: tuple[Path, ...], output: Path, overwrite: bool, as_json: bool, **given: Any
+    catalogue: object,
+    /,
+    model: str,
+    files: tuple[Path, ...],
+    output: Path,
+    overwrite: bool,
+    as_json: bool,
+    **given: Any,
 ) -> None:
     """Give a model the tokens of a language it does not know.
 
@@ -144,7 +153,7 @@ def extend(
 )
 @_json
 @click.pass_obj
-def measure(catalogue: object, model: str, files: tuple[Path, ...], field: str, as_json: bool) -> None:
+def measure(catalogue: object, /, model: str, files: tuple[Path, ...], field: str, as_json: bool) -> None:
     """Count the tokens of text, and the texts that come back from their tokens as they were."""
     from lmflow_core.api import model_services
     from lmflow_vocabulary.measuring import measure_files

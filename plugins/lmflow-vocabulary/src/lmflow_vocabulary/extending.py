@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from lmflow_vocabulary.record import KEY, Extension, read_extension
 from lmflow_vocabulary.rows import NewRows, padded_rows, token_tensors, write_weights
 from lmflow_vocabulary.scripts import LearnedCharacters, find_scripts
 from lmflow_vocabulary.sentencepieces import MODEL_FILE, extend_sentencepiece, is_sentencepiece, write_model_file
-from lmflow_vocabulary.texts import count_texts
+from lmflow_vocabulary.texts import Corpus, count_characters
 
 _PROBES = 200
 _KEPT = ("generation_config.json", "LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "USE_POLICY.md")
@@ -68,14 +69,14 @@ def extend(model: LanguageModel, request: Request, output: Path) -> Result:
     causal, folder = _checked(model)
     tensors = token_tensors(folder, causal.config)
     steps = read_steps(causal.tokenizer.inner.backend_tokenizer)
-    texts, counts = count_texts(request.files, request.field)
-    characters = LearnedCharacters(find_scripts(counts, request.scripts))
+    texts = Corpus(request.files, request.field)
+    characters = LearnedCharacters(find_scripts(count_characters(texts), request.scripts))
     with atomic_folder(output) as scratch:
         extended = _extended(folder, steps, texts, request.size, characters, scratch)
         before = min(extended.pieces)
         rows = padded_rows(tensors.rows, before + len(extended.pieces), request.pad_to)
         _write_tokenizer(causal, extended, scratch)
-        _check_tokenizer(causal, extended, scratch, list(texts)[:_PROBES])
+        _check_tokenizer(causal, extended, scratch, list(islice(texts, _PROBES)))
         write_weights(folder, scratch, tensors, NewRows(_pieces_for(extended, request.init), before, rows))
         _write_config(folder, scratch, rows, extended)
         for name in _KEPT:
@@ -111,7 +112,7 @@ def _checked(model: LanguageModel) -> tuple[CausalModel, Path]:
 
 
 def _extended(
-    folder: Path, steps: Steps, texts: Mapping[str, int], size: int, characters: LearnedCharacters, output: Path
+    folder: Path, steps: Steps, texts: Corpus, size: int, characters: LearnedCharacters, output: Path
 ) -> Extended:
     if is_byte_level(steps):
         return extend_byte_level(steps, texts, size, characters)

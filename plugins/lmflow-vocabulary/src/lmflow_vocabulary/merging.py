@@ -176,4 +176,5 @@ def _without_overlaps(places: Numbers, previous: Numbers) -> Numbers:
     starts = np.flatnonzero(~follows)
     lengths = np.diff(np.append(starts, len(places)))
     within = np.arange(len(places)) - np.repeat(starts, lengths)
-    return places[within % 2 == 0]
+    alternate: Numbers = places[within % 2 == 0]
+    return alternate

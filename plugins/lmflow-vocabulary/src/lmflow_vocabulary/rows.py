@@ -66,8 +66,9 @@ def token_tensors(folder: Path, config: Any) -> TokenTensors:
     Raises:
         ModelError: they are not there, or the model has something else with a row for each token.
     """
+    kind: Any = AutoModelForCausalLM
     with torch.device("meta"):
-        network = AutoModelForCausalLM.from_config(config)
+        network = kind.from_config(config)
     parts = [network.get_input_embeddings(), network.get_output_embeddings()]
     parameters = [p for part in parts if part is not None for p in part.parameters()]
     rows = len(parameters[0])

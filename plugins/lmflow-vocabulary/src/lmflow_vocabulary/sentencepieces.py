@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def is_sentencepiece(steps: Steps) -> bool:
 
 
 def extend_sentencepiece(
-    steps: Steps, texts: Mapping[str, int], size: int, characters: LearnedCharacters
+    steps: Steps, texts: Iterable[str], size: int, characters: LearnedCharacters
 ) -> tuple[Extended, Mapping[int, float]]:
     """Return the tokenizer with new pieces of a script, and their scores.
 
@@ -42,7 +42,7 @@ def extend_sentencepiece(
 
     Args:
         steps: the JSON of the fast tokenizer.
-        texts: what to learn from, and how often each occurs.
+        texts: what to learn from; gone through twice.
         size: new pieces at most.
         characters: of the script.
 
@@ -80,15 +80,15 @@ def _numbered(steps: Steps) -> dict[str, int]:
     return {text: number for number, (text, _) in enumerate(vocabulary)}
 
 
-def _count_words(texts: Mapping[str, int], characters: LearnedCharacters) -> Counter[str]:
+def _count_words(texts: Iterable[str], characters: LearnedCharacters) -> Counter[str]:
     """Return runs of the characters, with the space that goes before a word."""
     found = {char for text in texts for char in set(text) if char in characters}
     run = re.compile(f"{SPACE}?[{''.join(map(re.escape, sorted(found)))}]+")
     words: Counter[str] = Counter()
-    for text, count in texts.items():
+    for text in texts:
         for word in text.split():
             for match in run.findall(SPACE + word):
-                words[match] += count
+                words[match] += 1
     return words
 
 
@@ -170,15 +170,16 @@ def write_model_file(source: Path, target: Path, steps: Steps, scores: Mapping[i
 
     None is written where its numbers are not those of the fast tokenizer, which alone counts then.
     """
-    from sentencepiece import sentencepiece_model_pb2 as pb2
+    from sentencepiece import sentencepiece_model_pb2
 
-    proto = pb2.ModelProto()
+    messages: Any = sentencepiece_model_pb2
+    proto = messages.ModelProto()
     proto.ParseFromString(source.read_bytes())
     texts = {number: text for text, number in _numbered(steps).items()}
     if any(texts.get(number) != piece.piece for number, piece in enumerate(proto.pieces)):
         return
     special = {token["id"]: token["special"] for token in steps["added_tokens"]}
-    kinds = pb2.ModelProto.SentencePiece
+    kinds = messages.ModelProto.SentencePiece
     lowest = min(piece.score for piece in proto.pieces)
     for number in range(len(proto.pieces), max(scores) + 1):
         kind = kinds.CONTROL if special.get(number) else kinds.USER_DEFINED if number in special else kinds.UNUSED

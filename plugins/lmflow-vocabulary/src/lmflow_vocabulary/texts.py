@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from lmflow_core.api import DataError
@@ -48,32 +49,31 @@ def _field(line: str, field: str, file: Path, number: int) -> str:
     return text
 
 
-def read_all(files: Sequence[Path], field: str) -> Iterator[str]:
-    """Yield the texts of several files.
+@dataclass(frozen=True)
+class Corpus:
+    """The texts of several files, read anew whenever they are gone through; ``field`` is that of JSON lines."""
 
-    Raises:
-        DataError: as :func:`read_texts` tells, or no file holds any text.
-    """
-    found = False
-    for file in files:
-        for text in read_texts(file, field):
-            found = True
-            yield text
-    if not found:
-        raise DataError("there is no text in it", file=", ".join(map(str, files)))
+    files: Sequence[Path]
+    field: str
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the texts.
+
+        Raises:
+            DataError: as :func:`read_texts` tells, or no file holds any text.
+        """
+        found = False
+        for file in self.files:
+            for text in read_texts(file, self.field):
+                found = True
+                yield text
+        if not found:
+            raise DataError("there is no text in it", file=", ".join(map(str, self.files)))
 
 
-def count_texts(files: Sequence[Path], field: str) -> tuple[Counter[str], Counter[str]]:
-    """Return how often each text occurs in some files, and each character.
-
-    Raises:
-        DataError: as :func:`read_all` tells.
-    """
-    texts = Counter(read_all(files, field))
-    characters: Counter[str] = Counter()
-    for text, count in texts.items():
-        if count == 1:
-            characters.update(text)
-        else:
-            characters.update({char: count * times for char, times in Counter(text).items()})
-    return texts, characters
+def count_characters(texts: Iterable[str]) -> Counter[str]:
+    """Return how often each character occurs."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(text)
+    return counts

@@ -9,7 +9,7 @@ from typing import Any
 
 from lmflow_core.api import RequestError, atomic_folder
 from lmflow_transformers.api import refusals_as_os_errors
-from lmflow_vocabulary.texts import read_all
+from lmflow_vocabulary.texts import Corpus, count_characters
 
 KINDS = ("bpe", "sentencepiece")
 ALGORITHMS = ("unigram", "bpe")
@@ -45,17 +45,17 @@ def train(files: Sequence[Path], field: str, size: int, kind: str, algorithm: st
     """
     if size < LEAST_SIZE:
         raise RequestError(f"--size {size}: the least is {LEAST_SIZE}, a token for each byte and three control tokens")
+    texts = Corpus(files, field)
+    # Read once before the libraries do, which would tell of a bad file in words of their own.
+    count_characters(texts)
     with atomic_folder(output) as folder:
-        if kind == "bpe":
-            tokenizer = _byte_level(files, field, size)
-        else:
-            tokenizer = _sentencepiece(files, field, size, algorithm, folder)
+        tokenizer = _byte_level(texts, size) if kind == "bpe" else _sentencepiece(texts, size, algorithm, folder)
         with refusals_as_os_errors():
             tokenizer.save_pretrained(folder)
     return Trained(len(tokenizer), size)
 
 
-def _byte_level(files: Sequence[Path], field: str, size: int) -> Any:
+def _byte_level(texts: Corpus, size: int) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -67,12 +67,12 @@ def _byte_level(files: Sequence[Path], field: str, size: int) -> Any:
     trainer = trainers.BpeTrainer(
         vocab_size=size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
-    backend.train_from_iterator(read_all(files, field), trainer)
+    backend.train_from_iterator(iter(texts), trainer)
     kind: Any = PreTrainedTokenizerFast
     return kind(tokenizer_object=backend, unk_token=_UNKNOWN, bos_token=_OPEN, eos_token=_CLOSE, pad_token=_CLOSE)
 
 
-def _sentencepiece(files: Sequence[Path], field: str, size: int, algorithm: str, folder: Path) -> Any:
+def _sentencepiece(texts: Corpus, size: int, algorithm: str, folder: Path) -> Any:
     """Return a Llama tokenizer of a SentencePiece model, which is written into the folder as well."""
     from sentencepiece import SentencePieceTrainer
     from transformers import AutoTokenizer
@@ -81,7 +81,7 @@ def _sentencepiece(files: Sequence[Path], field: str, size: int, algorithm: str,
     with model.open("wb") as stream:
         try:
             SentencePieceTrainer.Train(
-                sentence_iterator=read_all(files, field), model_writer=stream, model_type=algorithm, vocab_size=size,
+                sentence_iterator=iter(texts), model_writer=stream, model_type=algorithm, vocab_size=size,
                 byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False,
                 split_digits=True, allow_whitespace_only_pieces=True, max_sentence_length=_LONGEST_LINE,
                 hard_vocab_limit=False, minloglevel=2, num_threads=1,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -45,8 +46,9 @@ class EmbeddingsTuner(FullTuner):
         for parameter in model.base.parameters():
             parameter.requires_grad_(id(parameter) in ours)
         first = self._first(model)
-        for parameter in _token_parameters(model):
-            parameter.register_hook(lambda gradient: _cleared(gradient, first))
+        weights: list[Any] = list(_token_parameters(model))
+        for weight in weights:
+            weight.register_hook(lambda gradient: _cleared(gradient, first))
 
     def parameter_groups(self, model: CausalModel) -> Sequence[ParameterGroup]:
         """Return embeddings and head, which do not decay: that would change old rows too."""
