@@ -4,7 +4,8 @@
     python dev/gguf_oracle.py llama_cpp_python-0.3.36/vendor/llama.cpp
 
 The record is ``plugins/lmflow-gguf/tests/data/oracle.json``; the tests compare our files with
-it, so that they need no converter. ``oracle-scaled.json`` beside it is of models that were saved with scaled positions.
+it, so that they need no converter. ``oracle-scaled.json`` beside it is of models that were saved with scaled positions,
+``oracle-extended.json`` of those whose vocabulary was extended.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from lmflow_core.cli.main import run as lmflow
 _TESTS = Path(__file__).parents[1] / "plugins" / "lmflow-gguf" / "tests"
 RECORD = _TESTS / "data" / "oracle.json"
 SCALED = _TESTS / "data" / "oracle-scaled.json"
+EXTENDED = _TESTS / "data" / "oracle-extended.json"
 TYPES = ("f32", "f16", "bf16", "q8_0")
 # The converter runs as it is, but for the table of pre-tokenizers, which does not know the small tokenizer.
 _DRIVER = """
@@ -62,10 +64,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("llama_cpp", type=Path, help="folder of llama.cpp's sources")
     parser.add_argument("--only-scaled", action="store_true", help="record the models with scaled positions alone")
+    parser.add_argument("--only-extended", action="store_true", help="record the models with more tokens alone")
     parser.add_argument(
         "--only", nargs="*", default=list(SHARED.MODELS), help="these models alone; the others stay recorded"
     )
     arguments = parser.parse_args()
+    if not arguments.only_scaled:
+        _write(EXTENDED, _extended(arguments.llama_cpp))
+    if arguments.only_extended:
+        return
     _write(SCALED, _scaled(arguments.llama_cpp))
     if not arguments.only_scaled:
         _write(RECORD, _plain(arguments.llama_cpp, arguments.only))
@@ -101,6 +108,21 @@ def _scaled(llama_cpp: Path) -> dict[str, Any]:
                     shutil.copyfile(plain / "tokenizer.model", saved / "tokenizer.model")
                 run_converter(llama_cpp, saved, file, "f32")
                 record.setdefault(name, {})[scheme] = SHARED.described(file)
+    return record
+
+
+def _extended(llama_cpp: Path) -> dict[str, Any]:
+    """Return the record of models that ``lmflow vocab extend`` gave more tokens."""
+    record: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in SHARED.EXTENDED:
+            plain = SHARED.make_model(name, Path(scratch) / name)
+            grown, file = Path(scratch) / f"{name}-extended", Path(scratch) / f"{name}-extended.gguf"
+            flags = ["--model", str(plain), *SHARED.extension_flags(Path(scratch)), "--output", str(grown)]
+            if lmflow(["vocab", "extend", *flags]):
+                raise SystemExit(f"{name} cannot be extended")
+            run_converter(llama_cpp, grown, file, "f32")
+            record[name] = SHARED.described(file)
     return record
 
 

@@ -102,6 +102,7 @@ from lmflow_core.errors import (
 )
 from lmflow_core.files.atomic import atomic_text
 from lmflow_core.files.cache import atomic_cache_folder, cache_root
+from lmflow_core.files.output import atomic_folder, check_output
 from lmflow_core.generation.callers import asks_this_machine, is_loopback
 from lmflow_core.generation.history import messages_row
 from lmflow_core.generation.reading import (
@@ -112,6 +113,7 @@ from lmflow_core.generation.reading import (
     is_read_soon,
     reading_parts,
 )
+from lmflow_core.generation.services import model_services
 from lmflow_core.generation.session import ChatSession
 from lmflow_core.installing import how_to_install
 from lmflow_core.options import OptionField, option
@@ -243,11 +245,13 @@ __all__ = [
     "as_turns",
     "asks_this_machine",
     "atomic_cache_folder",
+    "atomic_folder",
     "atomic_text",
     "attention_crossover",
     "cache_root",
     "call_id",
     "check_cache",
+    "check_output",
     "common_beginning",
     "hookimpl",
     "how_to_install",
@@ -256,6 +260,7 @@ __all__ = [
     "is_read_soon",
     "is_trained",
     "messages_row",
+    "model_services",
     "option",
     "packaged_template",
     "printable",

@@ -71,6 +71,9 @@ SCALED: Mapping[str, tuple[str, ...]] = {
     "gemma3-deep": ("linear", "yarn"),
     "phi3-short": ("longrope",),
 }
+# Models whose vocabulary is extended by tokens of a text, SentencePiece and byte-level BPE.
+EXTENDED = ("llama", "qwen3")
+_CHINESE = ("语言", "模型", "把", "文字", "切成", "词元", "，", "中文", "的", "越", "少", "就", "快", "。")
 # llama.cpp takes the name phi3 for a promise of certain tokens, which the small vocabulary does not hold.
 UNNAMED = "tiny"
 SHARPNESS = 5.0
@@ -80,6 +83,14 @@ _SHARP = ("q_proj.weight", "k_proj.weight", "qkv_proj.weight", "q_norm.weight", 
 def scaling_flags(scheme: str) -> list[str]:
     """Return the flags that scale the positions of a model of ``SCALED``."""
     return ["--position-scaling", scheme, "--position-scaling-factor", "2"]
+
+
+def extension_flags(folder: Path) -> list[str]:
+    """Return the flags of ``lmflow vocab extend`` for one of ``EXTENDED``; the text is written into a folder."""
+    text = folder / "chinese.txt"
+    lines = ["".join(_CHINESE[n * n * k % 97 % len(_CHINESE)] for k in range(1, 20)) for n in range(1, 40)]
+    text.write_text("\n".join(lines), encoding="utf-8")
+    return ["--files", str(text), "--size", "50"]
 
 
 def make_model(name: str, folder: Path, *, seed: str = "", dtype: str = "float32", sharpness: float = 1.0) -> Path:
@@ -174,6 +185,12 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
         return folder if folder.is_dir() else make_model(name, folder)
 
     return made
+
+
+@pytest.fixture
+def extension(tmp_path: Path) -> list[str]:
+    """Give :func:`extension_flags`."""
+    return extension_flags(tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -180,7 +180,7 @@ def test_an_unknown_pre_tokenizer_is_never_guessed(model_folder: Models, tmp_pat
 
 @pytest.mark.slow
 def test_the_pre_tokenizer_of_a_real_model_is_recognised(smollm2_folder: Path) -> None:
-    assert recognised_pre_tokenizer(AutoTokenizer.from_pretrained(smollm2_folder)) == "smollm"
+    assert recognised_pre_tokenizer(AutoTokenizer.from_pretrained(smollm2_folder), {}) == "smollm"
 
 
 def test_tokens_added_by_a_user_are_written(model_folder: Models, tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from lmflow_gguf.architectures import Architecture, Config
 from lmflow_gguf.checkpoint import read_json
 
 SENTENCEPIECE_FILE = "tokenizer.model"
+# Where the configuration of an extended model tells what its vocabulary was.
+EXTENSION_KEY = "lmflow_vocabulary"
 _ADDED_SCORE = -1000.0
 _PAD_SCORE = -10000.0
 _SPACE = "\u2581"
@@ -64,7 +66,7 @@ def read_vocabulary(folder: Path, tokenizer: Any, config: Config, arch: Architec
     if "bpe" not in arch.vocabularies:
         raise ModelError(f"{folder} has no {SENTENCEPIECE_FILE}, nor a tokenizer.json with byte fallback instead of it")
     tokens, types = _byte_level_tokens(tokenizer, config)
-    return Vocabulary("gpt2", pre or recognised_pre_tokenizer(tokenizer), tokens, types)
+    return Vocabulary("gpt2", pre or recognised_pre_tokenizer(tokenizer, config), tokens, types)
 
 
 def write_vocabulary(
@@ -159,14 +161,19 @@ def pre_tokenizer_names() -> list[str]:
     return sorted({"default", *_known_pre_tokenizers()["ids"].values()})
 
 
-def recognised_pre_tokenizer(tokenizer: Any) -> str:
+def recognised_pre_tokenizer(tokenizer: Any, config: Config) -> str:
     """Return llama.cpp's id of a tokenizer's pre-tokenizer.
+
+    The table knows tokenizers by the ids that they give to a text. One that was extended has other ids and cuts words
+    as before, so it is asked for by the tokens that its configuration says there were.
 
     Raises:
         RequestError: the tokenizer is not in the table; a guess would split text wrongly without anybody noticing.
     """
     table = _known_pre_tokenizers()
-    digest = hashlib.sha256(str(list(tokenizer.encode(table["text"]))).encode()).hexdigest()
+    base = _before_extension(tokenizer, config)
+    ids = list(tokenizer.encode(table["text"])) if base is None else list(base.encode(table["text"]).ids)
+    digest = hashlib.sha256(str(ids).encode()).hexdigest()
     name: str | None = table["ids"].get(digest)
     if name is None:
         raise RequestError(
@@ -174,6 +181,20 @@ def recognised_pre_tokenizer(tokenizer: Any) -> str:
             "extended: name the one it was made from with --pre-tokenizer, such as gpt-2, llama-bpe, qwen2 or smollm"
         )
     return name
+
+
+def _before_extension(tokenizer: Any, config: Config) -> Any:
+    """Return the backend of a tokenizer without the tokens that it was extended by; None of one that was not."""
+    told = config.get(EXTENSION_KEY)
+    tokens, merges = (told.get(name) for name in ("base_tokens", "base_merges")) if isinstance(told, dict) else (0, 0)
+    if not isinstance(tokens, int) or not isinstance(merges, int) or not tokens:
+        return None
+    backend = tokenizer.backend_tokenizer
+    steps = json.loads(backend.to_str())
+    model = steps["model"]
+    model["vocab"] = {text: number for text, number in model["vocab"].items() if number < tokens}
+    model["merges"] = model["merges"][:merges]
+    return type(backend).from_str(json.dumps(steps))
 
 
 # --- SentencePiece ----------------------------------------------------------------------------------------------------
