@@ -5,7 +5,8 @@
 
 The record is ``plugins/lmflow-gguf/tests/data/oracle.json``; the tests compare our files with
 it, so that they need no converter. ``oracle-scaled.json`` beside it is of models that were saved with scaled positions,
-``oracle-extended.json`` of those whose vocabulary was extended.
+``oracle-extended.json`` of those whose vocabulary was extended, ``oracle-seeing.json`` of models that see, each with its
+text and its eyes (``mmproj``).
 """
 
 from __future__ import annotations
@@ -27,16 +28,20 @@ _TESTS = Path(__file__).parents[1] / "plugins" / "lmflow-gguf" / "tests"
 RECORD = _TESTS / "data" / "oracle.json"
 SCALED = _TESTS / "data" / "oracle-scaled.json"
 EXTENDED = _TESTS / "data" / "oracle-extended.json"
+SEEING = _TESTS / "data" / "oracle-seeing.json"
+RECORDS = ("plain", "scaled", "extended", "seeing")
 TYPES = ("f32", "f16", "bf16", "q8_0")
-# The converter runs as it is, but for the table of pre-tokenizers, which does not know the small tokenizer.
+# The converter runs as it is, but for the table of pre-tokenizers, which does not know the small tokenizer. Each
+# further argument is the list of one run's, in JSON.
 _DRIVER = """
-import runpy, sys
-root, pre = sys.argv[1:3]
+import json, runpy, sys
+root, pre, *runs = sys.argv[1:]
 sys.path.insert(0, root)
 from conversion.base import TextModel
 TextModel.get_vocab_base_pre = lambda self, tokenizer: pre
-sys.argv = ["convert_hf_to_gguf.py", *sys.argv[3:]]
-runpy.run_path(root + "/convert_hf_to_gguf.py", run_name="__main__")
+for run in runs:
+    sys.argv = ["convert_hf_to_gguf.py", *json.loads(run)]
+    runpy.run_path(root + "/convert_hf_to_gguf.py", run_name="__main__")
 """
 
 
@@ -55,7 +60,11 @@ SHARED = _shared()
 
 def run_converter(llama_cpp: Path, folder: Path, file: Path, type_name: str) -> None:
     """Run llama.cpp's converter on a folder."""
-    arguments = [str(llama_cpp), SHARED.PRE_TOKENIZER, str(folder), "--outtype", type_name, "--outfile", str(file)]
+    _run_converter(llama_cpp, [[str(folder), "--outtype", type_name, "--outfile", str(file)]])
+
+
+def _run_converter(llama_cpp: Path, runs: Sequence[Sequence[str]]) -> None:
+    arguments = [str(llama_cpp), SHARED.PRE_TOKENIZER, *map(json.dumps, runs)]
     subprocess.run([sys.executable, "-c", _DRIVER, *arguments], check=True, capture_output=True, text=True)
 
 
@@ -63,19 +72,20 @@ def main() -> None:
     """Convert every small model and write the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("llama_cpp", type=Path, help="folder of llama.cpp's sources")
-    parser.add_argument("--only-scaled", action="store_true", help="record the models with scaled positions alone")
-    parser.add_argument("--only-extended", action="store_true", help="record the models with more tokens alone")
+    parser.add_argument("--records", nargs="*", default=RECORDS, choices=RECORDS, help="these records alone")
     parser.add_argument(
         "--only", nargs="*", default=list(SHARED.MODELS), help="these models alone; the others stay recorded"
     )
     arguments = parser.parse_args()
-    if not arguments.only_scaled:
-        _write(EXTENDED, _extended(arguments.llama_cpp))
-    if arguments.only_extended:
-        return
-    _write(SCALED, _scaled(arguments.llama_cpp))
-    if not arguments.only_scaled:
-        _write(RECORD, _plain(arguments.llama_cpp, arguments.only))
+    makers = {
+        "plain": (RECORD, lambda: _plain(arguments.llama_cpp, arguments.only)),
+        "scaled": (SCALED, lambda: _scaled(arguments.llama_cpp)),
+        "extended": (EXTENDED, lambda: _extended(arguments.llama_cpp)),
+        "seeing": (SEEING, lambda: _seeing(arguments.llama_cpp)),
+    }
+    for name in arguments.records:
+        file, made = makers[name]
+        _write(file, made())
 
 
 def _plain(llama_cpp: Path, names: Sequence[str]) -> dict[str, Any]:
@@ -123,6 +133,23 @@ def _extended(llama_cpp: Path) -> dict[str, Any]:
                 raise SystemExit(f"{name} cannot be extended")
             run_converter(llama_cpp, grown, file, "f32")
             record[name] = SHARED.described(file)
+    return record
+
+
+def _seeing(llama_cpp: Path) -> dict[str, Any]:
+    """Return the record of models that see."""
+    with tempfile.TemporaryDirectory() as scratch:
+        files, runs = {}, []
+        for family in SHARED.SEEING:
+            folder = SHARED.make_seeing(family, Path(scratch) / family)
+            for part, flags in (("text", []), ("eyes", ["--mmproj"])):
+                for type_name in TYPES:
+                    file = files[family, part, type_name] = Path(scratch) / f"{family}-{part}-{type_name}.gguf"
+                    runs.append([str(folder), *flags, "--outtype", type_name, "--outfile", str(file)])
+        _run_converter(llama_cpp, runs)
+        record: dict[str, Any] = {}
+        for (family, part, type_name), file in files.items():
+            record.setdefault(family, {}).setdefault(part, {})[type_name] = SHARED.described(file)
     return record
 
 

@@ -255,8 +255,22 @@ def test_a_file_is_put_in_place_under_its_own_name(tmp_path: Path) -> None:
         check_output_file(file / "below.gguf")
 
 
-def _write_file(file: Path, names: tuple[str, ...], error: BaseException | None) -> None:
-    with atomic_file(file) as aside:
+def test_a_companion_is_put_beside_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    with atomic_file(file, ("mmproj-",)) as aside:
+        (aside / "whatever.gguf").write_text("text")
+        (aside / "mmproj-whatever.gguf").write_text("eyes")
+    assert _tree(tmp_path) == {"model.gguf": "text", "mmproj-model.gguf": "eyes"}
+    for names in (("mmproj-a",), ("a", "mmproj-a", "mmproj-b")):
+        with pytest.raises(OutputError, match="the result is several"):
+            _write_file(file, names, None, ("mmproj-",))
+    assert _tree(tmp_path) == {"model.gguf": "text", "mmproj-model.gguf": "eyes"}
+
+
+def _write_file(
+    file: Path, names: tuple[str, ...], error: BaseException | None, companions: tuple[str, ...] = ()
+) -> None:
+    with atomic_file(file, companions) as aside:
         for name in names:
             (aside / name).write_text("half")
         if error is not None:

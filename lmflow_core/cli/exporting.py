@@ -25,6 +25,8 @@ def _merge(request: Request, catalogue: Catalogue, arguments: Arguments) -> None
 
 def _write(request: Request, catalogue: Catalogue, arguments: Arguments, *, needs_adapter: bool) -> None:
     exported = work(request, catalogue, needs_adapter=needs_adapter)
+    for note in exported.report.notes:
+        console.note(note)
     if "json" in arguments.switches:
         print_json({"output": str(exported.output), **_as_json(exported.report)})
         return

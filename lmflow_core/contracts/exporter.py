@@ -19,10 +19,12 @@ class ExportReport:
     Attributes:
         files: sizes in bytes by file name relative to the destination.
         measured: rows of a table, all with the same keys, when the exporter measured what it wrote.
+        notes: what a user must know of it, each a sentence.
     """
 
     files: Mapping[str, int]
     measured: Sequence[Mapping[str, object]] = ()
+    notes: Sequence[str] = ()
 
 
 class Exporter(Protocol):
@@ -48,6 +50,8 @@ class ExporterSpec(Spec):
         ``library``: the library that loads what is written, where that is a whole model in a folder: a model card that
             names it is put beside it.
         ``suffix``: the ending of the file, for an exporter that writes one: ``--output`` may then name the file itself.
+        ``companions``: beginnings of the names of further files, which it writes of a model that sees. Where
+            ``--output`` names a file, ``mmproj-`` puts one as ``mmproj-NAME`` beside it.
         ``tasks``: those of a load plan whose models it writes.
         ``reopens``: what it writes can be given to ``--model`` and gives the same likelihoods, but for rounding.
 
@@ -65,6 +69,7 @@ class ExporterSpec(Spec):
     selector: ClassVar[Selector | None] = Selector("format", "Form to write the model in.", {"export": "huggingface"})
     takes: str = "weights"
     suffix: str | None = None
+    companions: tuple[str, ...] = ()
     library: str | None = None
     reopens: bool = False
     tasks: tuple[str, ...] = PREDICTING

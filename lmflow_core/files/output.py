@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ __all__ = [
     "atomic_folder",
     "check_output",
     "check_output_file",
+    "name_beside",
     "remove_if_empty",
     "write_json",
     "write_text",
@@ -96,19 +97,33 @@ def check_output_file(file: Path, *, overwrite: bool = False) -> None:
 
 
 @contextmanager
-def atomic_file(file: Path) -> Iterator[Path]:
+def atomic_file(file: Path, companions: Sequence[str] = ()) -> Iterator[Path]:
     """Give an empty folder to write into; on success the one file in it is put in place, else it vanishes.
 
+    Args:
+        file: where it is put.
+        companions: beginnings of the names of files that may be beside the one, one of each: ``mmproj-…`` is put in
+            place as ``mmproj-`` with the name of ``file`` behind it.
+
     Raises:
-        OutputError: the disk refuses a write, or not exactly one file was written.
+        OutputError: the disk refuses a write, or more was written, or nothing.
     """
     with scratch_folder(file.with_name(file.name + PARTIAL), partial(_refused, file)) as scratch:
         yield scratch
-        written = list(scratch.iterdir())
-        if len(written) != 1:
-            names = ", ".join(sorted(path.name for path in written))
-            raise OutputError(f"{file} is one file, and the result is several ({names}): give --output a folder")
-        os.replace(written[0], file)
+        names = sorted(path.name for path in scratch.iterdir())
+        places = {name: file.with_name(name_beside(file, name, companions)) for name in names}
+        if file not in places.values() or len({*places.values()}) < len(names):
+            raise OutputError(
+                f"{file} is one file, and the result is several ({', '.join(names)}): give --output a folder"
+            )
+        # The file itself comes last: with it the result counts as whole.
+        for name in sorted(names, key=lambda name: places[name] == file):
+            os.replace(scratch / name, places[name])
+
+
+def name_beside(file: Path, name: str, companions: Sequence[str]) -> str:
+    """Return what a written file is called once it is at ``file`` or, as one of its companions, beside it."""
+    return next((begin for begin in companions if name.startswith(begin)), "") + file.name
 
 
 def _result_files(folder: Path) -> set[str]:

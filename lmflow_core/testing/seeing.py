@@ -64,7 +64,7 @@ def make_seeing_model(folder: Path, family: str, *, seed: int = 0) -> Path:
     import torch
     from transformers import AutoModelForImageTextToText
 
-    tokenizer = _tokenizer(family)
+    tokenizer = make_seeing_tokenizer(family, make_tokenizer())
     config, processor = FAMILIES[family](tokenizer)
     torch.manual_seed(seed)
     network: Any = AutoModelForImageTextToText.from_config(config)  # type: ignore[no-untyped-call]
@@ -78,10 +78,15 @@ def make_seeing_model(folder: Path, family: str, *, seed: int = 0) -> Path:
     return folder
 
 
-def _tokenizer(family: str) -> Any:
+def make_seeing_tokenizer(family: str, plain: Any) -> Any:
+    """Return a byte-level tokenizer with the tokens that a family has for images.
+
+    Args:
+        family: one of :data:`FAMILIES`.
+        plain: the tokenizer without them.
+    """
     from transformers import PreTrainedTokenizerFast
 
-    plain = make_tokenizer()
     tokenizer: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=plain.backend_tokenizer, bos_token=plain.bos_token, eos_token=plain.eos_token,
         pad_token=plain.pad_token, extra_special_tokens=_TOKENS[family],

@@ -11,7 +11,7 @@ from lmflow_core.contracts.settings import ModelSettings, OutputSettings
 from lmflow_core.contracts.spec import TORCH
 from lmflow_core.errors import ModelError, RequestError
 from lmflow_core.files.exclusive import exclusive, lock_of_file
-from lmflow_core.files.output import atomic_file, atomic_folder, check_output, check_output_file
+from lmflow_core.files.output import atomic_file, atomic_folder, check_output, check_output_file, name_beside
 from lmflow_core.models.opening import OpenModel, open_model
 from lmflow_core.models.tasks import check_task
 from lmflow_core.plugins.registry import Catalogue
@@ -50,24 +50,28 @@ def export(request: Request, catalogue: Catalogue, *, needs_adapter: bool = Fals
 
 
 def _export(request: Request, catalogue: Catalogue, *, is_file: bool, needs_adapter: bool) -> Exported:
-    output, spec = request.get(OutputSettings).output, request.components["format"].provided.spec
+    settings, spec = request.get(OutputSettings), request.components["format"].provided.spec
+    output = settings.output
     scaling = request.components.get("position_scaling")
     opened = open_model(request.get(ModelSettings), catalogue, scaling=scaling, runtime=TORCH)
     if opened.adapter is None and (needs_adapter or spec.takes == "adapter"):
         raise ModelError(f"there is no adapter to {'merge' if needs_adapter else 'export'}: add --adapter FOLDER")
     check_task(opened.model, spec.tasks, f"--format {request.components['format'].name}")
+    if is_file and opened.model.media is not None:
+        for begin in spec.companions:
+            check_output_file(output.with_name(begin + output.name), overwrite=settings.overwrite)
     exporter: Exporter = request.components["format"].make(catalogue)
     template = _chat_template(opened, catalogue)
     if _wants_weights(spec, opened, scaled=scaling is not None):
         opened.load()
-    with (atomic_file if is_file else atomic_folder)(output) as aside:
+    with atomic_file(output, spec.companions) if is_file else atomic_folder(output) as aside:
         report = exporter.export(opened.model, aside, template)
         if spec.library is not None and not is_file:
             size = write_card(aside, _facts(spec.library, opened, catalogue, chats=template is not None))
             report = replace(report, files=dict(sorted({**report.files, CARD: size}.items())))
     if is_file:
-        (size,) = report.files.values()
-        report = replace(report, files={output.name: size})
+        names = {name: name_beside(output, name, spec.companions) for name in report.files}
+        report = replace(report, files={names[name]: size for name, size in report.files.items()})
     return Exported(output, report)
 
 

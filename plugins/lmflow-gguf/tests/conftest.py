@@ -74,6 +74,38 @@ SCALED: Mapping[str, tuple[str, ...]] = {
 # Models whose vocabulary is extended by tokens of a text, SentencePiece and byte-level BPE.
 EXTENDED = ("llama", "qwen3")
 _CHINESE = ("语言", "模型", "把", "文字", "切成", "词元", "，", "中文", "的", "越", "少", "就", "快", "。")
+# By name of a family that sees: values of the configuration of its eyes. Three layers, as llama.cpp's table of names
+# ends where the layers do, and the last part of a projector is number two.
+_SIGLIP = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "image_size": 32,
+    "patch_size": 8,
+}
+_QWEN_EYES = {"depth": 3, "num_heads": 4, "patch_size": 14, "hidden_size": 64}
+_WIDE_EYES = {**_QWEN_EYES, "intermediate_size": 96, "out_hidden_size": 64}
+SEEING: Mapping[str, dict[str, Any]] = {
+    "idefics3": _SIGLIP,
+    "smolvlm": _SIGLIP,
+    "qwen2_vl": {**_QWEN_EYES, "embed_dim": 32},
+    "qwen2_5_vl": {**_WIDE_EYES, "window_size": 112, "fullatt_block_indexes": [1]},
+}
+_TILES = {"size": {"longest_edge": 64}, "max_image_size": {"longest_edge": 32}}
+_ANY_SIZE = {"size": {"shortest_edge": 8 * 28 * 28, "longest_edge": 64 * 28 * 28}, "patch_size": 14}
+# What their processors make of an image.
+_PIXELS: Mapping[str, dict[str, Any]] = {
+    "idefics3": _TILES,
+    "smolvlm": _TILES,
+    "qwen2_vl": _ANY_SIZE,
+    "qwen2_5_vl": _ANY_SIZE,
+}
+_SEEING_TEXT: Mapping[str, dict[str, Any]] = {
+    "idefics3": {"architectures": ["LlamaForCausalLM"]},
+    "smolvlm": {"architectures": ["LlamaForCausalLM"]},
+}
+_SECTIONS = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
 # llama.cpp takes the name phi3 for a promise of certain tokens, which the small vocabulary does not hold.
 UNNAMED = "tiny"
 SHARPNESS = 5.0
@@ -109,13 +141,44 @@ def make_model(name: str, folder: Path, *, seed: str = "", dtype: str = "float32
     sizes = {} if model_type == "gpt2" else _SIZES
     config = AutoConfig.for_model(model_type, **{**sizes, **ids, **values})
     network = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
-    with torch.no_grad():
-        for key, parameter in network.named_parameters():
-            parameter.copy_(torch.from_numpy(_values(f"{seed}{name}/{key}", tuple(parameter.shape))))
-            if key.endswith(_SHARP):
-                parameter.mul_(sharpness)
+    _fill(network, f"{seed}{name}", sharpness)
     network.save_pretrained(folder)
     return folder
+
+
+def make_seeing(family: str, folder: Path) -> Path:
+    """Write the model of a family of ``SEEING``, with its processor, into a folder, and return it."""
+    from transformers import AutoModelForImageTextToText, AutoTokenizer
+
+    from lmflow_core.testing.seeing import FAMILIES, make_seeing_tokenizer
+
+    tokenizer = make_seeing_tokenizer(family, AutoTokenizer.from_pretrained(DATA / "bpe"))
+    tokenizer.add_tokens(["\n\n"])  # as the tokenizers of these models have, and llama.cpp looks for
+    config, processor = FAMILIES[family](tokenizer)
+    text = {**_SIZES, "head_dim": 16, "vocab_size": len(tokenizer) + 2}
+    if family.startswith("qwen"):
+        text["rope_parameters"] = _SECTIONS
+    config.text_config.update({**text, **_SEEING_TEXT.get(family, {})})
+    config.vision_config.update(SEEING[family])
+    processor["image_processor"].update(_PIXELS[family])
+    if "image_seq_len" in processor:
+        processor["image_seq_len"] = 4
+    network = AutoModelForImageTextToText.from_config(config)
+    _fill(network, family)
+    network.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "processor_config.json").write_text(json.dumps(processor), encoding="utf-8")
+    return folder
+
+
+def _fill(network: Any, name: str, sharpness: float = 1.0) -> None:
+    import torch
+
+    with torch.no_grad():
+        for key, parameter in network.named_parameters():
+            parameter.copy_(torch.from_numpy(_values(f"{name}/{key}", tuple(parameter.shape))))
+            if key.endswith(_SHARP):
+                parameter.mul_(sharpness)
 
 
 def _values(key: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -191,6 +254,18 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
 def extension(tmp_path: Path) -> list[str]:
     """Give :func:`extension_flags`."""
     return extension_flags(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def seeing_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Give the folder of the small model of a family that sees, made once."""
+    root = tmp_path_factory.mktemp("seeing")
+
+    def made(family: str) -> Path:
+        folder = root / family
+        return folder if folder.is_dir() else make_seeing(family, folder)
+
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -107,7 +107,8 @@ def test_a_scaling_that_would_be_lost_is_refused_and_nothing_written(
 
 def test_every_architecture_is_recorded(model_folder: Models) -> None:
     recorded = {AutoConfig.from_pretrained(model_folder(name)).architectures[0] for name in ORACLE}
-    assert recorded == set(ARCHITECTURES)
+    # The texts of models that see have a record of their own.
+    assert recorded == {name for name in ARCHITECTURES if not name.endswith("TextModel")}
 
 
 def test_experts_in_one_tensor_are_those_stored_one_by_one(

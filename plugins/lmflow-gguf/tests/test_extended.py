@@ -17,7 +17,7 @@ from lmflow_core.testing.fixtures import CliResult
 from lmflow_gguf import vocabulary
 from lmflow_gguf.vocabulary import recognised_pre_tokenizer
 
-# Made by: python dev/gguf_oracle.py LLAMA_CPP_SOURCES --only-extended
+# Made by: python dev/gguf_oracle.py LLAMA_CPP_SOURCES --records extended
 ORACLE: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "oracle-extended.json").read_text("utf-8"))
 # What a file tells of its own name and of the folder it came from.
 _NAMES = ("general.name", "general.basename", "general.finetune", "general.version", "general.size_label")

@@ -35,6 +35,8 @@ class AdapterExporter:
             ModelError: the adapter is of a kind that llama.cpp cannot put on.
         """
         assert model.adapter is not None
+        if model.media is not None:
+            raise ModelError(f"{model.reference} sees, and llama.cpp puts adapters on texts: export it merged, as gguf")
         config = flat_config(model.config.to_dict())
         architecture = architecture_of(config)
         qtype, _ = PLAIN_TYPES[self._options.type]

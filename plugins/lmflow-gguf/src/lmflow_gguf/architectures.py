@@ -198,6 +198,9 @@ def _rope_parameters(writer: gguf.GGUFWriter, config: Config) -> None:
         writer.add_rope_scaling_factor(factor)
         writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
         _yarn_details(writer, rope)
+    if (sections := rope.get("mrope_section")) is not None:
+        # Time, height, width and a fourth that no model has.
+        writer.add_rope_dimension_sections([*sections, 0, 0, 0, 0][:4])
     if rope.get("rope_theta") is not None:
         writer.add_rope_freq_base(rope["rope_theta"])
     sliding = config["rope_parameters"].get("sliding_attention") or {}
@@ -328,13 +331,13 @@ def _as_is(tensor: Tensor, config: Config) -> Iterator[Tensor]:
 
 def _llama_weights(tensor: Tensor, config: Config) -> Iterator[Tensor]:
     heads = rotated_heads(tensor.name, config)
-    yield _changed(tensor, lambda values: rotated(values, heads)) if heads else tensor
+    yield changed(tensor, tensor.name, lambda values: rotated(values, heads)) if heads else tensor
 
 
 def _plus_one(tensor: Tensor, config: Config) -> Iterator[Tensor]:
     """Gemma multiplies by one plus the weight of a norm, llama.cpp by the weight."""
     norm = tensor.name.endswith("norm.weight")
-    yield _changed(tensor, lambda values: values + values.dtype.type(1)) if norm else tensor
+    yield changed(tensor, tensor.name, lambda values: values + values.dtype.type(1)) if norm else tensor
 
 
 def _gpt2_weights(tensor: Tensor, config: Config) -> Iterator[Tensor]:
@@ -359,8 +362,9 @@ def _qwen_moe_weights(tensor: Tensor, config: Config) -> Iterator[Tensor]:
         yield tensor
 
 
-def _changed(tensor: Tensor, change: Callable[[np.ndarray], np.ndarray]) -> Tensor:
-    return Tensor(tensor.name, tensor.shape, lambda: change(tensor.read()))
+def changed(tensor: Tensor, name: str, change: Callable[[np.ndarray], np.ndarray]) -> Tensor:
+    """Return a tensor of another name whose values are changed when they are read; the shape stays."""
+    return Tensor(name, tensor.shape, lambda: change(tensor.read()))
 
 
 def stacked_experts(tensors: Sequence[Tensor], config: Config) -> Iterator[Tensor]:
@@ -456,6 +460,7 @@ def _gemma_of(
     return Architecture(arch, vocabularies, parameters, _plus_one, **shared, **differences)
 
 
+_QWEN2_VL = Architecture(gguf.MODEL_ARCH.QWEN2VL, _BOTH, _common, _as_is, scalings=())
 _FIRST_GEMMAS: Mapping[str, Any] = {"scalings": (), "refusal": _gemma_refusal}
 
 
@@ -471,6 +476,8 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "Qwen2MoeForCausalLM": _qwen_moe_of(gguf.MODEL_ARCH.QWEN2MOE, normalised=False),
     "Qwen3ForCausalLM": Architecture(gguf.MODEL_ARCH.QWEN3, _BOTH, _common, _as_is),
     "Qwen3MoeForCausalLM": _qwen_moe_of(gguf.MODEL_ARCH.QWEN3MOE, normalised=True),
+    "Qwen2VLTextModel": _QWEN2_VL,
+    "Qwen2_5_VLTextModel": _QWEN2_VL,
     "GemmaForCausalLM": _gemma_of(gguf.MODEL_ARCH.GEMMA, ("sentencepiece",), _gemma, **_FIRST_GEMMAS),
     "Gemma2ForCausalLM": _gemma_of(gguf.MODEL_ARCH.GEMMA2, ("sentencepiece",), _gemma2, **_FIRST_GEMMAS),
     "Gemma3ForCausalLM": _gemma_of(gguf.MODEL_ARCH.GEMMA3, _BOTH, _gemma3, refusal=_gemma_scale),

@@ -29,6 +29,8 @@ from lmflow_gguf.architectures import (
 from lmflow_gguf.checkpoint import stored_tensors
 from lmflow_gguf.metadata import write_metadata
 from lmflow_gguf.progress import progress
+from lmflow_gguf.seeing.families import family_of
+from lmflow_gguf.seeing.text import sees, text_config, text_name
 from lmflow_gguf.vocabulary import Vocabulary, read_vocabulary, write_vocabulary
 
 logging.getLogger("gguf").setLevel(logging.ERROR)
@@ -68,7 +70,10 @@ class Planned:
 
 @dataclass(frozen=True)
 class Source:
-    """A model that can be converted: its folder, its configuration and its tokenizer, all in transformers' form."""
+    """A model that can be converted: its folder, its configuration and its tokenizer, all in transformers' form.
+
+    The configuration of a model that sees has that of its text in front.
+    """
 
     folder: Path
     name: str
@@ -81,6 +86,15 @@ class Source:
         """What conversion does for it; raises as :func:`architecture_of` does."""
         return architecture_of(self.config)
 
+    @property
+    def sees(self) -> bool:
+        """Whether it has eyes, which are a file of their own."""
+        return sees(self.config)
+
+    def text_name(self, name: str) -> str | None:
+        """Return what a tensor or module is called that is of the text; None for any other."""
+        return text_name(name) if self.sees else name
+
 
 def make_source(folder: Path, name: str, config: Config, tokenizer: Any, chat_template: str | None = None) -> Source:
     """Return a source for conversion.
@@ -88,6 +102,9 @@ def make_source(folder: Path, name: str, config: Config, tokenizer: Any, chat_te
     Raises:
         ModelError: the architecture is not supported, or llama.cpp would compute it in another way.
     """
+    if sees(config):
+        family_of(config)
+        config = text_config(config)
     flat = flat_config(config)
     check_configuration(flat)
     return Source(folder, name, flat, tokenizer, chat_template)
@@ -101,11 +118,22 @@ def convert(source: Source, file: Path, type_name: str, pre_tokenizer: str | Non
         RequestError: its pre-tokenizer is unknown and none is given.
         OSError: the disk refuses a write.
     """
-    try:
+    with telling_misfits(source.folder):
         _convert(source, file, type_name, pre_tokenizer)
+
+
+@contextmanager
+def telling_misfits(folder: Path) -> Iterator[None]:
+    """Make what comes of weights and configurations that do not fit each other an error that says so.
+
+    Raises:
+        ModelError: such a thing came.
+    """
+    try:
+        yield
     except (ValueError, TypeError, IndexError, OverflowError, struct.error) as error:
         reason = printable(" ".join(str(error).split()), 200)
-        raise ModelError(f"the weights in {source.folder} do not fit its config.json: {reason}") from error
+        raise ModelError(f"the weights in {folder} do not fit its config.json: {reason}") from error
 
 
 def _convert(source: Source, file: Path, type_name: str, pre_tokenizer: str | None) -> None:
@@ -153,8 +181,8 @@ def _model_tensors(source: Source) -> Iterator[Tensor]:
     # A tied head is the embedding, which llama.cpp takes by itself.
     tied = ("lm_head.weight",) if source.config.get("tie_word_embeddings") else ()
     unwanted = (*_NEVER_NEEDED, *architecture.dropped, *tied)
-    stored = stored_tensors(source.folder)
-    kept = [Tensor(part.name, part.shape, part.read) for part in stored if not part.name.endswith(unwanted)]
+    named = [(source.text_name(part.name), part) for part in stored_tensors(source.folder)]
+    kept = [Tensor(name, part.shape, part.read) for name, part in named if name and not name.endswith(unwanted)]
     for tensor in stacked_experts(kept, source.config):
         yield from architecture.reshape(tensor, source.config)
 

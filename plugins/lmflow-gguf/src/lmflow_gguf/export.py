@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lmflow_core.api import ExportReport, ModelError
+from lmflow_core.api import ExportReport, ModelError, RequestError
 from lmflow_gguf.checkpoint import stored_tensors
 from lmflow_gguf.convert import PLAIN_TYPES, Source, convert, make_source
 from lmflow_gguf.importance import importance_matrix
-from lmflow_gguf.options import ConversionOptions, GgufOptions
+from lmflow_gguf.options import PLAIN, ConversionOptions, GgufOptions
 from lmflow_gguf.quantise import quantise
 from lmflow_gguf.report import report
 from lmflow_gguf.runtime import library
+from lmflow_gguf.seeing.writing import MMPROJ, convert_eyes, note_of, read_eyes
 from lmflow_gguf.verify import verify
 from lmflow_transformers.api import CausalModel, HuggingFaceExporter
 
@@ -31,21 +32,39 @@ class GgufExporter:
         self._options = options or GgufOptions()
 
     def export(self, model: CausalModel, folder: Path, chat_template: str | None) -> ExportReport:
-        """Write one file for each type asked for, and measure them when a report is.
+        """Write one file for each type asked for, and the eyes of a model that sees; measure them when a report is.
 
         Raises:
             ModelError: the model has no form in GGUF, or a file fails its check.
             RequestError: the pre-tokenizer is unknown, or llama.cpp is needed and not installed.
         """
         options = self._options
+        if options.mmproj_type is not None and model.media is None:
+            raise RequestError("--mmproj-type is for a model that sees, which this is not")
         with model_source(model, folder, chat_template) as source:
+            eyes, notes = _write_eyes(source, folder, options) if source.sees else ([], ())
             writer = GgufWriter(model, source, folder, options)
             files = {name: folder / f"{source.name}-{name}.gguf" for name in options.type}
             for name, file in files.items():
                 writer.write(name, file)
             measured = _report(writer, files, options) if options.report else ()
             writer.clean()
-        return ExportReport({file.name: file.stat().st_size for file in files.values()}, measured)
+        return ExportReport({file.name: file.stat().st_size for file in (*files.values(), *eyes)}, measured, notes)
+
+
+def _write_eyes(source: Source, folder: Path, options: GgufOptions) -> tuple[list[Path], Sequence[str]]:
+    """Write the eyes in the type asked for, else in each plain type of the text; return the files, and what to note."""
+    eyes = read_eyes(source)
+    asked = (options.mmproj_type,) if options.mmproj_type else options.type
+    files = {folder / f"{MMPROJ}{source.name}-{name}.gguf": name for name in (_plain(name) for name in asked)}
+    for file, name in files.items():
+        convert_eyes(source, eyes, file, name)
+    note = note_of(eyes)
+    return [*files], [note] if note else []
+
+
+def _plain(name: str) -> str:
+    return name if name in PLAIN else "F16"
 
 
 class GgufWriter:
@@ -133,7 +152,7 @@ def _copy_card(model: CausalModel, merged: Path) -> None:
 def _file_name(model: CausalModel) -> str:
     """Return a name for files: that of the adapter's folder, else of the model."""
     reference = model.adapter.resolve().name if model.adapter else _last_part(model.reference)
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", reference).strip("-.")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", reference).strip("-.").removeprefix(MMPROJ)
     if not name:
         raise ModelError(f"{model.reference} gives no name for a file")
     return name

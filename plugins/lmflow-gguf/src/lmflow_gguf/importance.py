@@ -39,7 +39,9 @@ def importance_matrix(model: CausalModel, source: Source, text: Path) -> dict[st
     hooks = [
         module.register_forward_pre_hook(_adder(sums, found))
         for path, module in model.base.named_modules()
-        if _is_projection(module) and (found := names.get_name(f"{path}.weight", try_suffixes=(".weight",)))
+        if _is_projection(module)
+        and (name := source.text_name(f"{path}.weight"))
+        and (found := names.get_name(name, try_suffixes=(".weight",)))
     ]
     try:
         for ids in windows(model.tokenizer, read_text(text), _WINDOW, model.context_length):

@@ -34,6 +34,8 @@ class OllamaExporter:
             ModelError: the model has no form in GGUF, or its template none in Ollama.
         """
         options = self._options
+        if model.media is not None:
+            raise ModelError(f"{model.reference} sees, and no Modelfile is written of it: export it with --format gguf")
         with model_source(model, folder, chat_template) as source:
             file = folder / f"{source.name}-{options.type}.gguf"
             text = modelfile(file.name, source, model, options)

@@ -36,12 +36,17 @@ class GgufOptions(ConversionOptions):
     type: tuple[str, ...] = option(
         ("F16",), help="Number format: F32, F16, BF16, Q8_0 or one of llama.cpp's such as Q4_K_M; several with commas."
     )
+    mmproj_type: str | None = option(
+        None, help="Number format of the eyes of a model that sees: F32, F16, BF16 or Q8_0; that of --type, or F16."
+    )
     report: bool = option(False, help="Measure each file with llama.cpp: NLL and its change, speed, load time.")
     report_text: Path | None = option(None, help="Text that the report is measured on; a page of ours when left out.")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "type", tuple(map(known_type, self.type)))
         _check_calibration(self.type, self.calibration)
+        if self.mmproj_type is not None:
+            object.__setattr__(self, "mmproj_type", _plain_type(self.mmproj_type, "--mmproj-type"))
         if self.report_text is not None and not self.report:
             raise ValueError("--report-text is for a report: add --report")
 
@@ -66,9 +71,7 @@ class AdapterOptions:
     type: str = option("F32", help="Number format: F32, F16, BF16 or Q8_0.")
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "type", known_type(self.type))
-        if self.type not in PLAIN:
-            raise ValueError(f"--type of an adapter must be one of {', '.join(PLAIN)}, not {self.type}")
+        object.__setattr__(self, "type", _plain_type(self.type, "--type of an adapter"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +108,12 @@ def known_type(name: str) -> str:
     """
     if name.upper() not in TYPES:
         raise ValueError(f"--type: {name!r} is none of {', '.join(TYPES)}")
+    return name.upper()
+
+
+def _plain_type(name: str, told: str) -> str:
+    if name.upper() not in PLAIN:
+        raise ValueError(f"{told} must be one of {', '.join(PLAIN)}, not {name}")
     return name.upper()
 
 

@@ -52,6 +52,7 @@ def lmflow_register_exporters() -> Iterable[ExporterSpec]:
         options=GgufOptions,
         takes="files",
         suffix=".gguf",
+        companions=("mmproj-",),
         reopens=True,
     )
     yield ExporterSpec(
