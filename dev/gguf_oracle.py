@@ -5,8 +5,8 @@
 
 The record is ``plugins/lmflow-gguf/tests/data/oracle.json``; the tests compare our files with
 it, so that they need no converter. ``oracle-scaled.json`` beside it is of models that were saved with scaled positions,
-``oracle-extended.json`` of those whose vocabulary was extended, ``oracle-seeing.json`` of models that see, each with its
-text and its eyes (``mmproj``).
+``oracle-extended.json`` of those whose vocabulary was extended, ``oracle-seeing.json`` of models that see, each with
+its text and its eyes (``mmproj``).
 """
 
 from __future__ import annotations

@@ -5,7 +5,15 @@ each addition.
 """
 
 from lmflow_core.contracts.attention import Attention, AttentionSpec
-from lmflow_core.contracts.benchmark import Benchmark, BenchmarkReport, BenchmarkSpec, DataBenchmark, Grid
+from lmflow_core.contracts.benchmark import (
+    AnsweringBenchmark,
+    Benchmark,
+    BenchmarkReport,
+    BenchmarkSpec,
+    DataBenchmark,
+    Grid,
+    PromptAnswers,
+)
 from lmflow_core.contracts.command import ChatCommand, CommandSpec
 from lmflow_core.contracts.dataset import DatasetFormat, DatasetSpec
 from lmflow_core.contracts.decoder import (
@@ -113,6 +121,7 @@ from lmflow_core.generation.reading import (
     is_read_soon,
     reading_parts,
 )
+from lmflow_core.generation.rendered import encode_rendered
 from lmflow_core.generation.services import model_services
 from lmflow_core.generation.session import ChatSession
 from lmflow_core.installing import how_to_install
@@ -132,6 +141,7 @@ __all__ = [
     "AnswerBatch",
     "AnswerStream",
     "AnsweredPrompt",
+    "AnsweringBenchmark",
     "Attention",
     "AttentionSpec",
     "BatchDecoder",
@@ -207,6 +217,7 @@ __all__ = [
     "PositionScalingSpec",
     "Preference",
     "Prompt",
+    "PromptAnswers",
     "PromptTooLongError",
     "Prompted",
     "Quantization",
@@ -253,6 +264,7 @@ __all__ = [
     "check_cache",
     "check_output",
     "common_beginning",
+    "encode_rendered",
     "hookimpl",
     "how_to_install",
     "is_loopback",

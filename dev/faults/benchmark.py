@@ -107,3 +107,11 @@ class GivesFigures(Sound):
 
     def run(self, model):
         return super().run(model).metrics
+
+
+class TellsObjects(Sound):
+    """Keeps what no file can hold."""
+
+    def run(self, model):
+        report = super().run(model)
+        return BenchmarkReport(report.metrics, samples=[{"text": object()}])

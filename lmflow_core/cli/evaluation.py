@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lmflow_core.cli.command import SchemaCommand
@@ -14,6 +16,7 @@ from lmflow_core.config.schema import EVALUATE
 from lmflow_core.contracts.answering import AnsweringSettings
 from lmflow_core.contracts.estimates import Estimate
 from lmflow_core.contracts.settings import EvaluationSettings
+from lmflow_core.files.atomic import atomic_text
 from lmflow_core.files.output import write_json
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.report import console
@@ -48,7 +51,10 @@ def _benchmark(request: Request, catalogue: Catalogue, arguments: Arguments) -> 
     result: dict[str, Any] = {"benchmark": request.components["benchmark"].name, "metrics": dict(report.metrics)}
     if grid is not None:
         result["grid"] = dataclasses.asdict(grid)
-    file = request.get(EvaluationSettings).output_file
+    settings = request.get(EvaluationSettings)
+    if settings.samples_file is not None:
+        _write_samples(settings.samples_file, report.samples)
+    file = settings.output_file
     if file is not None:
         write_json(file, result)
         if grid is not None:
@@ -62,6 +68,13 @@ def _benchmark(request: Request, catalogue: Catalogue, arguments: Arguments) -> 
         )
         console.show(console.table((f"{grid.row_label} / {grid.column_label}", *grid.columns), rows))
     console.show(console.pairs((name, f"{value:.4f}") for name, value in report.metrics.items()))
+
+
+def _write_samples(file: Path, samples: Sequence[Mapping[str, Any]]) -> None:
+    if not samples:
+        console.note(f"--samples-file {file}: the benchmark tells no single questions, so it is empty")
+    with atomic_text(file) as stream:
+        stream.writelines(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
 
 
 def _answers(request: Request, catalogue: Catalogue, arguments: Arguments) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
+from lmflow_core.contracts.generation import GeneratedAnswer
 from lmflow_core.contracts.model import PREDICTING, LanguageModel
 from lmflow_core.contracts.spec import Selector, Spec
 from lmflow_core.contracts.tokens import EncodedDataset
@@ -25,10 +26,41 @@ class Grid:
 
 @dataclass(frozen=True)
 class BenchmarkReport:
-    """What a benchmark found: figures by name and, where it draws one, a grid."""
+    """What a benchmark found: figures by name and, where it draws one, a grid.
+
+    ``samples`` are what the figures were computed from, a row for each question: values that JSON can say.
+    """
 
     metrics: Mapping[str, float]
     grid: Grid | None = None
+    samples: Sequence[Mapping[str, Any]] = ()
+
+
+class PromptAnswers(Protocol):
+    """Writes what a model answers to prompts, by the decoder that it is used with when none is chosen."""
+
+    def __call__(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        stops: Sequence[str] = (),
+        seed: int = 42,
+        options: Mapping[str, object] | None = None,
+    ) -> list[GeneratedAnswer]:
+        """Return an answer to each prompt, which does not depend on the others.
+
+        Args:
+            prompts: token ids.
+            max_new_tokens: longest answer; one ends where the context does.
+            stops: texts that end an answer, beside the model's own end token.
+            seed: of random choices, of which each prompt has its own.
+            options: values for options of the decoder, by name; by itself it takes the likeliest tokens.
+
+        Raises:
+            PromptTooLongError: a prompt leaves no room in the context for a token.
+            LmflowError: the decoder has no such option, or cannot drive the model.
+        """
 
 
 class Benchmark(Protocol):
@@ -54,12 +86,26 @@ class DataBenchmark(Protocol):
         """
 
 
+class AnsweringBenchmark(Protocol):
+    """Target of a ``BenchmarkSpec`` with ``answers``: it brings its own data, and may let the model answer."""
+
+    def run(self, model: LanguageModel, answers: PromptAnswers) -> BenchmarkReport:
+        """Measure a loaded model.
+
+        Raises:
+            RequestError: the model cannot be measured so.
+        """
+
+
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkSpec(Spec):
-    """A measurement of a model; ``target(options)`` satisfies ``Benchmark``, or ``DataBenchmark`` with ``examples``.
+    """A measurement of a model; ``target(options)`` satisfies ``Benchmark``.
+
+    With ``examples`` it satisfies ``DataBenchmark`` instead, and with ``answers`` ``AnsweringBenchmark``.
 
     Attributes:
         ``examples``: the kinds of example it measures on, from ``--dataset``; none for one that brings its own data.
+        ``answers``: it brings its own data, and is given what writes answers of the model.
         ``tasks``: those of a load plan whose models it measures.
 
     Example::
@@ -77,8 +123,11 @@ class BenchmarkSpec(Spec):
         "benchmark", "What is measured; the likelihood of the data when left out.", {"evaluate": None}
     )
     examples: tuple[str, ...] = ()
+    answers: bool = False
     tasks: tuple[str, ...] = PREDICTING
 
     def contracts(self) -> tuple[type, ...]:
         """Return what the target satisfies: it is given data where it measures on examples."""
-        return (DataBenchmark if self.examples else Benchmark,)
+        if self.examples:
+            return (DataBenchmark,)
+        return (AnsweringBenchmark if self.answers else Benchmark,)

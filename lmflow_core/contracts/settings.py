@@ -235,6 +235,9 @@ class EvaluationSettings:
 
     output_file: Path | None = option(None, help="Write the result to this JSON file; a picture goes beside it.")
     benchmark: str | None = option(None, help="What is measured; the likelihood of the data when left out.")
+    samples_file: Path | None = option(
+        None, help="Write a row for each question of a benchmark that tells them to this JSONL file."
+    )
     context: int | None = option(
         None, help="Score long documents with a sliding window of this many tokens.", minimum=2
     )

@@ -23,13 +23,17 @@ from lmflow_core.plugins.targets import returned
 
 @dataclass
 class OpenModel:
-    """A model whose tokenizer is open, the adapter that waits for its weights, and the names its plugin tells."""
+    """A model whose tokenizer is open, the adapter that waits for its weights, and the names its plugin tells.
+
+    ``decoder`` is the one that is used with it when none is chosen.
+    """
 
     model: LanguageModel
     template_name: str | None
     adapter: Path | None = None
     tuner: Tuner | None = None
     hub_name: str | None = None
+    decoder: str = ModelSpec.decoder
 
     def load(self) -> LanguageModel:
         """Load the weights and put the adapter on."""
@@ -85,7 +89,7 @@ def open_model(
     model.accept(plan)
     if adapter is not None:
         model.adapter = adapter
-    return OpenModel(model, provided.spec.template, adapter, tuner, provided.spec.hub_name)
+    return OpenModel(model, provided.spec.template, adapter, tuner, provided.spec.hub_name, provided.spec.decoder)
 
 
 @contextmanager

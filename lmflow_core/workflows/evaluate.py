@@ -19,6 +19,7 @@ from lmflow_core.models.tasks import check_predicts, check_task
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.plugins.targets import returned
 from lmflow_core.report import console
+from lmflow_core.workflows.decoder_answers import DecoderAnswers
 from lmflow_core.workflows.windows import windows
 
 
@@ -87,8 +88,10 @@ def run_benchmark(request: Request, catalogue: Catalogue) -> BenchmarkReport:
     opened = _open(request, catalogue)
     check_task(opened.model, spec.tasks, f"--benchmark {chosen.name}")
     benchmark: Any = chosen.make(catalogue)
-    rows = []
+    given: list[object] = []
     if spec.examples:
-        rows.append(DatasetMaker(data, opened, catalogue, accepted=spec.examples, purpose="measure").make().rows)
-    report: BenchmarkReport = returned(benchmark.run(opened.load(), *rows), BenchmarkReport, benchmark, "run")
+        given.append(DatasetMaker(data, opened, catalogue, accepted=spec.examples, purpose="measure").make().rows)
+    elif spec.answers:
+        given.append(DecoderAnswers(opened, catalogue))
+    report: BenchmarkReport = returned(benchmark.run(opened.load(), *given), BenchmarkReport, benchmark, "run")
     return report

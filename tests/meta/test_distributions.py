@@ -36,6 +36,7 @@ BOUNDED = {
     "gradio": "7",
     "liger-kernel": "1",
     "llama-cpp-python": "0.4",
+    "lm-eval": "0.5",
     "llguidance": "2",
     "peft": "1",
     "pytorch-optimizer": "5",

@@ -22,6 +22,7 @@ from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.testing.contracts.base import ComponentContract
 from lmflow_core.testing.others import loaded
 from lmflow_core.testing.tensors import differing, state_of
+from lmflow_core.workflows.decoder_answers import DecoderAnswers
 
 _SEQUENCE = EncodedSequence(list(range(3, 30)), list(range(3, 30)))
 
@@ -30,7 +31,7 @@ _SEQUENCE = EncodedSequence(list(range(3, 30)), list(range(3, 30)))
 class Measured:
     """What a benchmark found of a small model, and the weights and likelihood of that before and after.
 
-    ``data`` is what it is given beside the model: encoded examples, or nothing.
+    ``data`` is what it is given beside the model: encoded examples, what writes answers, or nothing.
     """
 
     model: Any
@@ -78,6 +79,8 @@ class BenchmarkContract(ComponentContract):
         if data_folder is not None:
             settings = DataSettings(dataset=(data_folder,), cache=False)
             data = (DatasetMaker(settings, opened, catalogue, accepted=spec.examples).make().rows,)
+        elif spec.answers:
+            data = (DecoderAnswers(opened, catalogue),)
         model: Any = opened.load()
         before, nll, modes = state_of(model.network), _nll(model), _modes(model)
         _seed(1)
@@ -126,6 +129,16 @@ class BenchmarkContract(ComponentContract):
             assert len(row) == len(grid.columns), f"row {name}: {len(row)} values in {len(grid.columns)} columns"
             outside = [value for value in row if not 0 <= value <= 1]
             assert not outside, f"row {name} holds {outside[0]}, which is not between 0 and 1"
+
+    def test_its_samples_are_rows(self, measured: Measured) -> None:
+        """What it tells of single questions can be written as JSON."""
+        for sample in measured.report.samples:
+            assert isinstance(sample, Mapping), f"a sample is a {type(sample).__name__}, no row of values by name"
+            try:
+                read = json.loads(json.dumps(sample, allow_nan=False))
+            except (TypeError, ValueError) as error:
+                raise AssertionError(f"a sample cannot be written as JSON: {error}") from error
+            assert read == sample, f"a sample is another when it is read again: {sample}"
 
     def test_it_repeats(self, measured: Measured, component: Any) -> None:
         """Run again, by a new object and whatever the state of random numbers, it finds the same."""

@@ -86,7 +86,7 @@ def test_token_scores_equal_plain_cross_entropy() -> None:
     torch.manual_seed(0)
     hidden, weight, targets = torch.randn(9, 8), torch.randn(11, 8), torch.randint(0, 11, (9,))
     expected = torch.nn.functional.cross_entropy(hidden @ weight.T, targets, reduction="none")
-    nll, right = token_scores(hidden, targets, Head(weight, None), 4)
+    nll, right = token_scores(hidden, torch.arange(len(targets)), targets, Head(weight, None), 4)
     torch.testing.assert_close(nll, expected)
     assert torch.equal(right, (hidden @ weight.T).argmax(-1) == targets)
 

@@ -136,7 +136,7 @@ class LlamaCppModel:
 
 def _score(session: Session, example: EncodedSequence) -> Score:
     ids, labels = example.input_ids, example.labels
-    total, count = 0.0, 0
+    total, count, right = 0.0, 0, 0
     for start in range(0, len(ids) - 1, BATCH):
         part = ids[start : start + BATCH]
         session.evaluate(part, outputs=True)
@@ -146,7 +146,8 @@ def _score(session: Session, example: EncodedSequence) -> Score:
             if label != IGNORE:
                 total += _nll(rows[place], label)
                 count += 1
-    return Score(total, count)
+                right += int(rows[place].argmax() == label)
+    return Score(total, count, right)
 
 
 def _nll(logits: np.ndarray, label: int) -> float:

@@ -6,7 +6,7 @@ PyTorch's causal kernel, whose memory grows linearly with length.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -51,8 +51,9 @@ class AttentionInputs:
         softcap: scores are capped smoothly to this size, as in Gemma 2.
         boundaries: (sequences + 1,) places where sequences begin and end; one sequence when None.
         sinks: learned scores of no token, as in gpt-oss; None in most models.
-        beginnings: (sequences, 2): where the keys stand that each sequence sees before its own, and how many; None
-            where all see their own alone. Keys that a sequence has in common with an earlier one are there once.
+        beginnings: (sequences, 2 x stretches): where the keys stand that each sequence sees before its own, and how
+            many, for one stretch of them after the other; none are seen of one of no keys. None where all see their
+            own alone. Keys that a sequence has in common with an earlier one are there once.
     """
 
     query: torch.Tensor
@@ -83,18 +84,21 @@ class AttentionInputs:
             sequences = list(zip(*(each.split(lengths, dim=2) for each in states), strict=True))
         if self.beginnings is not None:
             found = zip(sequences, self.beginnings.tolist(), strict=True)
-            sequences = [self._behind(sequence, *beginning) for sequence, beginning in found]
+            sequences = [self._behind(sequence, beginning) for sequence, beginning in found]
         parts = [attend(q, k, v).transpose(1, 2) for q, k, v in sequences]
         kept = [part.detach() for part in parts]
         return recomputable(torch.cat(parts, dim=1), lambda: torch.cat(kept, dim=1))
 
-    def _behind(self, sequence: tuple[torch.Tensor, ...], origin: int, length: int) -> tuple[torch.Tensor, ...]:
+    def _behind(self, sequence: tuple[torch.Tensor, ...], beginning: Sequence[int]) -> tuple[torch.Tensor, ...]:
         """Return query, key and value of a sequence with the keys and values of its beginning before its own."""
-        if not length:
+        stretches = [(place, length) for place, length in zip(beginning[::2], beginning[1::2], strict=True) if length]
+        if not stretches:
             return sequence
         query, *own = sequence
-        before = (states.narrow(2, origin, length) for states in (self.key, self.value))
-        return (query, *(torch.cat(both, dim=2) for both in zip(before, own, strict=True)))
+        joined = []
+        for states, mine in zip((self.key, self.value), own, strict=True):
+            joined.append(torch.cat([*(states.narrow(2, *stretch) for stretch in stretches), mine], dim=2))
+        return (query, *joined)
 
 
 def register_attention(name: str, attend: Callable[[AttentionInputs], torch.Tensor]) -> str:

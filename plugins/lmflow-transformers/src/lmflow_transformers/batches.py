@@ -12,7 +12,8 @@ from lmflow_core.api import IGNORE, EncodedExample, EncodedSequence
 from lmflow_transformers.beginnings import Part, parts_of
 
 Inputs = Mapping[str, torch.Tensor]
-# What tells, for each sequence, where in the batch its beginning stands and how long that is: (sequences, 2), int64.
+# What tells, for each sequence, where in the batch its beginning stands and how long that is: (sequences, 2), int64, or
+# more columns where a beginning lies in several stretches.
 BEGINNINGS = "shared_beginnings"
 # From some sequences to what the network takes of their images beside ids, such as pixel values. Where positions are
 # among it, as ``position_ids`` (axes, 1, tokens of all sequences), they take the place of those that count tokens.

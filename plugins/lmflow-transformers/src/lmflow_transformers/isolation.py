@@ -7,6 +7,7 @@ neighbours: recurrent layers (Mamba) and attentions of a model's own (Bloom, MPT
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -31,6 +32,18 @@ class Packing(NamedTuple):
 
     isolated: bool
     shared: bool
+
+
+_tried: weakref.WeakKeyDictionary[Any, dict[str, Packing]] = weakref.WeakKeyDictionary()
+
+
+def packing_of(network: Any, implementation: str) -> Packing:
+    """Return what packed sequences are to a transformers model with an attention; each is tried once."""
+    known = _tried.setdefault(network, {})
+    if implementation not in known:
+        isolated = isolates_sequences(network, implementation)
+        known[implementation] = Packing(isolated, isolated and shares_beginnings(network, implementation))
+    return known[implementation]
 
 
 def masked_attention(network: Any) -> str:

@@ -114,12 +114,25 @@ def chunked_cross_entropy(hidden: torch.Tensor, targets: torch.Tensor, head: Hea
 
 @torch.no_grad()
 def token_scores(
-    hidden: torch.Tensor, targets: torch.Tensor, head: Head, chunk: int
+    hidden: torch.Tensor, places: torch.Tensor, targets: torch.Tensor, head: Head, chunk: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return for each target (positions,) its negative log-likelihood, in nats, and whether it is the likeliest."""
-    nll, right = [], []
-    for start in range(0, len(targets), chunk):
-        logits, wanted = head.logits(hidden[start : start + chunk]), targets[start : start + chunk]
-        nll.append(torch.nn.functional.cross_entropy(logits, wanted, reduction="none"))
-        right.append(logits.argmax(-1) == wanted)
-    return torch.cat(nll), torch.cat(right)
+    """Return for each target its negative log-likelihood, in nats, and whether it is the likeliest.
+
+    Args:
+        hidden: (positions, hidden size).
+        places: (targets,), int64, the position at which each is predicted; several may be at one.
+        targets: (targets,) token ids, int64.
+        head: the output head.
+        chunk: positions whose logits exist at a time.
+    """
+    nll = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
+    right = torch.empty(len(targets), dtype=torch.bool, device=hidden.device)
+    for part in chunks(len(hidden), chunk):
+        here = ((places >= part.start) & (places < part.stop)).nonzero()[:, 0]
+        nll[here], right[here] = scores_of(head.logits(hidden[part]), places[here] - part.start, targets[here])
+    return nll, right
+
+
+def scores_of(logits: torch.Tensor, places: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the same as :func:`token_scores`, from logits (positions, vocabulary)."""
+    return logits.logsumexp(-1)[places] - logits[places, targets], logits.argmax(-1)[places] == targets

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from lmflow_core.api import IGNORE, EncodedDataset, EncodedExample, EncodedSequence, World
 from lmflow_transformers.attention import using_attention
 from lmflow_transformers.batches import Batch, collate
-from lmflow_transformers.isolation import isolates_sequences, masked_attention, shares_beginnings
+from lmflow_transformers.isolation import Packing, masked_attention, packing_of
 from lmflow_transformers.models import CausalModel
 from lmflow_transformers.sharding import gathered_as_needed
 from lmflow_transformers.training.accompanying import accompanied, accompanying_image
@@ -23,7 +22,6 @@ from lmflow_transformers.training.micro_batches import micro_batches
 # From a network and a batch to numbers: one for each sequence, or for each labelled token.
 Measure = Callable[[Any, Batch], torch.Tensor]
 _FETCHED = 64
-_TRIED: weakref.WeakKeyDictionary[Any, dict[str, Mapping[str, bool]]] = weakref.WeakKeyDictionary()
 _ON_CPU, _ELSEWHERE = 1024, 8192
 
 
@@ -110,40 +108,32 @@ def _parts(model: CausalModel, examples: list[EncodedExample]) -> Iterator[list[
 def _values(
     model: CausalModel,
     examples: list[EncodedExample],
-    packing: Mapping[str, bool],
+    packing: Packing,
     measure: Measure,
     count: Callable[[EncodedExample], int],
     image: EncodedSequence | None,
 ) -> Iterator[tuple[float, ...]]:
     beside = accompanied(examples, image)
-    batch = collate(examples, **packing, media_inputs=model.media_inputs, beside=beside).to(model.device)
+    inputs = model.media_inputs
+    batch = collate(examples, **packing._asdict(), media_inputs=inputs, beside=beside).to(model.device)
     values = iter(measure(model.base, batch).tolist())
     return (tuple(itertools.islice(values, count(example))) for example in examples)
 
 
 @contextmanager
-def _measuring(model: CausalModel, packed: str, spread: bool) -> Iterator[Mapping[str, bool]]:
+def _measuring(model: CausalModel, packed: str, spread: bool) -> Iterator[Packing]:
     """Set a network for measuring, for the time of the context; tell how its batches are collated."""
     base, training = model.base, model.network.training
     model.network.eval()
     gathered = gathered_as_needed(base) if spread else nullcontext()
     try:
         with gathered:
-            packing = _packing(base, packed)
-            attention = packed if packing["isolated"] else masked_attention(base)
+            packing = packing_of(base, packed)
+            attention = packed if packing.isolated else masked_attention(base)
             with using_attention(base, attention), _autocast(model):
                 yield packing
     finally:
         model.network.train(training)
-
-
-def _packing(network: Any, packed: str) -> Mapping[str, bool]:
-    """Return how batches are collated for a network, which is tried once."""
-    known = _TRIED.setdefault(network, {})
-    if packed not in known:
-        isolated = isolates_sequences(network, packed)
-        known[packed] = {"isolated": isolated, "shared": isolated and shares_beginnings(network, packed)}
-    return known[packed]
 
 
 def _autocast(model: CausalModel) -> AbstractContextManager[Any]:

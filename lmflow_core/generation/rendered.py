@@ -1,0 +1,18 @@
+"""Texts that a chat template has rendered already, as harnesses pass them, to the ids of a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lmflow_core.contracts.examples import Segment
+from lmflow_core.contracts.tokens import Tokenizer
+from lmflow_core.data.encoding import Encoder
+
+
+def encode_rendered(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """Return the ids of texts as a chat template renders them: what looks like a control token is one.
+
+    Nothing is put before or behind them.
+    """
+    rendered = [[Segment(text, control=True)] for text in texts]
+    return [list(sequence.input_ids) for sequence in Encoder(tokenizer, None).encode_segments(rendered)]

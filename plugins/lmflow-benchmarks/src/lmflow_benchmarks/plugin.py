@@ -1,0 +1,22 @@
+"""What this distribution provides; light to import."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lmflow_benchmarks.options import HarnessOptions
+from lmflow_core.api import BenchmarkSpec, hookimpl
+
+
+@hookimpl
+def lmflow_register_benchmarks() -> Iterator[BenchmarkSpec]:
+    """Declare the benchmarks."""
+    yield BenchmarkSpec(
+        name="lm-eval",
+        target="lmflow_benchmarks.harness:HarnessBenchmark",
+        summary="Tasks of lm-evaluation-harness, by name or from files.",
+        requires=("lm-eval",),
+        options=HarnessOptions,
+        answers=True,
+        tasks=("causal",),
+    )

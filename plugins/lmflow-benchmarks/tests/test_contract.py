@@ -1,0 +1,44 @@
+"""What LMFlow asks of every plugin, and of all that this one provides."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from lmflow_core.testing.contracts import BenchmarkContract, PluginContract
+
+
+class TestPlugin(PluginContract):
+    name = "benchmarks"
+
+
+@pytest.mark.skipif(find_spec("lm_eval") is None, reason="lm-eval is an optional requirement")
+@pytest.mark.skipif(find_spec("lmflow_transformers") is None, reason="models are opened by the plugin that runs them")
+class TestHarness(BenchmarkContract):
+    name = "lm-eval"
+    options = {"tasks": ("sums",), "include_path": "{task_folder}"}
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def task_folder(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """Return a folder with a task of two questions."""
+        folder = tmp_path_factory.mktemp("tasks")
+        rows = folder / "rows.jsonl"
+        rows.write_text('{"sum": "1 + 1", "right": 0}\n{"sum": "1 + 2", "right": 1}\n', encoding="utf-8")
+        (folder / "sums.yaml").write_text(
+            f"""
+task: sums
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {rows}}}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{sum}}}} ="
+doc_to_target: right
+doc_to_choice: ["2", "3"]
+metric_list: [{{metric: acc}}]
+""",
+            encoding="utf-8",
+        )
+        return folder
