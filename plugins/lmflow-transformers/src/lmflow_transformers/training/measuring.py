@@ -81,7 +81,7 @@ def _measured(
     spread = model.plan.sharded and not whole
     mine: dict[int, tuple[float, ...]] = {}
     with torch.no_grad(), _measuring(model, job.attention, spread) as packing:
-        image = accompanying_image(job, [examples], packing["isolated"]) if spread else None
+        image = accompanying_image(job, [examples], packing.isolated) if spread else None
         for positions in _shares(len(examples), job.world, job.settings.batch_size if spread else None):
             # A process that is done goes on with the others, whose passes need its part of spread weights.
             fetched = [examples[position] for position in positions] or [examples[0]]
