@@ -42,7 +42,7 @@ _PIXELS = 84
 _DESCRIBED = 0.6
 _RECIPE = (
     "--tuner", "lora", "--lora-r", "32", "--lora-alpha", "64", "--lora-dropout", "0",
-    "--dtype", "bfloat16", "--lr", "5e-4", "--batch-size", "16",
+    "--dtype", "bfloat16", "--lr", "1e-3", "--batch-size", "16", "--micro-batch-tokens", "4096",
 )  # fmt: skip
 
 

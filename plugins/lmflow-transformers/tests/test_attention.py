@@ -62,6 +62,20 @@ def test_behind_a_cache_it_attends_as_the_network_itself(name: str) -> None:
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("length", [20, 300])
+def test_in_bfloat16_it_trains_by_what_float32_gives_but_for_rounding(length: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    exact = [torch.randn(1, heads, length, 8, generator=generator).bfloat16().float() for heads in (4, 2, 2)]
+    results = []
+    for dtype in (torch.float32, torch.bfloat16):
+        given = [each.to(dtype).requires_grad_() for each in exact]
+        attended = packed_attention(AttentionInputs(*given, boundaries=torch.tensor([0, length])))
+        assert attended.dtype == dtype
+        results.append([attended, *torch.autograd.grad(attended.float().pow(2).sum(), given)])
+    for wanted, found in zip(*results, strict=True):
+        assert float((found.float() - wanted).abs().max()) < 0.02 * float(wanted.abs().max())
+
+
 def test_changing_one_example_leaves_the_others_alone() -> None:
     torch.manual_seed(0)
     network = AutoModelForCausalLM.from_config(_CONFIGS["llama"]).eval()
