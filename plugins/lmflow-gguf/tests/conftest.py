@@ -238,16 +238,18 @@ def _key(field: Any) -> list[Any]:
     return [kind, value]
 
 
+def _made_once(root: Path, make: Callable[[str, Path], Path]) -> Callable[[str], Path]:
+    def made(name: str) -> Path:
+        folder = root / name
+        return folder if folder.is_dir() else make(name, folder)
+
+    return made
+
+
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Give the folder of the small model of a name, made once."""
-    root = tmp_path_factory.mktemp("models")
-
-    def made(name: str) -> Path:
-        folder = root / name
-        return folder if folder.is_dir() else make_model(name, folder)
-
-    return made
+    return _made_once(tmp_path_factory.mktemp("models"), make_model)
 
 
 @pytest.fixture
@@ -259,13 +261,7 @@ def extension(tmp_path: Path) -> list[str]:
 @pytest.fixture(scope="session")
 def seeing_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Give the folder of the small model of a family that sees, made once."""
-    root = tmp_path_factory.mktemp("seeing")
-
-    def made(family: str) -> Path:
-        folder = root / family
-        return folder if folder.is_dir() else make_seeing(family, folder)
-
-    return made
+    return _made_once(tmp_path_factory.mktemp("seeing"), make_seeing)
 
 
 @pytest.fixture(scope="session")

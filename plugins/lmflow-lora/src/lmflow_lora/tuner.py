@@ -72,7 +72,7 @@ class LoraTuner:
             self._fresh = False
             model.network.requires_grad_(False)
             _train_adapters(model.network)
-            train_in_float32(model.network)
+            train_in_float32(model.network, within=model.plan.task != _REGRESSION)
             _fuse(model)
             return
         torch.manual_seed(seed)
@@ -82,7 +82,7 @@ class LoraTuner:
             raise RequestError(f"--lora-target-modules: {error}") from error
         if model.plan.task == _REGRESSION:
             _check_head(model.network)
-        train_in_float32(model.network)
+        train_in_float32(model.network, within=model.plan.task != _REGRESSION)
         if self._options.lora_pissa:
             self._remember_start(model.network)
         _fuse(model)

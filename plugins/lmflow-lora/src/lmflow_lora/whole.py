@@ -12,24 +12,26 @@ from peft.utils import ModulesToSaveWrapper
 WHOLE = "modules_to_save"
 
 
-def train_in_float32(network: PeftModel) -> None:
-    """Let them train in float32, as adapters do, within a network of any number format.
+def train_in_float32(network: PeftModel, *, within: bool) -> None:
+    """Let them train in float32, as adapters do, in a network of any number format.
 
-    They take and give what the network's other modules do.
+    Args:
+        network: that holds them.
+        within: they stand within the network, and take and give what its other modules do; a head for a number is
+            given its own format, and what it gives is not rounded.
     """
     for module in network.modules():
         if isinstance(module, ModulesToSaveWrapper):
             for copy in module.modules_to_save.values():
-                _train_in_float32(copy)
+                around = {parameter.dtype for parameter in copy.parameters()} - {torch.float32}
+                copy.float()
+                if within and len(around) == 1:
+                    _take_and_give(copy, *around)
 
 
-def _train_in_float32(module: torch.nn.Module) -> None:
-    around = {parameter.dtype for parameter in module.parameters()} - {torch.float32}
-    module.float()
-    if len(around) == 1:
-        (dtype,) = around
-        module.register_forward_pre_hook(lambda _, given: _cast(given, torch.float32))
-        module.register_forward_hook(lambda _, __, found: _cast(found, dtype))
+def _take_and_give(module: torch.nn.Module, dtype: torch.dtype) -> None:
+    module.register_forward_pre_hook(lambda _, given: _cast(given, torch.float32))
+    module.register_forward_hook(lambda _, __, found: _cast(found, dtype))
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:
