@@ -66,7 +66,8 @@ def draw_comparison(scores: Mapping[str, Mapping[str, Mapping[str, Estimate]]], 
         axes.set_xticks(range(len(tasks)), [*tasks])
         axes.set(ylabel=score)
         axes.grid(axis="y", alpha=0.3)
-        axes.legend()
+        if number == 0:
+            figure.legend(loc="outside upper left")
     figure.savefig(path)
 
 
