@@ -26,8 +26,8 @@ from lmflow_transformers.api import CausalModel, HuggingFaceExporter
 _LOSSLESS = {"F64": "F32", "F32": "F32", "F16": "F16", "BF16": "BF16"}
 
 _UNIGRAM = (
-    "the tokenizer is a unigram model of SentencePiece, and llama.cpp merges pieces as if it were one of BPE: texts get "
-    "other tokens there, and other likelihoods"
+    "the tokenizer is a unigram model of SentencePiece, and llama.cpp merges pieces as if it were one of BPE: "
+    "texts get other tokens there, and other likelihoods"
 )
 
 
