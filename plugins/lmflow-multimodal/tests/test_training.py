@@ -180,6 +180,31 @@ def test_beside_adapters_a_projector_trains_as_it_is_in_float32(
 
 
 @pytest.mark.usefixtures("other_plugins")
+@pytest.mark.parametrize("family", ["llava", "idefics3"])
+def test_adapters_on_quantised_weights_learn_beside_a_projector_that_is_not(
+    family: str, seeing_model: Callable[[str], Path], questions: Path, tmp_path: Path, lmflow_cli: Cli
+) -> None:
+    pytest.importorskip("bitsandbytes", reason="weights are quantised by it")
+    folder, output, whole = seeing_model(family), tmp_path / "out", tmp_path / "whole"
+    flags = ("--tuner", "qlora", "--lora-dropout", 0, "--lr", 0.01, "--epochs", 6)
+    losses = [loss for _, loss in _run(lmflow_cli, folder, questions, output, *flags)["losses"]]
+    assert losses[-1] < losses[0] - 0.5
+    trained, before = load_file(output / "adapter_model.safetensors"), load_file(folder / "model.safetensors")
+    projector = {name: value for name, value in trained.items() if "projector" in name or "connector" in name}
+    assert projector
+    assert all("lora" not in name for name in projector)
+    kept = {name: value for name, value in before.items() if "projector" in name or "connector" in name}
+    assert {tuple(value.shape) for value in projector.values()} == {tuple(value.shape) for value in kept.values()}
+    assert lmflow_cli("merge", "--model", output, "--output", whole).status == 0
+    scores = [
+        lmflow_cli("evaluate", "--model", place, "--dataset", questions, "--template", "chatml", "--json").json()
+        for place in (folder, output, whole)
+    ]
+    assert scores[1]["nll_per_token"] < scores[0]["nll_per_token"] - 0.5
+    assert scores[1]["nll_per_token"] == pytest.approx(scores[2]["nll_per_token"], abs=1e-4)
+
+
+@pytest.mark.usefixtures("other_plugins")
 def test_a_projector_alone_takes_no_adapters(
     seeing_model: Callable[[str], Path], questions: Path, tmp_path: Path, lmflow_cli: Cli
 ) -> None:

@@ -6,6 +6,7 @@ The head and all that is no linear layer stay as they are.
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,7 +63,8 @@ def quantised_by(asked: Quantization, dtype: torch.dtype, unquantised: Sequence[
         dtype: number format of the weights that are not quantised.
         unquantised: names of modules that stay as they are with all within; transformers' choice where empty.
     """
-    left = list(unquantised) or None
+    # transformers takes them for patterns that begin where a module's whole name does.
+    left = [rf"(?:.*\.)?{re.escape(name)}" for name in unquantised] or None
     if asked.form == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=left)
     return BitsAndBytesConfig(
