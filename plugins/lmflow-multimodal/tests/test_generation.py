@@ -12,12 +12,13 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from lmflow_core.api import DecodingRequest, ImagePart, ModelSettings, RequestError, Segment
+from lmflow_core.api import BatchLimits, DecodingRequest, ImagePart, ModelSettings, RequestError, Segment
 from lmflow_core.data.encoding import Encoder
 from lmflow_core.testing.fixtures import CliResult
 from lmflow_core.testing.seeing import FAMILIES
 from lmflow_multimodal.loader import ImageTextLoader
 from lmflow_multimodal.models import ImageTextModel
+from lmflow_multimodal.parts import eyes_of
 from lmflow_transformers.api import SamplingDecoder, SamplingOptions
 
 Cli = Callable[..., CliResult]
@@ -121,3 +122,76 @@ def test_what_sees_nothing_says_so(
     result = lmflow_cli("generate", "--model", seeing_model("llava"), *asked, "--decoder", "prompt-lookup")
     assert result.status == 2
     assert "decoder 'prompt-lookup' takes no images: use --decoder sampling" in result.stderr
+
+
+def _alone(model: ImageTextModel, request: DecodingRequest) -> list[int]:
+    decoder = SamplingDecoder(SamplingOptions(temperature=0))
+    return [token for step in decoder.decode(model, request) for token in step.ids]
+
+
+def _together(batch: Any, requests: list[DecodingRequest]) -> list[list[int]]:
+    decoder = SamplingDecoder(SamplingOptions(temperature=0))
+    tickets = [batch.add(request, decoder) for request in requests]
+    found: dict[int, list[int]] = {ticket: [] for ticket in tickets}
+    ended = 0
+    while ended < len(requests):
+        for news in batch.step():
+            assert news.error is None
+            ended += news.step is None
+            found[news.ticket] += news.step.ids if news.step else ()
+    return [found[ticket] for ticket in tickets]
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_answers_to_images_share_passes_with_others(
+    family: str, seeing_model: Callable[[str], Path], photos: list[str]
+) -> None:
+    model = _opened(seeing_model(family))
+    first, second, third = (Segment("", image=ImagePart(photo)) for photo in photos)
+    asked = [
+        [Segment("one two three four five six seven eight"), first, Segment("?")],
+        [Segment("one two three four five six seven eight"), second, Segment("and"), third, Segment("?")],
+        [Segment("one two three four five six seven eight"), second, Segment("and"), first, Segment("?")],
+        [Segment("no image at all")],
+    ]
+    encoded = Encoder(model.tokenizer, None, media=model.media).encode_segments(asked)
+    requests = [DecodingRequest([*each.input_ids], _LONG - n, media=each.media) for n, each in enumerate(encoded)]
+    batch = SamplingDecoder().open_batch(model, BatchLimits(answers=3))
+    if family == "gemma3":  # the tokens of its images see each other, which no shared pass has
+        assert batch is None
+        return
+    assert _together(batch, requests) == [_alone(model, request) for request in requests]
+    # A conversation goes on: its images were read, and are not read again.
+    answer = _alone(model, requests[1])
+    longer = DecodingRequest([*requests[1].prompt, *answer, *encoded[3].input_ids], 5, media=requests[1].media)
+    read: list[int] = []
+    for eyes in eyes_of(model.network):
+        eyes.register_forward_pre_hook(lambda *_: read.append(1))
+    found = _together(batch, [longer])
+    assert not read
+    assert found == [_alone(model, longer)]
+    assert read
+
+
+def test_an_image_that_is_gone_ends_its_answer_alone(
+    seeing_model: Callable[[str], Path], photos: list[str], tmp_path: Path
+) -> None:
+    model = _opened(seeing_model("llava"))
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(Path(photos[0]).read_bytes())
+    asked = [[Segment("", image=ImagePart(str(file))), Segment("?")] for file in (photo, photos[1])]
+    encoded = Encoder(model.tokenizer, None, media=model.media).encode_segments(asked)
+    requests = [DecodingRequest([*each.input_ids], 4, media=each.media) for each in encoded]
+    photo.unlink()
+    decoder = SamplingDecoder(SamplingOptions(temperature=0))
+    batch = decoder.open_batch(model, BatchLimits(answers=2))
+    assert batch is not None
+    tickets = [batch.add(request, decoder) for request in requests]
+    news = batch.step()
+    (failed,) = [each for each in news if each.error is not None]
+    assert failed.ticket == tickets[0]
+    assert "no such file" in str(failed.error)
+    others = [each for each in news if each is not failed]
+    while not any(each.step is None for each in others):
+        others += batch.step()
+    assert {each.ticket for each in others} == {tickets[1]}

@@ -9,7 +9,7 @@ import torch
 
 from lmflow_core.api import EncodedSequence, LmflowError, Media
 from lmflow_multimodal.pictures import PictureLimits, open_picture
-from lmflow_multimodal.processor import placeholder, processed
+from lmflow_multimodal.processor import placeholder, processed, sees_ahead
 
 # What a processor makes of a text; a batch has ids of its own.
 _OF_TEXT = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
@@ -30,13 +30,12 @@ class ProcessorInputs:
         self._limits = limits
         self._placeholder = placeholder(processor, config)
         self._image_ids = torch.tensor(processor.image_token_ids)
-        self._token_types = False
+        self._token_types = sees_ahead(processor)
         self._positions: Any = None
 
     def fit(self, network: Any) -> None:
-        """Learn from a loaded network which positions and token types it takes."""
+        """Learn from a loaded network which positions it takes."""
         self._positions = getattr(network.base_model, "get_rope_index", None)
-        self._token_types = hasattr(self._processor, "full_image_sequence")
 
     def __call__(self, sequences: Sequence[EncodedSequence]) -> Mapping[str, torch.Tensor]:
         """Return the pixel values of all images, in order, and what belongs to them.

@@ -11,10 +11,10 @@ from lmflow_multimodal.collating import ProcessorInputs
 from lmflow_multimodal.media import ProcessorMediaTokenizer
 from lmflow_multimodal.parts import ModelOfParts, eyes_of
 from lmflow_multimodal.pictures import PictureLimits
-from lmflow_multimodal.processor import FILES, open_processor
+from lmflow_multimodal.processor import FILES, open_processor, sees_ahead
 
-# What tells the text where packed sequences lie; of images a model's eyes know themselves where each ends.
-_OF_PACKING = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "shared_beginnings")
+# What tells the text where sequences lie; of images a model's eyes know themselves where each ends.
+_OF_PACKING = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "shared_beginnings", "lmflow_parts")
 
 
 class ImageTextModel(ModelOfParts):
@@ -28,6 +28,7 @@ class ImageTextModel(ModelOfParts):
         self._inputs = ProcessorInputs(self.processor, self.config, limits)
         self.media_inputs = self._inputs
         self.media_ids = frozenset(self.processor.image_token_ids)
+        self.sees_ahead = sees_ahead(self.processor)
 
     def load(self) -> None:
         """Load the weights, as the plan says."""

@@ -80,6 +80,11 @@ def placeholder(processor: Any, config: Any) -> str:
     return f"{begin}{token}{end}"
 
 
+def sees_ahead(processor: Any) -> bool:
+    """Whether a processor is of a model whose tokens of an image see those behind them: Gemma 3."""
+    return hasattr(processor, "full_image_sequence")
+
+
 def processed(processor: Any, text: str, images: Sequence[Image]) -> dict[str, Any]:
     """Return what a processor makes of some images and of a text with a placeholder for each, as tensors."""
     made = processor(

@@ -19,27 +19,40 @@ class ShownImages:
 
     Args:
         model: loaded; it sees.
-        sequence: the prompt.
+        sequence: the prompt. All of its images are read in one pass.
+
+    Attributes:
+        end: where the tokens of its last image end.
     """
 
     def __init__(self, model: CausalModel, sequence: EncodedSequence) -> None:
         assert model.media_inputs is not None, "a prompt has images where a model made tokens of them"
         self._network = model.base
-        made = model.media_inputs([sequence])
-        self._first: Mapping[str, Any] | None = {name: value.to(model.device) for name, value in made.items()}
-        positions = made.get("position_ids")
-        self._next = None if positions is None else int(positions.max()) + 1
+        made = {name: value.to(model.device) for name, value in model.media_inputs([sequence]).items()}
+        self._positions: torch.Tensor | None = made.pop("position_ids", None)
+        self._made: Mapping[str, Any] = made
+        self._read = len(sequence.input_ids)
+        self.end = sequence.media[-1].start + sequence.media[-1].tokens
 
-    def inputs(self, count: int) -> Mapping[str, Any]:
-        """Return what the next pass takes, which is over so many tokens; the first one is over the prompt."""
-        if self._first is not None:
-            inputs, self._first = self._first, None
-            return inputs
-        if self._next is None:
-            return {}
-        positions = torch.arange(self._next, self._next + count, device=self._network.device)
-        self._next += count
-        return {"position_ids": positions.expand(3, 1, -1)}
+    def inputs(self, seen: int, count: int) -> Mapping[str, Any]:
+        """Return what the pass takes that reads the next ``count`` tokens behind the first ``seen``.
+
+        Where a model counts positions along three axes, ``position_ids`` (3, 1, count) are among it.
+        """
+        shows = seen < self.end
+        inputs = dict(self._made) if shows else {}
+        if not shows:
+            self._made = {}  # nothing reads the pixels again
+        if self._positions is not None:
+            inputs["position_ids"] = self._places(self._positions, seen, count)
+        return inputs
+
+    def _places(self, prompt: torch.Tensor, seen: int, count: int) -> torch.Tensor:
+        """Return the positions of some tokens: those behind the prompt go on from the largest of it."""
+        behind = max(0, seen + count - self._read)
+        following = int(prompt.max()) + 1 + torch.arange(behind, device=prompt.device)
+        going_on = following.expand(3, 1, -1)[..., max(0, seen - self._read) :]
+        return torch.cat((prompt[..., seen : seen + count], going_on), dim=-1)
 
     def attended(self) -> AbstractContextManager[None]:
         """Return a context in which the network attends as its masks say, as tokens of an image may to later ones."""
@@ -49,7 +62,9 @@ class ShownImages:
 class NoImages:
     """A prompt that shows none."""
 
-    def inputs(self, count: int) -> Mapping[str, Any]:
+    end = 0
+
+    def inputs(self, seen: int, count: int) -> Mapping[str, Any]:
         """Return nothing."""
         return {}
 

@@ -75,12 +75,14 @@ class CausalModel:
         parts: what a model that sees is made of, by the names that a plan has for them.
         whole_parts: those of them that train as they are where the others train by adapters.
         unquantised: names that a module which is never quantised holds; empty for transformers' own choice.
+        sees_ahead: whether tokens of an image see those behind them.
     """
 
     parts: tuple[str, ...] = ()
     whole_parts: tuple[str, ...] = ()
     unquantised: tuple[str, ...] = ()
     media_ids: frozenset[int] = frozenset()
+    sees_ahead: bool = False
 
     media: MediaTokenizer | None = None
     media_inputs: MediaInputs | None = None

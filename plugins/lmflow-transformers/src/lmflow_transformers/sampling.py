@@ -42,9 +42,14 @@ class SamplingDecoder:
         kept = for_decoding(model.network, DynamicCache(config=model.base.config))
         shown = shown_images(model, request)
 
+        seen = 0
+
         def read(fresh: torch.Tensor) -> torch.Tensor:
+            nonlocal seen
+            inputs = shown.inputs(seen, fresh.shape[1])
+            seen += fresh.shape[1]
             with shown.attended():
-                output = model.network(input_ids=fresh, logits_to_keep=1, **shown.inputs(fresh.shape[1]), **kept)
+                output = model.network(input_ids=fresh, logits_to_keep=1, **inputs, **kept)
             logits: torch.Tensor = output.logits[:, -1].float()
             return logits
 

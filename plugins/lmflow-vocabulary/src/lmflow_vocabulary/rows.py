@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Mapping, Sequence
@@ -116,8 +117,6 @@ def write_weights(source: Path, output: Path, tensors: TokenTensors, new: NewRow
 
 
 def _write_index(source: Path, target: Path, grown: int) -> None:
-    import json
-
     index = read_object(source)
     if isinstance(size := index.get("metadata", {}).get("total_size"), int):
         index["metadata"]["total_size"] = size + grown

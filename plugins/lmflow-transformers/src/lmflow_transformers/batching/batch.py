@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from lmflow_core.api import (
@@ -23,8 +22,9 @@ from lmflow_core.api import (
 from lmflow_transformers.batching.prefixes import FinishedTexts, Prefix, longest_prefix
 from lmflow_transformers.batching.shared_pass import prepare_passes, shared_pass
 from lmflow_transformers.batching.trial import cache_bytes_per_token
-from lmflow_transformers.batching.turns import BatchAnswer, Turn, next_turn
+from lmflow_transformers.batching.turns import BatchAnswer, Turn, marked, next_turn, whole_prompts
 from lmflow_transformers.devices import free_memory
+from lmflow_transformers.images import check_images, shown_images
 from lmflow_transformers.models import CausalModel
 
 # The cache may take this share of the memory that is free when a batch is opened.
@@ -69,8 +69,9 @@ class SharedBatch:
         """Check that a prompt and its longest answer fit the cache.
 
         Raises:
-            RequestError: they do not, however long one waits.
+            RequestError: they do not, however long one waits; or images are missing.
         """
+        check_images(self._model, request)
         needed = decoder.layout(self._model).tokens(len(request.prompt) + request.max_new_tokens)
         check_cache(request, needed, self.cache_tokens)
 
@@ -81,7 +82,7 @@ class SharedBatch:
             RequestError: as :meth:`check` does.
         """
         self.check(request, decoder)
-        prompt = np.array(request.prompt, dtype=np.int64)
+        prompt = marked(request)
         chooser, layout = decoder.chooser(self._model, request), decoder.layout(self._model)
         answer = BatchAnswer(next(self._tickets), request, chooser, layout, list(request.prompt), prompt)
         self._waiting.append(answer)
@@ -98,11 +99,10 @@ class SharedBatch:
     @torch.inference_mode()
     def step(self) -> Sequence[BatchStep]:
         """Go on with the answers by one pass of the model; return what came of it."""
-        self._admit()
+        news = self._admit()
         turns = self._turns()
         if not turns:
-            return []
-        news: list[BatchStep] = []
+            return news
         for turn, logits in zip(turns, shared_pass(self._model, [turn.part for turn in turns]), strict=True):
             if turn.part.outputs:
                 news += self._chosen(turn, logits)
@@ -115,7 +115,11 @@ class SharedBatch:
         reading = [answer for answer in self._running if not answer.written]
         rooms = [answer.room() for answer in reading]
         counts = reading_parts(reading, self._pass_tokens, self._crossover, rooms)
-        parts = [(answer, 1) for answer in self._running if answer.written]
+        writing = [answer for answer in self._running if answer.written]
+        # A network puts what it sees in the place of all such tokens of a pass.
+        written_images = any(answer.ids[-1] in self._model.media_ids for answer in writing)
+        counts = whole_prompts(reading, counts, showing=written_images)
+        parts = [(answer, 1) for answer in writing]
         parts += [part for part in zip(reading, counts, strict=True) if part[1]]
         return [next_turn(answer, count, beside=len(parts)) for answer, count in parts]
 
@@ -138,17 +142,26 @@ class SharedBatch:
 
     def _retire(self, answer: BatchAnswer) -> None:
         self._running.remove(answer)
-        self._finished.keep(answer.layout, answer.ids, answer.opened)
+        self._finished.keep(answer.layout, answer.text, answer.opened)
         answer.cache = None
 
-    def _admit(self) -> None:
-        """Let those that wait join: in their order, except for those that wait for what another is about to read."""
+    def _admit(self) -> list[BatchStep]:
+        """Let those that wait join: in their order, except for those that wait for what another is about to read.
+
+        Return news of those whose images cannot be shown.
+        """
         passed: deque[BatchAnswer] = deque()
+        failed: list[BatchStep] = []
         while self._waiting and len(self._running) < self._most and self._makes_room(self._waiting[0].tokens):
             answer = self._waiting.popleft()
             prefix = self._prefix(answer)
             if self._is_read_soon(answer, prefix):
                 passed.append(answer)
+                continue
+            try:
+                answer.shown = shown_images(self._model, answer.request)
+            except Exception as error:
+                failed.append(BatchStep(answer.ticket, None, error))
                 continue
             if prefix is None:
                 answer.cache = answer.layout.open(answer.capacity)
@@ -156,14 +169,16 @@ class SharedBatch:
                 answer.cache = prefix.cache.fork(prefix.length, answer.capacity)
             self._running.append(answer)
         self._waiting.extendleft(reversed(passed))
+        return failed
 
     def _prefix(self, answer: BatchAnswer) -> Prefix | None:
         """Return the longest beginning of a prompt that was read."""
         alike = [other for other in self._running if other.layout == answer.layout]
-        texts = [(np.array(other.ids, dtype=np.int64), other.opened) for other in alike]
+        texts = [(other.text, other.opened) for other in alike]
         running = longest_prefix(answer.prompt, texts)
         finished = self._finished.longest(answer.layout, answer.prompt)
-        return max((one for one in (running, finished) if one), key=lambda one: one.length, default=None)
+        longest = max((one for one in (running, finished) if one), key=lambda one: one.length, default=None)
+        return longest and longest.without_part_of(answer.request.media)
 
     def _is_read_soon(self, answer: BatchAnswer, prefix: Prefix | None) -> bool:
         """Whether another prompt that is being read begins with more of this one than was read."""
@@ -182,8 +197,8 @@ class SharedBatch:
 
 
 def open_shared_batch(model: CausalModel, limits: BatchLimits) -> SharedBatch | None:
-    """Return a batch of a loaded model; None where texts cannot share its passes, or show images."""
-    if model.media is not None:
+    """Return a batch of a loaded model; None where texts cannot share its passes, or its images be read in these."""
+    if model.sees_ahead:
         return None
     bytes_per_token = cache_bytes_per_token(model)
     return None if bytes_per_token is None else SharedBatch(model, limits, bytes_per_token)

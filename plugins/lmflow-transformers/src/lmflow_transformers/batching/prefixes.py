@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from lmflow_core.api import SHORTEST_BEGINNING, common_beginning
+from lmflow_core.api import SHORTEST_BEGINNING, Media, common_beginning
 from lmflow_transformers.batching.texts import CacheLayout, TextCache
 
 Ids = npt.NDArray[np.int64]
@@ -20,6 +20,13 @@ class Prefix:
 
     cache: TextCache
     length: int
+
+    def without_part_of(self, media: Sequence[Media]) -> Prefix | None:
+        """Return a beginning that holds all images of a prompt or none, this one or a shorter; None for none."""
+        if not media or self.length >= media[-1].start + media[-1].tokens or self.length <= media[0].start:
+            return self
+        shorter = media[0].start
+        return Prefix(self.cache, shorter) if shorter >= SHORTEST_BEGINNING and self.cache.holds(shorter) else None
 
 
 class FinishedTexts:
@@ -38,9 +45,9 @@ class FinishedTexts:
         """For how many tokens there is memory in them."""
         return sum(layout.tokens(cache.seen) for layout, _, cache in self._kept)
 
-    def keep(self, layout: CacheLayout, ids: Sequence[int], cache: TextCache) -> None:
+    def keep(self, layout: CacheLayout, ids: Ids, cache: TextCache) -> None:
         """Keep a text that ended, in the place of those it goes on from."""
-        seen = np.array(ids[: cache.seen], dtype=np.int64)
+        seen = ids[: cache.seen].copy()
         if len(seen) < SHORTEST_BEGINNING:
             return
         cache.shrink()

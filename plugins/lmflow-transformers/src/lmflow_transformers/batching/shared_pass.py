@@ -6,8 +6,8 @@ at a time: its new tokens see what its own cache holds, so that no text is padde
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -31,11 +31,14 @@ class Part:
         cache: of the text; it has seen what is before them.
         ids: the tokens, at least one.
         outputs: behind how many of them, counted from the last, logits are wanted.
+        shown: what the network takes of the images that are among them; at most one part of a pass shows any. Positions
+            along three axes, ``position_ids`` (3, 1, tokens), may be among it in any part.
     """
 
     cache: TextCache
     ids: Sequence[int]
     outputs: int
+    shown: Mapping[str, Any] = field(default_factory=dict)
 
 
 def prepare_passes(model: CausalModel) -> None:
@@ -52,18 +55,33 @@ def shared_pass(model: CausalModel, parts: Sequence[Part]) -> list[torch.Tensor]
     """
     device = model.device
     ids = [token for part in parts for token in part.ids]
-    positions = [position for part in parts for position in part.cache.begin(len(part.ids))]
+    positions, images = _placed(parts)
     with using_attention(model.base, _SHARED):
         output = model.network(
             input_ids=torch.tensor([ids], device=device),
-            position_ids=torch.tensor([positions], device=device),
+            position_ids=positions.to(device),
             use_cache=False,
             logits_to_keep=torch.tensor(_outputs(parts), device=device),
             lmflow_parts=_Parts(parts, registered_attention(model.plan.attention) or packed_attention),
+            **images,
         )
     counts = [part.outputs for part in parts]
     logits: torch.Tensor = output.logits[0, : sum(counts)].float()
     return list(logits.split(counts))
+
+
+def _placed(parts: Sequence[Part]) -> tuple[torch.Tensor, dict[str, Any]]:
+    """Begin the pass in each cache; return the positions of the row, and what the network takes of images."""
+    placed: list[torch.Tensor] = []
+    images: dict[str, Any] = {}
+    for part in parts:
+        counted = torch.tensor([[*part.cache.begin(len(part.ids))]])
+        own = dict(part.shown)
+        placed.append(own.pop("position_ids", counted))
+        images |= own
+    if any(each.dim() > 2 for each in placed):
+        placed = [each.to(placed[0].device).expand(3, 1, -1) for each in placed]
+    return torch.cat(placed, dim=-1), images
 
 
 def _outputs(parts: Sequence[Part]) -> list[int]:

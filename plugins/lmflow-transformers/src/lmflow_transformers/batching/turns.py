@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from lmflow_core.api import Decoder, DecodeStep, DecodingRequest
 from lmflow_transformers.batching.prefixes import Ids
 from lmflow_transformers.batching.shared_pass import Part
 from lmflow_transformers.batching.texts import CacheLayout, TextCache
+from lmflow_transformers.images import NoImages, ShownImages
 from lmflow_transformers.models import CausalModel
 
 
@@ -43,11 +46,13 @@ class BatchAnswer:
         ticket: of the request.
         request: what is asked.
         chooser: of its tokens.
-        ids: the prompt and the answer so far; ``prompt`` is the first as an array.
+        ids: the prompt and the answer so far.
+        prompt: the first as an array, in which tokens of an image are told from those of any other.
         layout: how its text is kept.
         cache: of its text, once it runs.
         passed_over: passes since a part of its prompt was read.
         dropped: how many dropped tokens were told.
+        shown: the images of its prompt, once it runs.
     """
 
     ticket: int
@@ -59,6 +64,17 @@ class BatchAnswer:
     cache: TextCache | None = None
     passed_over: int = 0
     dropped: int = 0
+    shown: ShownImages | NoImages = field(default_factory=NoImages)
+
+    @property
+    def text(self) -> Ids:
+        """The prompt and the answer so far, as :attr:`prompt` has them."""
+        return np.concatenate((self.prompt, np.array(self.ids[len(self.prompt) :], dtype=np.int64)))
+
+    @property
+    def must_be_whole(self) -> bool:
+        """Whether the next pass must read the prompt to its end, as there are images in what was not read."""
+        return self.seen < self.shown.end
 
     @property
     def capacity(self) -> int:
@@ -116,4 +132,32 @@ def next_turn(answer: BatchAnswer, count: int, *, beside: int) -> Turn:
     most = answer.request.max_new_tokens - answer.written - 1
     draft = answer.chooser.draft(answer.ids, most, beside) if answer.written and most else ()
     outputs = len(draft) + 1 if answer.unread == count else 0
-    return Turn(answer, draft, Part(answer.opened, [*ids, *draft], outputs))
+    shown = answer.shown.inputs(answer.seen, len(ids) + len(draft))
+    return Turn(answer, draft, Part(answer.opened, [*ids, *draft], outputs, shown))
+
+
+def whole_prompts(reading: Sequence[BatchAnswer], counts: Sequence[int], showing: bool) -> list[int]:
+    """Return how many tokens of prompts a pass reads, so that it reads images of one prompt at most, and these whole.
+
+    Args:
+        reading: answers whose prompts are read.
+        counts: how many tokens of each would be read if none had images.
+        showing: whether the pass can read no image any more.
+    """
+    whole: list[int] = []
+    for answer, count in zip(reading, counts, strict=True):
+        if answer.must_be_whole and count:
+            answer.passed_over += showing
+            count = 0 if showing else answer.unread
+            showing = True
+        whole.append(count)
+    return whole
+
+
+def marked(request: DecodingRequest) -> Ids:
+    """Return a prompt in which each token of an image is a number below 0 that tells the image."""
+    ids = np.array(request.prompt, dtype=np.int64)
+    for media in request.media:
+        digest = hashlib.blake2b(media.digest.encode(), digest_size=8).digest()
+        ids[media.start : media.start + media.tokens] = -1 - (int.from_bytes(digest) >> 2)
+    return ids
