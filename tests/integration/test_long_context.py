@@ -122,7 +122,7 @@ def test_the_perplexity_is_that_of_a_plain_loop(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--stride", 4), "--stride needs --context"),
+        (("--stride", 256, "--dataset", "none"), "--stride 256 must be smaller than the model's context of 256"),
         (("--context", 8, "--stride", 8), "--stride must be smaller than --context"),
         (("--context", 8), "--dataset is required"),
         (("--context", 8, "--benchmark", "passkey"), "not for --benchmark"),
