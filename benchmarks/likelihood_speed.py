@@ -103,7 +103,7 @@ def _example(row: dict[str, Any], *, letters: bool) -> str:
 
 def _with_lmflow(arguments: argparse.Namespace, requests: list[Request]) -> tuple[float, list[float]]:
     from lmflow_core.api import IGNORE, EncodedSequence, ModelSettings
-    from lmflow_transformers.api import CausalModelLoader
+    from lmflow_transformers.models import CausalModelLoader
 
     settings = ModelSettings(model=arguments.model, device="cpu", dtype="float32")
     model = CausalModelLoader().open(arguments.model, settings)

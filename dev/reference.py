@@ -28,6 +28,7 @@ from lmflow_core.cli.main import CORE_COMMANDS, cli
 from lmflow_core.config.schema import FINETUNE, Schema
 from lmflow_core.contracts.command import CommandSpec
 from lmflow_core.contracts.hooks import SPEC_CLASSES
+from lmflow_core.contracts.settings import ModelSettings
 from lmflow_core.contracts.spec import Spec
 from lmflow_core.errors import LmflowError
 from lmflow_core.options import OptionField, fields_of
@@ -309,7 +310,8 @@ def _schema_parts(command: SchemaCommand, catalogue: Catalogue) -> Iterator[str]
     yield from _settings_parts(command.schema, command.preset, catalogue)
     for option, schema in command.schema.instead.items():
         yield f"## With --{option.replace('_', '-')}"
-        yield f"What `lmflow {schema.name}` takes beside the model, in the place of the other options:"
+        beside = " beside the model" if ModelSettings in schema.settings else ""
+        yield f"What `lmflow {schema.name}` takes{beside}, in the place of the other options:"
         parts = _settings_parts(schema, {}, catalogue, told=command.schema.settings)
         yield from (f"#{part}" if part.startswith("## ") else part for part in parts)
     yield "## Switches"
@@ -322,9 +324,10 @@ def _settings_parts(
     for settings in (s for s in schema.settings if not s.__name__.endswith("Choices") and s not in told):
         yield f"## {_heading(settings)}"
         yield options_table(fields_of(settings), preset)
-    yield "## Components"
-    yield "Each of these takes a name; the options of what is chosen join the command."
-    yield _selectors(schema, preset, catalogue)
+    if schema.selectors:
+        yield "## Components"
+        yield "Each of these takes a name; the options of what is chosen join the command."
+        yield _selectors(schema, preset, catalogue)
 
 
 def _heading(settings: type) -> str:

@@ -155,6 +155,12 @@ def test_a_truth_value_takes_no_other_word() -> None:
     assert parsed.positional == ["run.yaml", "other.yaml"]
 
 
+def test_several_values_stand_behind_one_another_where_no_run_file_may() -> None:
+    parser = FlagParser(FINETUNE, CATALOGUE, run_file=False)
+    parsed = parser.parse(["--dataset", "a.jsonl", "b,c", "--seed", "3"])
+    assert parsed == Arguments(values={"dataset": "a.jsonl,b,c", "seed": "3"})
+
+
 def test_switches_belong_to_the_command_line() -> None:
     parsed = FlagParser(FINETUNE, CATALOGUE, ("loud",)).parse(["--json", "-h", "--loud", "run.yaml"])
     assert parsed == Arguments(values={}, switches={"json", "help", "loud"}, positional=["run.yaml"])

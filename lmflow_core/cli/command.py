@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lmflow_core.cli.flags import Arguments, FlagParser, help_rows, with_run_file
+from lmflow_core.cli.flags import Arguments, FlagParser, help_rows, instead_rows, with_run_file
 from lmflow_core.config.request import Request, resolve
 from lmflow_core.config.schema import Schema
 from lmflow_core.errors import OptionError
@@ -54,7 +54,7 @@ class SchemaCommand(click.Command):
         """Parse, check and run; or show the help for the chosen components."""
         catalogue: Catalogue = ctx.obj
         schema = self._schema_for(ctx.args)
-        parser = FlagParser(schema, catalogue, self.switches)
+        parser = FlagParser(schema, catalogue, self.switches, run_file=self.run_file)
         parsed = parser.parse(ctx.args)
         if self.run_file:
             values = with_run_file(parsed, parser)
@@ -80,7 +80,7 @@ class SchemaCommand(click.Command):
         formatter.write_paragraph()
         formatter.write_text(self.help or "")
         with formatter.section("Options"):
-            rows = list(help_rows(schema, values, catalogue))
+            rows = [*help_rows(schema, values, catalogue), *instead_rows(schema)]
             rows += [(f"--{switch}", _SWITCH_HELP.get(switch, "")) for switch in self.switches]
             formatter.write_dl([*rows, ("-h, --help", "Show this; with components chosen, their options too.")])
         return formatter.getvalue().rstrip()

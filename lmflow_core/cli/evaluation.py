@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from lmflow_core.cli.command import SchemaCommand
+from lmflow_core.cli.comparing import show_comparison
 from lmflow_core.cli.flags import Arguments
 from lmflow_core.cli.results import print_json
 from lmflow_core.config.request import Request
 from lmflow_core.config.schema import EVALUATE
 from lmflow_core.contracts.answering import AnsweringSettings
 from lmflow_core.contracts.estimates import Estimate
-from lmflow_core.contracts.settings import EvaluationSettings
+from lmflow_core.contracts.settings import ComparisonSettings, EvaluationSettings
 from lmflow_core.files.atomic import atomic_text
 from lmflow_core.files.output import write_json
 from lmflow_core.plugins.registry import Catalogue
@@ -27,6 +28,9 @@ from lmflow_core.workflows.answer_figures import AnswerReport
 def _run(request: Request, catalogue: Catalogue, arguments: Arguments) -> None:
     from lmflow_core.workflows.evaluate import evaluate as work
 
+    if ComparisonSettings in request.settings:
+        show_comparison(request, arguments)
+        return
     if "reward" in request.weighted:
         _answers(request, catalogue, arguments)
         return
@@ -126,5 +130,5 @@ def _shown(found: Estimate | None) -> tuple[str, str]:
 evaluate = SchemaCommand(
     EVALUATE,
     _run,
-    summary="Measure the likelihood of data under a model, or what its answers are worth, or run a benchmark.",
+    summary="Measure the likelihood of data or what a model's answers are worth, run a benchmark, or compare runs.",
 )

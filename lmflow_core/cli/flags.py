@@ -1,7 +1,8 @@
 """Command-line arguments to values by option name.
 
 Every option takes one value, ``--name value`` or ``--name=value``; a truth value may be left out (``--resume``),
-given (``--resume true``) or denied (``--no-resume``). Underscores and dashes are the same.
+given (``--resume true``) or denied (``--no-resume``). Underscores and dashes are the same. Several values stand in one,
+with commas, or one behind the other where no run file may follow them.
 """
 
 from __future__ import annotations
@@ -41,9 +42,12 @@ class Arguments:
 class FlagParser:
     """Parses the flags of one command, with the options of every component it could choose."""
 
-    def __init__(self, schema: Schema, catalogue: Catalogue, switches: Sequence[str] = ()) -> None:
+    def __init__(
+        self, schema: Schema, catalogue: Catalogue, switches: Sequence[str] = (), *, run_file: bool = True
+    ) -> None:
         self._schema = schema
         self._catalogue = catalogue
+        self._run_file = run_file
         self._switches = {"json", "help", *switches}
         self._fields = _known_fields(schema, catalogue)
         self._aliases: dict[str, str] = {}
@@ -124,7 +128,10 @@ class FlagParser:
             return _take_truth(rest)
         if not rest or not (_VALUE.match(rest[0]) or (option.type is str and not rest[0].startswith("--"))):
             raise OptionError(f"{option.flag} needs a value: {option.help}")
-        return rest.pop(0)
+        value = rest.pop(0)
+        while option.many and not self._run_file and rest and not rest[0].startswith("-"):
+            value += f",{rest.pop(0)}"
+        return value
 
     def _from_lmflow(self, parsed: Arguments, name: str, given: str | None, rest: list[str]) -> None:
         """Take a flag of the original LMFlow that has no option of the same name here."""
@@ -190,6 +197,15 @@ def help_rows(schema: Schema, values: Mapping[str, object], catalogue: Catalogue
     picked = everything_chosen(schema, values, catalogue, defaults_may_lack=True)
     for option in all_fields(option_classes(schema, picked)):
         yield f"{option.flag} {metavar(option)}".rstrip(), _help(option)
+
+
+def instead_rows(schema: Schema) -> Iterator[tuple[str, str]]:
+    """Yield the flags by which a command takes other options than its own, where they are no options of its own."""
+    own = {option.name for settings in schema.settings for option in fields_of(settings)}
+    for name, other in schema.instead.items():
+        for option in (each for settings in other.settings for each in fields_of(settings)):
+            if option.name == name and name not in own:
+                yield f"{option.flag} {metavar(option)}", f"{option.help} Other options then: add --help."
 
 
 def metavar(option: OptionField) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from lmflow_core.contracts.answering import AnsweringSettings
 from lmflow_core.contracts.hooks import KINDS, SPEC_CLASSES
 from lmflow_core.contracts.settings import (
+    ComparisonSettings,
     DataSettings,
     DecodingSettings,
     EvaluationDataSettings,
@@ -90,9 +91,10 @@ PLAN = replace(
     name="doctor --plan",
 )
 EVALUATE_ANSWERS = _schema("evaluate --reward", ModelSettings, AnsweringSettings, DecodingSettings)
+EVALUATE_RUNS = Schema("evaluate --compare", (ComparisonSettings,))
 EVALUATE = replace(
     _schema("evaluate", ModelSettings, EvaluationDataSettings, EvaluationSettings),
-    instead={"reward": EVALUATE_ANSWERS},
+    instead={"reward": EVALUATE_ANSWERS, "compare": EVALUATE_RUNS},
 )
 EXPORT = _schema("export", ModelSettings, OutputSettings)
 SCORE = _schema("data score", ScoreSettings)

@@ -265,6 +265,16 @@ class EvaluationSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ComparisonSettings:
+    """Which runs are compared."""
+
+    compare: tuple[Path, ...] = option(
+        help="Files that --samples-file wrote, of runs that were asked the same; each is compared with the first."
+    )
+    output_file: Path | None = option(None, help="Write the result to this JSON file; a picture goes beside it.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScoreSettings:
     """Which answers are scored, and where the scores go."""
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lmflow_core.contracts.benchmark import Grid
+from lmflow_core.contracts.estimates import Estimate
 from lmflow_core.contracts.objective import MetricPoint, TrainingReport
 from lmflow_core.installing import how_to_install
 from lmflow_core.report import console
@@ -48,6 +49,31 @@ def draw_grid(grid: Grid, path: Path) -> None:
     axes.set(title=grid.title, xlabel=grid.column_label, ylabel=grid.row_label)
     figure.colorbar(image)
     figure.savefig(path)
+
+
+def draw_comparison(scores: Mapping[str, Mapping[str, Mapping[str, Estimate]]], path: Path) -> None:
+    """Draw means of runs side by side into a PNG file, with their intervals: by score, then task, then run."""
+    figure = _figure(path, height=1.0 + 3.0 * len(scores))
+    if figure is None:
+        return
+    for number, (score, tasks) in enumerate(scores.items()):
+        axes = figure.add_subplot(len(scores), 1, number + 1)
+        runs = [*dict.fromkeys(run for means in tasks.values() for run in means)]
+        for place, run in enumerate(runs):
+            beside = 0.8 * ((place + 0.5) / len(runs) - 0.5)
+            shown = [(at + beside, means[run]) for at, means in enumerate(tasks.values()) if run in means]
+            _draw_bars(axes, shown, run, 0.8 / len(runs))
+        axes.set_xticks(range(len(tasks)), [*tasks])
+        axes.set(ylabel=score)
+        axes.grid(axis="y", alpha=0.3)
+        if number == 0:
+            figure.legend(loc="outside upper left")
+    figure.savefig(path)
+
+
+def _draw_bars(axes: Any, shown: Sequence[tuple[float, Estimate]], label: str, width: float) -> None:
+    reach = [0.0 if mean.high is None else mean.high - mean.mean for _, mean in shown]
+    axes.bar([at for at, _ in shown], [mean.mean for _, mean in shown], width, yerr=reach, capsize=3, label=label)
 
 
 def draw_lengths(histogram: Sequence[tuple[int, int]], limit: int | None, path: Path) -> None:

@@ -75,6 +75,7 @@ def _check(plugin: str, site: Path, kind: str, only: Mapping[str, str]) -> dict[
         [sys.executable, "-m", "lmflow_core.testing", asked],
         capture_output=True,
         text=True,
+        cwd=site,  # some faults leave files where they work
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         timeout=600,
     )

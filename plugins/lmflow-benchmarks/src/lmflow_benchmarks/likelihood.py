@@ -23,9 +23,9 @@ class Likelihood:
     tokens: int
     bytes: int
 
-    def scores(self) -> dict[str, float]:
-        """Return what is kept of the example."""
-        return {"nll": self.nll, "tokens": self.tokens, "bytes": self.bytes}
+    def told(self) -> dict[str, int]:
+        """Return what is kept of the example beside its score."""
+        return {"tokens": self.tokens, "bytes": self.bytes}
 
 
 def likelihoods(model: LanguageModel, examples: Sequence[EncodedExample], measured: MeasuredSet) -> list[Likelihood]:

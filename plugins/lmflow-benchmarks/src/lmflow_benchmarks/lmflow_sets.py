@@ -104,7 +104,8 @@ def _add_likelihood(found: _Found, model: LanguageModel, examples: Sequence[Enco
     scored = likelihood.likelihoods(model, examples, data)
     found.figures |= likelihood.figures_of(scored)
     for row, each in zip(found.rows, scored, strict=True):
-        row["scores"] |= each.scores()
+        row["scores"]["nll"] = each.nll
+        row |= each.told()
 
 
 def _add_accuracy(found: _Found, answered: Sequence[accuracy.Compared]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,16 @@ from lmflow_gguf.report import report
 from lmflow_gguf.runtime import library
 from lmflow_gguf.seeing.writing import MMPROJ, convert_eyes, note_of, read_eyes
 from lmflow_gguf.verify import verify
+from lmflow_gguf.vocabulary import is_merged_otherwise
 from lmflow_transformers.api import CausalModel, HuggingFaceExporter
 
 # The plain type that holds the weights without loss, by the number format most of them are stored in.
 _LOSSLESS = {"F64": "F32", "F32": "F32", "F16": "F16", "BF16": "BF16"}
+
+_UNIGRAM = (
+    "the tokenizer is a unigram model of SentencePiece, and llama.cpp merges pieces as if it were one of BPE: "
+    "texts get other tokens there, and other likelihoods"
+)
 
 
 class GgufExporter:
@@ -42,7 +48,8 @@ class GgufExporter:
         if options.mmproj_type is not None and model.media is None:
             raise RequestError("--mmproj-type is for a model that sees, which this is not")
         with model_source(model, folder, chat_template) as source:
-            eyes, notes = _write_eyes(source, folder, options) if source.sees else ([], ())
+            eyes, notes = _write_eyes(source, folder, options) if source.sees else ([], [])
+            notes += [_UNIGRAM] if is_merged_otherwise(source.folder, source.architecture) else []
             writer = GgufWriter(model, source, folder, options)
             files = {name: folder / f"{source.name}-{name}.gguf" for name in options.type}
             for name, file in files.items():
@@ -52,7 +59,7 @@ class GgufExporter:
         return ExportReport({file.name: file.stat().st_size for file in (*files.values(), *eyes)}, measured, notes)
 
 
-def _write_eyes(source: Source, folder: Path, options: GgufOptions) -> tuple[list[Path], Sequence[str]]:
+def _write_eyes(source: Source, folder: Path, options: GgufOptions) -> tuple[list[Path], list[str]]:
     """Write the eyes in the type asked for, else in each plain type of the text; return the files, and what to note."""
     eyes = read_eyes(source)
     asked = (options.mmproj_type,) if options.mmproj_type else options.type

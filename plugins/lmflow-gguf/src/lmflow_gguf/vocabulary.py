@@ -197,6 +197,21 @@ def _before_extension(tokenizer: Any, config: Config) -> Any:
     return type(backend).from_str(json.dumps(steps))
 
 
+def is_merged_otherwise(folder: Path, arch: Architecture) -> bool:
+    """Whether llama.cpp cuts text into other tokens than the folder's tokenizer does.
+
+    It merges the pieces of every SentencePiece model by their scores, which is right for BPE; a unigram model takes the
+    likeliest pieces instead.
+    """
+    from sentencepiece import sentencepiece_model_pb2
+
+    if "sentencepiece" not in arch.vocabularies or not (folder / SENTENCEPIECE_FILE).is_file():
+        return False
+    messages: Any = sentencepiece_model_pb2
+    trained = messages.ModelProto.FromString((folder / SENTENCEPIECE_FILE).read_bytes()).trainer_spec
+    return bool(trained.model_type == messages.TrainerSpec.UNIGRAM)
+
+
 # --- SentencePiece ----------------------------------------------------------------------------------------------------
 
 

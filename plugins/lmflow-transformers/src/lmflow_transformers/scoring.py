@@ -21,7 +21,7 @@ from lmflow_transformers.regression import check_values, sequence_values
 from lmflow_transformers.rotary import follows_length
 
 _SCORED_AT_ONCE = 2048
-_LOSS_CHUNK = 512
+_LOSS_CHUNK = 128
 # Sequences among which beginnings are shared: so many tokens that are new in each, and so many in all, at most.
 _NEW_IN_WINDOW, _WINDOW = 16384, 2**20
 

@@ -73,8 +73,12 @@ def _byte_level(texts: Corpus, size: int) -> Any:
 
 
 def _sentencepiece(texts: Corpus, size: int, algorithm: str, folder: Path) -> Any:
-    """Return a Llama tokenizer of a SentencePiece model, which is written into the folder as well."""
+    """Return a Llama tokenizer of a SentencePiece model, which is written into the folder as well.
+
+    It opens each text.
+    """
     from sentencepiece import SentencePieceTrainer
+    from tokenizers.processors import TemplateProcessing
     from transformers import AutoTokenizer
 
     model = folder / "tokenizer.model"
@@ -88,4 +92,10 @@ def _sentencepiece(texts: Corpus, size: int, algorithm: str, folder: Path) -> An
             )  # fmt: skip
         except RuntimeError as error:
             raise RequestError(f"--size {size} cannot be had of these files: {' '.join(str(error).split())}") from error
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    # As Llama's does, and as llama.cpp believes of every tokenizer of this kind.
+    opening = (_OPEN, tokenizer.convert_tokens_to_ids(_OPEN))
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{_OPEN} $A", pair=f"{_OPEN} $A {_OPEN}:1 $B:1", special_tokens=[opening]
+    )
+    return tokenizer
