@@ -81,3 +81,20 @@ def test_adapter_and_structure_of_a_line_count(
     more: list[tuple[object, ...]] = [(), ("--lora_model_path", adapter), ("--prompt_structure", "Input: {input}")]
     figures = [lmflow_cli(*plain, *flags).json()["metrics"]["data nll"] for flags in more]
     assert len(set(figures)) == 3
+
+
+def test_without_the_benchmark_a_structure_counts_too_and_another_benchmark_has_no_metric(
+    tiny_model: Path, tmp_path: Path, lmflow_cli: Callable[..., Any]
+) -> None:
+    data = tmp_path / "data.json"
+    data.write_text(json.dumps(_ROWS), encoding="utf-8")
+    plain = ("evaluate", "-m", tiny_model, "--dataset_path", data, "--json")
+    without, around = (lmflow_cli(*plain, *flags).json() for flags in ((), ("--prompt_structure", "Input: {input}")))
+    assert without["tokens"] == around["tokens"]
+    assert without["nll_per_token"] != around["nll_per_token"]
+    measured = lmflow_cli(*plain, "--metric", "ppl").json()["metrics"]
+    assert measured["data perplexity"] == pytest.approx(without["perplexity"])
+    for flags in (("--benchmark", "passkey", "--metric", "nll"), ("--metric", "nll", "--benchmark", "passkey")):
+        refused = lmflow_cli(*plain, *flags)
+        assert refused.status == 2
+        assert "--metric belongs to benchmark 'lmflow': add --benchmark lmflow" in refused.stderr

@@ -218,6 +218,25 @@ def test_of_several_turns_the_last_is_answered(
     assert found.keys() >= {"chats accuracy", "chats without answer", "chats nll"}
 
 
+def test_sampled_answers_follow_from_their_seed(
+    data: Path, peaked_model: Path, tmp_path: Path, lmflow_cli: Callable[..., Any]
+) -> None:
+    flags = ("--dataset", data / "pairs", "--metric", "accuracy", "--max-new-tokens", 8)
+    more: list[tuple[object, ...]] = [
+        (),
+        ("--temperature", 3, "--answer-seed", 1),
+        ("--temperature", 3, "--answer-seed", 1),
+        ("--temperature", 3, "--answer-seed", 2),
+        ("--repetition-penalty", 9),
+    ]
+    texts = [
+        tuple(row["found"]["text"] for row in _measured(lmflow_cli, peaked_model, tmp_path, *flags, *each)[1])
+        for each in more
+    ]
+    assert texts[1] == texts[2]
+    assert len(set(texts)) == 4
+
+
 def test_a_prompt_structure_is_written_around_prompts(
     data: Path, peaked_model: Path, tmp_path: Path, lmflow_cli: Callable[..., Any]
 ) -> None:
