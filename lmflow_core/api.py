@@ -12,7 +12,9 @@ from lmflow_core.contracts.benchmark import (
     BenchmarkSpec,
     DataBenchmark,
     Grid,
+    MeasuredSet,
     PromptAnswers,
+    SetsBenchmark,
 )
 from lmflow_core.contracts.command import ChatCommand, CommandSpec
 from lmflow_core.contracts.dataset import DatasetFormat, DatasetSpec
@@ -189,6 +191,7 @@ __all__ = [
     "Launcher",
     "LmflowError",
     "LoadPlan",
+    "MeasuredSet",
     "Media",
     "MediaTokenizer",
     "MemoryPart",
@@ -233,6 +236,7 @@ __all__ = [
     "ScaledPositions",
     "Score",
     "Segment",
+    "SetsBenchmark",
     "SourceSpec",
     "Template",
     "TemplateLimitError",

@@ -280,11 +280,19 @@ VALUES_OF_LMFLOW: list[tuple[Schema, tuple[str, ...], dict[str, object] | str]] 
     (CHAT, ("--use_lora", "1"), "--use_lora, here --tuner, is no option of 'lmflow chat'"),
     (CHAT, ("--gpu", "1"), {"device": "cuda:1"}),
     (EVALUATE, ("--metric", "ppl", "--random_seed", "1"), {}),
+    # Without the plugin whose option it is.
     (
         EVALUATE,
         ("--metric", "accuracy"),
-        "--metric accuracy is not available yet; the likelihood of the data is measured",
+        "--metric accuracy is not available: it belongs to the benchmark lmflow, of the plugin lmflow-benchmarks",
     ),
+    (EVALUATE, ("--answer_type", "text2text", "--dataset_name", "customized"), {}),
+    (
+        EVALUATE,
+        ("--evaluate_block_size", "64", "--output_dir", "o"),
+        {"stride": "64", "output_file": "o/evaluation.json"},
+    ),
+    (EVALUATE, ("--prompt_structure", "Input: {input}"), {"prompt_structure": "Input: {input}"}),
 ]
 
 

@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from lmflow_core.api import BenchmarkSpec, DataBenchmark, ExporterSpec, LoadPlan, ObjectiveSpec, RequestError
+from lmflow_core.api import (
+    AnsweringBenchmark,
+    BenchmarkSpec,
+    DataBenchmark,
+    ExporterSpec,
+    LoadPlan,
+    ObjectiveSpec,
+    RequestError,
+    SetsBenchmark,
+)
 from lmflow_core.contracts.benchmark import Benchmark
 from lmflow_core.models.tasks import check_predicts, check_task
 
@@ -52,3 +61,5 @@ def test_a_benchmark_with_examples_is_given_data() -> None:
     rest = {"name": "x", "target": "a:B", "summary": "X."}
     assert BenchmarkSpec(**rest).contracts() == (Benchmark,)
     assert BenchmarkSpec(examples=("preference",), **rest).contracts() == (DataBenchmark,)
+    assert BenchmarkSpec(answers=True, **rest).contracts() == (AnsweringBenchmark,)
+    assert BenchmarkSpec(examples=("text",), answers=True, **rest).contracts() == (SetsBenchmark,)

@@ -115,3 +115,35 @@ class TellsObjects(Sound):
     def run(self, model):
         report = super().run(model)
         return BenchmarkReport(report.metrics, samples=[{"text": object()}])
+
+
+class SoundOnSets(Sound):
+    """Measures data sets one by one."""
+
+    def sets(self, given):
+        return {path.as_posix(): path for path in given}
+
+    def run(self, model, data, answers):
+        metrics = {}
+        for name, each in data.items():
+            rows = [each.examples[place].sequences[0] for place in range(len(each.examples))]
+            scores = list(model.score(window for row in rows for window in each.windows(row)))
+            (answer,) = answers([list(rows[0].input_ids[:4])], max_new_tokens=2)
+            metrics |= {f"{name} nll": sum(score.nll for score in scores), f"{name} tokens": len(answer.ids)}
+        return BenchmarkReport(metrics)
+
+
+class LosesSets(SoundOnSets):
+    """Measures one of two data sets whose files have one name."""
+
+    def sets(self, given):
+        return {path.stem: path for path in given}
+
+
+class SamplesAnswers(SoundOnSets):
+    """Tells answers that are sampled, each time by another seed."""
+
+    def run(self, model, data, answers):
+        seed = random.randrange(2**31)
+        (answer,) = answers([[5, 6, 7]], max_new_tokens=8, seed=seed, options={"temperature": 5.0})
+        return BenchmarkReport({"sum": float(sum(answer.ids))})

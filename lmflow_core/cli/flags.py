@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lmflow_core.cli.lmflow_flags import check_value, is_known, known_names, meaning
-from lmflow_core.cli.lmflow_names import LISTS, SHORT, SWITCHES
+from lmflow_core.cli.lmflow_names import IMPLIED, LISTS, SHORT, SWITCHES
 from lmflow_core.config.request import all_fields, everything_chosen, option_classes, unknown_option
 from lmflow_core.config.run_file import read_run_file
 from lmflow_core.config.schema import Schema
@@ -93,6 +93,7 @@ class FlagParser:
             if field_name != name:
                 check_value(name, taken)
             parsed.values[field_name] = taken
+            self._set_unless_given(parsed, name, IMPLIED.get(self._schema.name, {}).get(field_name, {}))
         elif is_known(self._schema.name, name):
             self._from_lmflow(parsed, name, given, rest)
         else:

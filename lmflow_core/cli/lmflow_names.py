@@ -89,9 +89,15 @@ def _optimizer(given: str) -> Values:
 
 _ROUNDS = "is not available: a round answers, scores and learns; lmflow generate and lmflow data score do that alone"
 _ARCHITECTURES = "is not available yet; models that predict the next token or give a reward are trained"
+_BENCHMARKS = "is not available: it belongs to the benchmark lmflow, of the plugin lmflow-benchmarks"
 _BITS = _one_of({"4": {"tuner": "qlora"}, "8": {"tuner": "qlora", "qlora_type": "int8"}}, "is neither 4 nor 8")
 _QUANTISED = _one_of({"nf4": {"qlora_type": "nf4"}, "fp4": {"qlora_type": "fp4"}}, "is neither nf4 nor fp4")
 _TRUNCATED: Translation = lambda given: {"max_length": given, "length_policy": "truncate"}  # noqa: E731
+
+# What options of ours mean besides, by command: the original has them without a flag that chooses its benchmark.
+IMPLIED: dict[str, dict[str, Values]] = {
+    "evaluate": {name: {"benchmark": "lmflow"} for name in ("metric", "answer_type", "dataset_name")}
+}
 
 TRANSLATED: dict[str, Translation] = {
     "model_name_or_path": _named("model"),
@@ -132,12 +138,12 @@ TRANSLATED: dict[str, Translation] = {
     "length_penalty": _only("0 0.0", "is not available: no loss looks at lengths but those that count by the token"),
     "num_stages_per_epoch": _only("1", "is not available: one run trains on all data; leave it out"),
     "mixed_precision": _one_of({"bf16": {"dtype": "bfloat16"}, "fp16": {"dtype": "float16"}}, "is none of bf16, fp16"),
-    "metric": _only(
-        "nll neg_log_likelihood ppl perplexity",
-        "is not available yet; the likelihood of the data is measured: leave it out",
-    ),
-    "answer_type": _only("text", "is not available yet; the likelihood of the data is measured: leave it out"),
-    "dataset_name": _only("customized", "is not available: give --dataset, or --benchmark NAME of 'lmflow plugins'"),
+    # Options of the benchmark that IMPLIED chooses, where it is installed.
+    "metric": _only("nll neg_log_likelihood ppl perplexity", f"{_BENCHMARKS}; the likelihood is measured without it"),
+    "answer_type": _only("text text2text", f"{_BENCHMARKS}; the likelihood is measured without it"),
+    "dataset_name": _only("customized", f"{_BENCHMARKS}; or give --dataset the set's folder"),
+    "evaluate_block_size": _named("stride"),
+    "output_dir": lambda given: {"output_file": f"{given}/evaluation.json"},
     "prompt_structure": _only(
         "{input} {input_text}", "is not available: give --template, or write the words around a prompt into the data"
     ),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from lmflow_core.contracts.generation import GeneratedAnswer
 from lmflow_core.contracts.model import PREDICTING, LanguageModel
 from lmflow_core.contracts.spec import Selector, Spec
-from lmflow_core.contracts.tokens import EncodedDataset
+from lmflow_core.contracts.tokens import EncodedDataset, EncodedSequence
 
 
 @dataclass(frozen=True)
@@ -97,15 +98,52 @@ class AnsweringBenchmark(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class MeasuredSet:
+    """A data set that is measured by itself.
+
+    Attributes:
+        examples: encoded for the model.
+        windows: gives, for a sequence, the windows of ``--context`` and ``--stride``, with which it may be longer than
+            the model's context: each of its labels is in one of them. Without these flags it gives the sequence.
+    """
+
+    examples: EncodedDataset
+    windows: Callable[[EncodedSequence], Iterable[EncodedSequence]]
+
+
+class SetsBenchmark(Protocol):
+    """Target of a ``BenchmarkSpec`` with ``examples`` and ``answers``: it measures data sets, each by itself."""
+
+    def sets(self, given: Sequence[Path]) -> Mapping[str, Path]:
+        """Return the data sets that are measured, by the names their figures have; nothing of them is read yet.
+
+        Args:
+            given: what ``--dataset`` names; nothing when it is left out.
+
+        Raises:
+            RequestError: there are none, or one is missing.
+        """
+
+    def run(self, model: LanguageModel, data: Mapping[str, MeasuredSet], answers: PromptAnswers) -> BenchmarkReport:
+        """Measure a loaded model on the data sets that :meth:`sets` named.
+
+        Raises:
+            RequestError: the model cannot be measured so.
+            DataError: the examples are none that it can be measured on.
+        """
+
+
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkSpec(Spec):
     """A measurement of a model; ``target(options)`` satisfies ``Benchmark``.
 
-    With ``examples`` it satisfies ``DataBenchmark`` instead, and with ``answers`` ``AnsweringBenchmark``.
+    With ``examples`` it satisfies ``DataBenchmark`` instead, with ``answers`` ``AnsweringBenchmark``, and with both
+    ``SetsBenchmark``.
 
     Attributes:
         ``examples``: the kinds of example it measures on, from ``--dataset``; none for one that brings its own data.
-        ``answers``: it brings its own data, and is given what writes answers of the model.
+        ``answers``: it is given what writes answers of the model.
         ``tasks``: those of a load plan whose models it measures.
 
     Example::
@@ -128,6 +166,8 @@ class BenchmarkSpec(Spec):
 
     def contracts(self) -> tuple[type, ...]:
         """Return what the target satisfies: it is given data where it measures on examples."""
+        if self.examples and self.answers:
+            return (SetsBenchmark,)
         if self.examples:
             return (DataBenchmark,)
         return (AnsweringBenchmark if self.answers else Benchmark,)

@@ -13,6 +13,8 @@ from lmflow_core.contracts.examples import TRAIN_ON
 from lmflow_core.options import option
 
 LENGTH_POLICIES = ("error", "drop", "truncate", "split")
+# Where a prompt structure has the prompt; the original LMFlow has two names for it.
+PROMPT_PLACE = re.compile(r"\{input(?:_text)?\}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +99,16 @@ class EvaluationDataSettings(DataSettings):
     """Which data; a benchmark may bring its own."""
 
     dataset: tuple[Path, ...] = option((), help="Data file or folder; several with commas. Benchmarks bring their own.")
+    prompt_structure: str | None = option(
+        None, help="Text with {input} in the place of the prompt, for rows of a plain prompt and its answer."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.prompt_structure is not None and len(PROMPT_PLACE.split(self.prompt_structure)) != 2:
+            raise ValueError(
+                f"--prompt-structure {self.prompt_structure!r} must hold {{input}} once: the prompt's place"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,15 +253,15 @@ class EvaluationSettings:
     context: int | None = option(
         None, help="Score long documents with a sliding window of this many tokens.", minimum=2
     )
-    stride: int | None = option(None, help="Tokens between windows; half a window when left out.", minimum=1)
+    stride: int | None = option(
+        None,
+        help="Tokens between windows, of the model's context without --context; half a window when left out.",
+        minimum=1,
+    )
 
     def __post_init__(self) -> None:
-        if self.stride is not None and self.context is None:
-            raise ValueError("--stride needs --context, the length of the window")
         if self.context is not None and self.stride is not None and self.stride >= self.context:
             raise ValueError("--stride must be smaller than --context, so that each token has something before it")
-        if self.benchmark is not None and self.context is not None:
-            raise ValueError("--context is for the likelihood of data, not for --benchmark")
 
 
 @dataclass(frozen=True, kw_only=True)

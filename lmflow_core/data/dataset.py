@@ -24,6 +24,7 @@ from lmflow_core.data.row_files import RowWriter, read_meta
 from lmflow_core.data.selection import first_examples, selected
 from lmflow_core.data.sources import sources
 from lmflow_core.data.store import EncodedRows
+from lmflow_core.data.structures import structure_of
 from lmflow_core.files.cache import atomic_cache_folder, cache_root, locked
 from lmflow_core.models.opening import OpenModel
 from lmflow_core.plugins.registry import Catalogue
@@ -131,6 +132,7 @@ class DatasetMaker:
             "tokenizer": self.encoder.tokenizer.fingerprint,
             "template": self.template.fingerprint if self.template else None,
             "train_on": data.train_on,
+            "structure": structure_of(data),
             "max_length": self._limit,
             "context": self._context,
             "length_policy": data.length_policy,

@@ -11,6 +11,7 @@ from lmflow_core.contracts.examples import Example, Prompt
 from lmflow_core.contracts.settings import DataSettings
 from lmflow_core.data.asked import as_prompt
 from lmflow_core.data.examples import ExampleReader, Located
+from lmflow_core.data.structures import structure_of, structured
 from lmflow_core.errors import DataError
 from lmflow_core.plugins.registry import Catalogue
 
@@ -34,8 +35,10 @@ def selected(
         DataError: a row cannot be used.
     """
     found = _validation(data, catalogue, seed) if validation else _trained(data, catalogue, seed)
+    structure = structure_of(data)
     for located in itertools.islice(found, None if validation else data.max_train_samples):
-        yield _accepted(located, accepted)
+        usable = _accepted(located, accepted)
+        yield usable if structure is None else structured(usable, structure)
 
 
 def _validation(data: DataSettings, catalogue: Catalogue, seed: int) -> Iterator[Located]:

@@ -119,13 +119,28 @@ def test_the_perplexity_is_that_of_a_plain_loop(
     assert found["nll_per_token"] == pytest.approx(total / count, rel=1e-5)
 
 
+def test_a_stride_alone_makes_windows_of_the_models_context(
+    tiny_model: Path, lmflow_cli: Cli, write_rows: Callable[..., Path]
+) -> None:
+    data = write_rows([{"text": "the quick brown fox jumps over the lazy dog " * 40}])
+    plain = ("evaluate", "--model", tiny_model, "--dataset", data, "--json")
+    alone, both, other = (
+        lmflow_cli(*plain, *flags).json()
+        for flags in (("--stride", 100), ("--context", 256, "--stride", 100), ("--context", 256, "--stride", 60))
+    )
+    assert alone == both
+    assert alone != other
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--stride", 4), "--stride needs --context"),
+        (("--stride", 256, "--dataset", "none"), "--stride 256 must be smaller than the model's context of 256"),
         (("--context", 8, "--stride", 8), "--stride must be smaller than --context"),
         (("--context", 8), "--dataset is required"),
         (("--context", 8, "--benchmark", "passkey"), "not for --benchmark"),
+        (("--stride", 8, "--benchmark", "passkey"), "not for --benchmark"),
+        (("--prompt-structure", "{input}", "--benchmark", "passkey"), "--benchmark passkey brings its own"),
         (("--benchmark", "passkeys"), "unknown benchmark 'passkeys'. Did you mean 'passkey'"),
     ],
 )

@@ -45,7 +45,8 @@ def _installed(kind: str, site: Path) -> str:
     planted, spec_class = PLANTED[kind], KINDS[kind]
     package = f"lmflow_faulty_{kind}"
     source = _PLUGIN.format(spec_class=spec_class.__name__, header=planted.get("header", ""), hook=spec_class.hook())
-    fields = {**dict.fromkeys(planted["sound"]), **planted["faults"]}
+    sound = planted["sound"] if isinstance(planted["sound"], Mapping) else dict.fromkeys(planted["sound"])
+    fields = {**sound, **planted["faults"]}
     for target, value in fields.items():
         own = value.get("spec", "") if isinstance(value, Mapping) else ""
         more = "".join(f", {field}" for field in (own or planted.get("spec", ""),) if field)
@@ -74,6 +75,7 @@ def _check(plugin: str, site: Path, kind: str, only: Mapping[str, str]) -> dict[
         [sys.executable, "-m", "lmflow_core.testing", asked],
         capture_output=True,
         text=True,
+        cwd=site,  # some faults leave files where they work
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         timeout=600,
     )

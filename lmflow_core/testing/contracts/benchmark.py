@@ -17,12 +17,13 @@ from lmflow_core.contracts.settings import DataSettings, ModelSettings
 from lmflow_core.contracts.tokens import EncodedSequence
 from lmflow_core.data.dataset import DatasetMaker
 from lmflow_core.errors import RequestError
-from lmflow_core.models.opening import open_model
+from lmflow_core.models.opening import OpenModel, open_model
 from lmflow_core.plugins.registry import Catalogue
 from lmflow_core.testing.contracts.base import ComponentContract
 from lmflow_core.testing.others import loaded
 from lmflow_core.testing.tensors import differing, state_of
 from lmflow_core.workflows.decoder_answers import DecoderAnswers
+from lmflow_core.workflows.measured_sets import measured_sets
 
 _SEQUENCE = EncodedSequence(list(range(3, 30)), list(range(3, 30)))
 
@@ -31,7 +32,7 @@ _SEQUENCE = EncodedSequence(list(range(3, 30)), list(range(3, 30)))
 class Measured:
     """What a benchmark found of a small model, and the weights and likelihood of that before and after.
 
-    ``data`` is what it is given beside the model: encoded examples, what writes answers, or nothing.
+    ``data`` is what it is given beside the model: encoded examples or data sets, what writes answers, or nothing.
     """
 
     model: Any
@@ -77,10 +78,9 @@ class BenchmarkContract(ComponentContract):
         opened = open_model(ModelSettings(model=str(tiny_model), device="cpu"), catalogue)
         data: tuple[Any, ...] = ()
         if data_folder is not None:
-            settings = DataSettings(dataset=(data_folder,), cache=False)
-            data = (DatasetMaker(settings, opened, catalogue, accepted=spec.examples).make().rows,)
-        elif spec.answers:
-            data = (DecoderAnswers(opened, catalogue),)
+            data = (cls._data(spec, cls.made(target, option_values), data_folder, opened, catalogue),)
+        if spec.answers:
+            data = (*data, DecoderAnswers(opened, catalogue))
         model: Any = opened.load()
         before, nll, modes = state_of(model.network), _nll(model), _modes(model)
         _seed(1)
@@ -88,6 +88,14 @@ class BenchmarkContract(ComponentContract):
         modes_after = _modes(model)  # before anything else is asked, which may set them again
         after = state_of(model.network)
         return Measured(model, data, report, (before, after), (nll, _nll(model)), (modes, modes_after))
+
+    @classmethod
+    def _data(cls, spec: BenchmarkSpec, benchmark: Any, folder: Path, opened: OpenModel, catalogue: Catalogue) -> Any:
+        """Return what it measures on: examples, or with answers the data sets that it names."""
+        settings = DataSettings(dataset=(folder,), cache=False)
+        if spec.answers:
+            return measured_sets(benchmark.sets((folder,)), settings, spec.examples, None, opened, catalogue)
+        return DatasetMaker(settings, opened, catalogue, accepted=spec.examples).make().rows
 
     @classmethod
     def _run(cls, benchmark: Any, model: Any, data: tuple[Any, ...]) -> BenchmarkReport:
@@ -139,6 +147,18 @@ class BenchmarkContract(ComponentContract):
             except (TypeError, ValueError) as error:
                 raise AssertionError(f"a sample cannot be written as JSON: {error}") from error
             assert read == sample, f"a sample is another when it is read again: {sample}"
+
+    def test_each_data_set_has_a_name(self, spec: BenchmarkSpec, component: Any, tmp_path: Path) -> None:
+        """Data sets given by their files are all measured, those of one name in two folders too."""
+        if not (spec.examples and spec.answers):
+            return
+        given = tuple(tmp_path / folder / f"{name}.jsonl" for folder, name in (("a", "x"), ("b", "x"), ("b", "y")))
+        for path in given:
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+        sets = component.sets(given)
+        assert all(isinstance(name, str) and name.strip() for name in sets), f"names that are none: {list(sets)}"
+        assert sorted(sets.values()) == sorted(given), f"of {len(given)} data sets it measures {dict(sets)}"
 
     def test_it_repeats(self, measured: Measured, component: Any) -> None:
         """Run again, by a new object and whatever the state of random numbers, it finds the same."""

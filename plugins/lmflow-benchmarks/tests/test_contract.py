@@ -42,3 +42,23 @@ metric_list: [{{metric: acc}}]
             encoding="utf-8",
         )
         return folder
+
+
+@pytest.mark.skipif(find_spec("lmflow_transformers") is None, reason="models are opened by the plugin that runs them")
+class TestLmflow(BenchmarkContract):
+    name = "lmflow"
+    options = {"metric": ("nll", "ppl")}
+
+
+@pytest.mark.skipif(find_spec("lmflow_transformers") is None, reason="models are opened by the plugin that runs them")
+class TestLmflowAccuracy(BenchmarkContract):
+    name = "lmflow"
+    options = {"metric": ("accuracy",), "max_new_tokens": 4}
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def data_folder(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """Return a folder of prompts with their answers; a text has no prompt."""
+        folder = tmp_path_factory.mktemp("answers")
+        (folder / "rows.jsonl").write_text('{"prompt": "1 + 1 =", "completion": " 2"}\n' * 2, encoding="utf-8")
+        return folder

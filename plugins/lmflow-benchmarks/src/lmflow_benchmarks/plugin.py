@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lmflow_benchmarks.options import HarnessOptions
+from lmflow_benchmarks.options import HarnessOptions, LmflowOptions
 from lmflow_core.api import BenchmarkSpec, hookimpl
 
 
@@ -19,4 +19,12 @@ def lmflow_register_benchmarks() -> Iterator[BenchmarkSpec]:
         options=HarnessOptions,
         answers=True,
         tasks=("causal",),
+    )
+    yield BenchmarkSpec(
+        name="lmflow",
+        target="lmflow_benchmarks.lmflow_sets:LmflowBenchmark",
+        summary="Likelihood and accuracy of answers, by data set.",
+        options=LmflowOptions,
+        examples=("text", "prompted", "conversation"),
+        answers=True,
     )
