@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lmflow_benchmarks.options import HarnessOptions
+from lmflow_benchmarks.options import HarnessOptions, TaskOptions
 from lmflow_core.api import BenchmarkSpec, hookimpl
 
 
@@ -17,6 +17,14 @@ def lmflow_register_benchmarks() -> Iterator[BenchmarkSpec]:
         summary="Tasks of lm-evaluation-harness, by name or from files.",
         requires=("lm-eval",),
         options=HarnessOptions,
+        answers=True,
+        tasks=("causal",),
+    )
+    yield BenchmarkSpec(
+        name="tasks",
+        target="lmflow_benchmarks.tasks:TaskBenchmark",
+        summary="Your own questions: choices, exact answers, texts.",
+        options=TaskOptions,
         answers=True,
         tasks=("causal",),
     )
