@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from lmflow_core.config.run_file import read_mapping as _read_mapping
 from lmflow_core.contracts.source import Row
-from lmflow_core.data.rows import read_rows as _read_rows
 
 
 def read_mapping(path: Path, otherwise: str) -> dict[str, object]:
@@ -20,7 +18,10 @@ def read_mapping(path: Path, otherwise: str) -> dict[str, object]:
     Raises:
         RequestError: the file cannot be read, or does not hold a mapping whose keys are names, each of them once.
     """
-    return _read_mapping(path, otherwise)
+    # What reads files is imported when one is read: every command loads the public interface.
+    from lmflow_core.config.run_file import read_mapping as read
+
+    return read(path, otherwise)
 
 
 def read_rows(file: Path) -> Iterator[Row]:
@@ -29,4 +30,6 @@ def read_rows(file: Path) -> Iterator[Row]:
     Raises:
         DataError: the file cannot be read or is broken, or a row is not an object.
     """
-    return _read_rows(file)
+    from lmflow_core.data.rows import read_rows as read
+
+    return read(file)
