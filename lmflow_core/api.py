@@ -87,7 +87,7 @@ from lmflow_core.contracts.position_scaling import PositionScaling, PositionScal
 from lmflow_core.contracts.recipe import Recipe
 from lmflow_core.contracts.reward import AnsweredPrompt, Reward, RewardSpec
 from lmflow_core.contracts.settings import DecodingSettings, ModelSettings, TrainingSettings
-from lmflow_core.contracts.source import RowSource, SourceSpec
+from lmflow_core.contracts.source import Row, RowSource, SourceSpec
 from lmflow_core.contracts.template import Template, TemplateSpec
 from lmflow_core.contracts.tokens import (
     IGNORE,
@@ -115,6 +115,7 @@ from lmflow_core.files.cache import atomic_cache_folder, cache_root
 from lmflow_core.files.output import atomic_folder, check_output
 from lmflow_core.generation.callers import asks_this_machine, is_loopback
 from lmflow_core.generation.history import messages_row
+from lmflow_core.generation.question_files import read_mapping, read_rows
 from lmflow_core.generation.reading import (
     SHORTEST_BEGINNING,
     attention_crossover,
@@ -123,7 +124,7 @@ from lmflow_core.generation.reading import (
     is_read_soon,
     reading_parts,
 )
-from lmflow_core.generation.rendered import encode_rendered
+from lmflow_core.generation.rendered import encode_rendered, encode_segments
 from lmflow_core.generation.services import model_services
 from lmflow_core.generation.session import ChatSession
 from lmflow_core.installing import how_to_install
@@ -230,6 +231,7 @@ __all__ = [
     "Reward",
     "RewardSpec",
     "Rope",
+    "Row",
     "RowSource",
     "RunningBatch",
     "SampledToken",
@@ -269,6 +271,7 @@ __all__ = [
     "check_output",
     "common_beginning",
     "encode_rendered",
+    "encode_segments",
     "hookimpl",
     "how_to_install",
     "is_loopback",
@@ -280,6 +283,8 @@ __all__ = [
     "option",
     "packaged_template",
     "printable",
+    "read_mapping",
+    "read_rows",
     "reading_parts",
     "render_jinja",
     "wilson",

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lmflow_core.contracts.source import Row
 from lmflow_core.data import json_stream
 from lmflow_core.data.files import data_files
-from lmflow_core.data.rows import Row, read_rows
+from lmflow_core.data.rows import read_rows
 from lmflow_core.errors import DataError
 
 

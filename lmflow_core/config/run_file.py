@@ -19,14 +19,35 @@ def read_run_file(path: Path) -> dict[str, object]:
     Raises:
         RequestError: the file cannot be read, or does not hold a mapping whose keys are names, each of them once.
     """
+    content = _content(path, "a run file maps option names to values")
+    options = content.get("options")
+    return _named(options if isinstance(options, dict) else content, path)
+
+
+def read_mapping(path: Path, otherwise: str) -> dict[str, object]:
+    """Return what a YAML or JSON file maps names to, dashes in the names as underscores.
+
+    Args:
+        path: of the file.
+        otherwise: what the error says of a file that holds something else.
+
+    Raises:
+        RequestError: the file cannot be read, or does not hold a mapping whose keys are names, each of them once.
+    """
+    return _named(_content(path, otherwise), path)
+
+
+def _content(path: Path, otherwise: str) -> dict[Any, Any]:
     text = _text(path)
     # Every ``run.json`` is YAML too, and read as such it would take a hundred times as long.
     content = _json(text, path) if text.lstrip().startswith("{") else None
     content = content if isinstance(content, dict) else _yaml(text, path)
-    if isinstance(content, dict) and isinstance(content.get("options"), dict):
-        content = content["options"]
     if not isinstance(content, dict):
-        raise RequestError(f"{path}: a run file maps option names to values")
+        raise RequestError(f"{path}: {otherwise}")
+    return content
+
+
+def _named(content: dict[Any, Any], path: Path) -> dict[str, object]:
     values: dict[str, object] = {}
     for key, value in content.items():
         name = str(key).replace("-", "_")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from lmflow_core.contracts.spec import Spec
@@ -11,6 +12,16 @@ from lmflow_core.errors import SpecError
 
 # Suffixes of the files that the core reads itself.
 CORE_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".txt")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row. ``declared`` is the type an LMFlow file names for all its instances, if it does."""
+
+    file: Path
+    number: int
+    value: Mapping[str, Any]
+    declared: str | None = None
 
 
 class RowSource(Protocol):

@@ -20,9 +20,10 @@ from lmflow_core.contracts.examples import (
     check_trainable,
     parts,
 )
+from lmflow_core.contracts.source import Row
 from lmflow_core.data.image_paths import ImageFolders
 from lmflow_core.data.placeholders import check_placeholders
-from lmflow_core.data.rows import OnError, Row, raise_error
+from lmflow_core.data.rows import OnError, raise_error
 from lmflow_core.data.sources import Source, sources
 from lmflow_core.errors import DataError, PluginLoadError, printable
 from lmflow_core.plugins.blame import failure_of

@@ -5,12 +5,12 @@ A row is a mapping with the file and the number it has there (from 1). Memory is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
+from lmflow_core.contracts.source import Row
 from lmflow_core.data.files import opened_text, suffix
 from lmflow_core.data.json_stream import DECODER, JsonStream, json_problem
 from lmflow_core.data.tables import read_paragraphs, read_table
@@ -18,16 +18,6 @@ from lmflow_core.errors import DataError
 
 OnError = Callable[[DataError], None]
 _Numbered = tuple[int, object, str | None]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row. ``declared`` is the type an LMFlow file names for all its instances, if it does."""
-
-    file: Path
-    number: int
-    value: Mapping[str, Any]
-    declared: str | None = None
 
 
 def raise_error(error: DataError) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmflow_core.contracts.source import CORE_SUFFIXES, RowSource, SourceSpec
+from lmflow_core.contracts.source import CORE_SUFFIXES, Row, RowSource, SourceSpec
 from lmflow_core.data.files import data_files, is_hub_name, suffix
-from lmflow_core.data.rows import OnError, Row, read_rows
+from lmflow_core.data.rows import OnError, read_rows
 from lmflow_core.errors import DataError
 from lmflow_core.plugins.provided import Provided
 from lmflow_core.plugins.registry import Catalogue

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lmflow_core.contracts.examples import Message, Prompt
+from lmflow_core.contracts.source import Row
 from lmflow_core.data.files import suffix
 from lmflow_core.data.image_paths import ImageFolders
-from lmflow_core.data.rows import Row, read_rows
+from lmflow_core.data.rows import read_rows
 from lmflow_core.errors import DataError
 from lmflow_core.generation.history import read_messages
 

@@ -14,5 +14,13 @@ def encode_rendered(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int
 
     Nothing is put before or behind them.
     """
-    rendered = [[Segment(text, control=True)] for text in texts]
+    return encode_segments(tokenizer, [[Segment(text, control=True)] for text in texts])
+
+
+def encode_segments(tokenizer: Tokenizer, rendered: Sequence[Sequence[Segment]]) -> list[list[int]]:
+    """Return the ids of texts in segments: control tokens are made of those that may hold some, and of no other.
+
+    Where there are none the ids are those of the whole text, wherever its segments end. Nothing is put before or
+    behind.
+    """
     return [list(sequence.input_ids) for sequence in Encoder(tokenizer, None).encode_segments(rendered)]

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lmflow_core.contracts.estimates import Estimate, clustered_mean
-from lmflow_core.data.rows import Row, read_rows
+from lmflow_core.contracts.source import Row
+from lmflow_core.data.rows import read_rows
 from lmflow_core.errors import DataError, RequestError
 from lmflow_core.workflows.paired_test import sign_flip_test
 

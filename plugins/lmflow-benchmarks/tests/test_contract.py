@@ -62,3 +62,19 @@ class TestLmflowAccuracy(BenchmarkContract):
         folder = tmp_path_factory.mktemp("answers")
         (folder / "rows.jsonl").write_text('{"prompt": "1 + 1 =", "completion": " 2"}\n' * 2, encoding="utf-8")
         return folder
+
+
+@pytest.mark.skipif(find_spec("lmflow_transformers") is None, reason="models are opened by the plugin that runs them")
+class TestTasks(BenchmarkContract):
+    name = "tasks"
+    options = {"task_file": "{sums}"}
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def sums(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """Return the file of a task of two questions."""
+        folder = tmp_path_factory.mktemp("own")
+        (folder / "rows.jsonl").write_text('{"sum": "1 + 1", "is": 2}\n{"sum": "1 + 2", "is": 3}\n', encoding="utf-8")
+        task = 'kind: exact-match\ndata: rows.jsonl\nprompt: "{sum} ="\nanswer: is\nmax_new_tokens: 2\n'
+        (folder / "sums.yaml").write_text(task, encoding="utf-8")
+        return folder / "sums.yaml"

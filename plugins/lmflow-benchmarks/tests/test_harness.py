@@ -144,6 +144,23 @@ def _flat(value: Any) -> list[Any]:
     return [each for part in value for each in _flat(part)] if isinstance(value, list | tuple) else [value]
 
 
+@pytest.mark.parametrize("empty", ["file.jsonl", "list.json", "choice"])
+def test_a_task_without_questions_is_told(
+    empty: str, peaked_model: Path, tasks: Path, tmp_path: Path, lmflow_cli: Callable[..., Any]
+) -> None:
+    data = tasks / "rows.jsonl" if empty == "choice" else tmp_path / empty
+    if empty != "choice":
+        data.write_text("[]" if empty == "list.json" else "", encoding="utf-8")
+    (tmp_path / "none.py").write_text("def of(rows):\n    return rows.select([])\n", encoding="utf-8")
+    head = f"task: none\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {data}}}}}\ntest_split: test\n"
+    head += "process_docs: !function none.of\n" if empty == "choice" else ""
+    (tmp_path / "none.yaml").write_text(head + _TASKS["choose"], encoding="utf-8")
+    flags = ["--include-path", tmp_path, "--tasks", "none"]
+    result = lmflow_cli("evaluate", "--benchmark", "lm-eval", "--model", peaked_model, "--device", "cpu", *flags)
+    assert result.status == 2, result.stderr
+    assert "--tasks none: its data has no questions" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -13,6 +13,7 @@ from typing import Any
 
 from lm_eval.evaluator import evaluate
 
+from lmflow_benchmarks.asked_model import AskedModel
 from lmflow_benchmarks.harness_model import HarnessModel
 from lmflow_benchmarks.harness_tasks import load_tasks
 from lmflow_benchmarks.options import HarnessOptions
@@ -40,7 +41,7 @@ class HarnessBenchmark:
             tasks = load_tasks(options)
             random.seed(0)  # some tasks choose by it
             found = evaluate(
-                HarnessModel(model, answers, options.answer_seed),
+                HarnessModel(AskedModel(model, answers, options.answer_seed, "lm-eval")),
                 task_dict=tasks,
                 limit=options.limit,
                 apply_chat_template=options.apply_chat_template,

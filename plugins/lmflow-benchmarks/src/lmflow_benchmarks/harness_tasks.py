@@ -14,6 +14,10 @@ from lmflow_benchmarks.options import HarnessOptions
 from lmflow_core.api import LmflowError, RequestError, printable
 
 _NAMES_TOLD = 5
+_NO_QUESTIONS = "its data has no questions"
+# What the library of data sets says of files without rows and of a choice of rows that leaves none. Of an empty JSONL
+# file it says nothing but StopIteration.
+_EMPTY = re.compile(r"corresponds to no data|out of (bounds|range) for (dataset of )?size 0")
 
 
 def load_tasks(options: HarnessOptions) -> Any:
@@ -27,7 +31,7 @@ def load_tasks(options: HarnessOptions) -> Any:
     loaded = _loaded(_manager(options.tasks, options.include_path), options.tasks)
     for name, task in loaded["tasks"].items():
         if not len(task.eval_docs):
-            raise RequestError(f"--tasks {name}: its data has no questions")
+            raise RequestError(f"--tasks {name}: {_NO_QUESTIONS}")
         if getattr(task, "UNSAFE_CODE", False):
             raise RequestError(f"--tasks {name}: it runs code that the model writes, which is not done here")
         if getattr(task, "MULTIMODAL", False):
@@ -80,6 +84,8 @@ def _loaded(manager: TaskManager, names: Sequence[str]) -> Any:
     except LmflowError:
         raise
     except Exception as error:  # files of others: what is wrong in them comes as any kind
+        if any(isinstance(each, StopIteration) or _EMPTY.search(str(each)) for each in _chain(error)):
+            raise RequestError(f"--tasks {','.join(names)}: {_NO_QUESTIONS}") from error
         causes = [printable(f"{type(each).__name__}: {each}", 300) for each in _chain(error)]
         raise RequestError(
             f"--tasks {','.join(names)} cannot be loaded: {'; '.join(causes[:2])}. Its description or its data is at "

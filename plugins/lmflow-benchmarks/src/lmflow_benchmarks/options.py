@@ -10,11 +10,9 @@ from lmflow_core.api import option
 
 
 @dataclass(frozen=True, kw_only=True)
-class HarnessOptions:
-    """Which tasks of lm-evaluation-harness are run, and how they are asked."""
+class QuestionOptions:
+    """How questions are asked, whatever runs the tasks."""
 
-    tasks: tuple[str, ...] = option((), help="Tasks, groups or tags of lm-evaluation-harness; several with commas.")
-    include_path: Path | None = option(None, help="Folder of YAML files with tasks of your own.")
     num_fewshot: int | None = option(
         None, help="Examples before each question; what the task says when left out.", minimum=0
     )
@@ -25,6 +23,14 @@ class HarnessOptions:
     )
     system_instruction: str | None = option(None, help="System prompt of every question.")
     fewshot_seed: int = option(1234, help="Seed by which tasks choose examples; 1234 is the harness's own.", minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HarnessOptions(QuestionOptions):
+    """Which tasks of lm-evaluation-harness are run, and how they are asked."""
+
+    tasks: tuple[str, ...] = option((), help="Tasks, groups or tags of lm-evaluation-harness; several with commas.")
+    include_path: Path | None = option(None, help="Folder of YAML files with tasks of your own.")
     answer_seed: int = option(42, help="Seed of answers that a task has sampled.", minimum=0, maximum=2**32 - 1)
 
 
@@ -79,3 +85,10 @@ class LmflowOptions:
     def metrics(self) -> tuple[str, ...]:
         """The figures by the first of their names: ``nll``, ``ppl``, ``accuracy``."""
         return tuple(dict.fromkeys(_METRICS[name] for name in self.metric))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskOptions(QuestionOptions):
+    """Which tasks of your own are run, and how they are asked."""
+
+    task_file: tuple[Path, ...] = option((), help="YAML or JSON files, each with a task; several with commas.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lmflow_benchmarks.options import HarnessOptions, LmflowOptions
+from lmflow_benchmarks.options import HarnessOptions, LmflowOptions, TaskOptions
 from lmflow_core.api import BenchmarkSpec, hookimpl
 
 
@@ -27,4 +27,12 @@ def lmflow_register_benchmarks() -> Iterator[BenchmarkSpec]:
         options=LmflowOptions,
         examples=("text", "prompted", "conversation"),
         answers=True,
+    )
+    yield BenchmarkSpec(
+        name="tasks",
+        target="lmflow_benchmarks.tasks:TaskBenchmark",
+        summary="Your own questions: choices, exact answers, texts.",
+        options=TaskOptions,
+        answers=True,
+        tasks=("causal",),
     )
