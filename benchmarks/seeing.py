@@ -103,7 +103,7 @@ def _write_training(folder: Path, count: int, source: random.Random) -> None:
     for number in range(count):
         shown = things(source)
         draw(shown, _PIXELS, source).save(folder / f"{number}.png")
-        asked = [enumerate_all(shown, source)] if source.random() < _DESCRIBED else conversation(shown, source)
+        asked = [enumerate_all(shown)] if source.random() < _DESCRIBED else conversation(shown, source)
         rows.append(_row(f"{number}.png", asked, answered=True))
     _write_rows(folder / "train.jsonl", rows)
 

@@ -93,18 +93,11 @@ def ask(kind: str, shown: list[Thing], thing: Thing) -> Question:
     }[kind]
 
 
-def enumerate_all(shown: list[Thing], source: random.Random) -> Question:
-    """Return a question that is answered by all there is to see: place by place, or shape by shape.
-
-    The first tells a model what is where, and the second what a shape that it is asked for looks like.
-    """
-    if source.random() < 0.5:
-        ordered = sorted(shown, key=lambda each: PLACES.index(each.place))
-        answer = ", ".join(f"{each.place}: {each.colour} {each.shape}" for each in ordered)
-        return Question("description", "What is shown?", answer)
-    ordered = sorted(shown, key=lambda each: SHAPES.index(each.shape))
-    answer = ", ".join(f"{each.shape}: {each.colour}, {each.place}" for each in ordered)
-    return Question("description", "Which shapes are there?", answer)
+def enumerate_all(shown: list[Thing]) -> Question:
+    """Return the question that is answered by all there is to see, in the order of reading."""
+    ordered = sorted(shown, key=lambda each: PLACES.index(each.place))
+    answer = ", ".join(f"{each.place}: {each.colour} {each.shape}" for each in ordered)
+    return Question("description", "What is shown?", answer)
 
 
 def describe(shown: list[Thing]) -> Question:
