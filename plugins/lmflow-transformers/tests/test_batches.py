@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
 
-from lmflow_core.api import IGNORE, EncodedExample, EncodedSequence, Media
+from lmflow_core.api import IGNORE, EncodedExample, EncodedSequence, Media, ModelSettings
 from lmflow_core.testing.jobs import single
+from lmflow_transformers.attention import SdpaAttention, using_attention
 from lmflow_transformers.batches import Batch, collate
+from lmflow_transformers.devices import rows_of_kernels
+from lmflow_transformers.likelihood.network import summed_cross_entropy
+from lmflow_transformers.models import CausalModelLoader
 
 _PAIR = EncodedExample(
     (EncodedSequence([5, 6, 7], [IGNORE, 6, 7]), EncodedSequence([8, 9], [8, 9])), {"margin": (0.5,)}
@@ -83,3 +88,39 @@ def test_a_batch_moves_as_a_whole() -> None:
     assert isinstance(batch, Batch)
     tensors = [*batch.inputs[0].values(), batch.targets, batch.ends, batch.groups, *batch.numbers.values()]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
+
+
+def test_a_row_is_filled_up_by_what_counts_nowhere(tiny_model: Path) -> None:
+    examples = [_PAIR, single([1, 2, 3], [IGNORE, 2, 3])]
+    plain, filled = collate(examples), collate(examples, rows=16)
+    assert filled.inputs[0]["input_ids"].shape == (1, 16)
+    assert filled.inputs[0]["input_ids"][0, 8:].tolist() == [6] * 8
+    assert filled.inputs[0]["cu_seq_lens_q"].tolist() == [0, 3, 5, 8, 16]
+    assert filled.tokens == plain.tokens == 8
+    assert torch.equal(filled.targets, plain.targets)
+    assert torch.equal(filled.ends, plain.ends)
+    model = CausalModelLoader().open(str(tiny_model), ModelSettings(model=str(tiny_model), device="cpu"))
+    model.load()
+    found = []
+    for batch in (plain, filled):
+        model.network.zero_grad()
+        with using_attention(model.base, SdpaAttention().implementation("cpu")):
+            loss = summed_cross_entropy(model.base, batch, 4)
+        loss.backward()
+        found.append([loss, *(parameter.grad for parameter in model.network.parameters())])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_a_row_that_is_long_enough_or_learns_nothing_is_not_filled() -> None:
+    assert collate([single([1, 2])], rows=2).inputs[0]["input_ids"].shape == (1, 2)
+    assert collate([single([1, 2, 3], [IGNORE] * 3)], rows=2).inputs[0]["input_ids"].shape == (1, 3)
+    alone = collate([single([1, 2, 3])], isolated=False, rows=2)
+    assert [each["input_ids"].shape for each in alone.inputs] == [(1, 3)]
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "rows"), [("cpu", torch.float32, 1), ("cpu", torch.bfloat16, 64), ("cuda", torch.bfloat16, 1)]
+)
+def test_rows_are_of_few_lengths_where_each_length_costs(device: str, dtype: torch.dtype, rows: int) -> None:
+    assert rows_of_kernels(torch.device(device), dtype) == rows

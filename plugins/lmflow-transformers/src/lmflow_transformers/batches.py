@@ -99,6 +99,7 @@ def collate(
     shared: bool = False,
     media_inputs: MediaInputs | None = None,
     beside: EncodedSequence | None = None,
+    rows: int = 1,
 ) -> Batch:
     """Return examples as a batch.
 
@@ -108,14 +109,17 @@ def collate(
         shared: whether the network, which isolates, lets a sequence attend to a beginning that stands in another.
         media_inputs: makes what the network takes of images; needed where there are any.
         beside: goes through the network with the examples, which it isolates, and is no part of the batch otherwise.
+        rows: where nothing goes beside them and sequences are isolated, so many tokens, or a multiple, go through the
+            network: those that are missing are of a sequence that goes beside them.
 
     Raises:
         ValueError: there are images and nothing to make inputs of them.
     """
     parts = list(parts_of(examples) if shared else whole(examples))
+    targets = [token for part in parts for token in (*part.sequence.labels[part.start + 1 :], IGNORE)]
+    beside = beside or _filling(targets, rows)
     behind = [] if beside is None else [Part(beside)]
     passes = [[*parts, *behind]] if isolated else [[part] for part in parts]
-    targets = [token for part in parts for token in (*part.sequence.labels[part.start + 1 :], IGNORE)]
     return Batch(
         tuple({**packed_inputs(each, isolated), **_of_media(each, media_inputs)} for each in passes),
         torch.tensor(targets),
@@ -123,6 +127,16 @@ def collate(
         _boundaries(len(example.sequences) for example in examples),
         _numbers(examples),
     )
+
+
+def _filling(targets: Sequence[int], rows: int) -> EncodedSequence | None:
+    """Return a sequence that makes a row as long as it should be; None where it is, or nothing is learned in it.
+
+    It is made of a token that is learned: such a one stands for no part of an image.
+    """
+    missing = -len(targets) % rows
+    token = next((token for token in targets if token != IGNORE), None)
+    return EncodedSequence([token] * missing, [IGNORE] * missing) if missing and token is not None else None
 
 
 def whole(examples: Iterable[EncodedExample]) -> Iterator[Part]:

@@ -13,6 +13,7 @@ import torch
 
 from lmflow_core.api import RequestError
 
+_ROWS_OF_KERNELS = 64
 _planned: ContextVar[bool] = ContextVar("planned", default=False)
 
 
@@ -73,3 +74,17 @@ def free_memory(device: torch.device) -> int:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return 0
+
+
+def rows_of_kernels(device: torch.device, dtype: torch.dtype) -> int:
+    """Return what the number of rows of products should be a multiple of.
+
+    For products in half precision on a processor oneDNN makes a kernel for each number of rows that comes, and keeps a
+    thousand of them. Where every pass has another number, making them takes a third of the time of the products, and
+    they take gigabytes.
+
+    Args:
+        device: where the products are computed.
+        dtype: the number format that they are computed in.
+    """
+    return _ROWS_OF_KERNELS if device.type == "cpu" and dtype in (torch.bfloat16, torch.float16) else 1

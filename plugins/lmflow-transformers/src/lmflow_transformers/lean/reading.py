@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from lmflow_transformers.devices import rows_of_kernels
+
 Pass = Callable[[torch.Tensor], torch.Tensor]
 # From this share of the positions on, gathering and scattering cost what the MLP saves.
 _MOST = 0.9
@@ -47,7 +49,9 @@ def _at(
     forward: Callable[[torch.Tensor], torch.Tensor], places: torch.Tensor
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     def at_places(hidden: torch.Tensor) -> torch.Tensor:
-        found = forward(hidden.index_select(1, places))
+        count = len(places)
+        more = -count % rows_of_kernels(hidden.device, hidden.dtype)
+        found = forward(hidden.index_select(1, torch.cat((places, places[:1].expand(more)))))[:, :count]
         return found.new_zeros(*hidden.shape[:-1], found.shape[-1]).index_copy(1, places, found)
 
     return at_places

@@ -18,6 +18,7 @@ from transformers.trainer_callback import ExportableState
 from lmflow_core.api import EncodedExample, Recipe
 from lmflow_transformers.attention import using_attention
 from lmflow_transformers.batches import Batch, collate
+from lmflow_transformers.devices import rows_of_kernels
 from lmflow_transformers.isolation import Packing, masked_attention
 from lmflow_transformers.shards import is_sharded, reshard
 from lmflow_transformers.training.accompanying import accompanied, accompanying_image
@@ -89,6 +90,8 @@ class LossTrainer(CheckpointingTrainer):
         alone = self.accelerator.distributed_type == DistributedType.NO
         most = tokens_per_micro_batch(job.settings.micro_batch_tokens, self.args.device, alone)
         self._micro_batch_tokens = most if packing.isolated or not alone else 1
+        mixed = self.accelerator.mixed_precision != "no"
+        self._rows = rows_of_kernels(self.args.device, torch.bfloat16 if mixed else job.model.dtype)
         data = [job.data] if job.validation is None else [job.data, job.validation]
         self._image = accompanying_image(job, data, packing.isolated)
 
@@ -150,7 +153,8 @@ class LossTrainer(CheckpointingTrainer):
 
     def _batch(self, examples: Sequence[EncodedExample], counts: bool) -> Batch:
         image = accompanied(examples, self._image)
-        batch = collate(examples, **self._packing._asdict(), media_inputs=self._job.model.media_inputs, beside=image)
+        inputs = self._job.model.media_inputs
+        batch = collate(examples, **self._packing._asdict(), media_inputs=inputs, beside=image, rows=self._rows)
         return dataclasses.replace(batch, counts=counts)
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
