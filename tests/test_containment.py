@@ -217,10 +217,17 @@ def test_the_start_after_a_plugin_ended_the_process_names_it(tmp_path: Path) -> 
     assert _plugins(environment, "--no-plugin", "hostile").stderr == ""
 
 
+def _interruptible() -> None:
+    """Undo what a shell does to those it starts in the background, whose children ignore an interrupt as well."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_a_plugin_that_never_ends_is_named_while_it_loads(tmp_path: Path) -> None:
     environment = _installed(tmp_path, "import time; time.sleep(1000)")
     command = [sys.executable, "-m", "lmflow_core", "plugins"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=_interruptible
+    ) as process:
         assert process.stderr is not None
         told = process.stderr.readline()
         process.send_signal(signal.SIGINT)
