@@ -124,7 +124,7 @@ from lmflow_core.generation.reading import (
     is_read_soon,
     reading_parts,
 )
-from lmflow_core.generation.rendered import encode_rendered, encode_segments
+from lmflow_core.generation.rendered import encode_segments
 from lmflow_core.generation.services import model_services
 from lmflow_core.generation.session import ChatSession
 from lmflow_core.installing import how_to_install
@@ -270,7 +270,6 @@ __all__ = [
     "check_cache",
     "check_output",
     "common_beginning",
-    "encode_rendered",
     "encode_segments",
     "hookimpl",
     "how_to_install",

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from lmflow_core.cli.command import SchemaCommand
-from lmflow_core.cli.comparing import show_comparison
 from lmflow_core.cli.flags import Arguments
 from lmflow_core.cli.results import print_json
 from lmflow_core.config.request import Request
@@ -26,11 +25,13 @@ from lmflow_core.workflows.answer_figures import AnswerReport
 
 
 def _run(request: Request, catalogue: Catalogue, arguments: Arguments) -> None:
-    from lmflow_core.workflows.evaluate import evaluate as work
-
     if ComparisonSettings in request.settings:
+        from lmflow_core.cli.comparing import show_comparison
+
         show_comparison(request, arguments)
         return
+    from lmflow_core.workflows.evaluate import evaluate as work
+
     if "reward" in request.weighted:
         _answers(request, catalogue, arguments)
         return

@@ -9,14 +9,6 @@ from lmflow_core.contracts.tokens import Tokenizer
 from lmflow_core.data.encoding import Encoder
 
 
-def encode_rendered(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """Return the ids of texts as a chat template renders them: what looks like a control token is one.
-
-    Nothing is put before or behind them.
-    """
-    return encode_segments(tokenizer, [[Segment(text, control=True)] for text in texts])
-
-
 def encode_segments(tokenizer: Tokenizer, rendered: Sequence[Sequence[Segment]]) -> list[list[int]]:
     """Return the ids of texts in segments: control tokens are made of those that may hold some, and of no other.
 

@@ -37,7 +37,7 @@ def load_tasks(options: HarnessOptions) -> Any:
         if getattr(task, "MULTIMODAL", False):
             raise RequestError(f"--tasks {name}: it shows images, which is not done here")
         _check_patterns(name, task.get_config("filter_list") or ())
-        task.set_config(key="num_fewshot", value=_examples(task.get_config("num_fewshot"), options.num_fewshot))
+        task.set_config(key="num_fewshot", value=options.examples(task.get_config("num_fewshot")))
         task.set_fewshot_seed(seed=options.fewshot_seed)
     return loaded
 
@@ -51,11 +51,6 @@ def _check_patterns(name: str, filters: Sequence[Mapping[str, Any]]) -> None:
                 re.compile(pattern)
             except re.error as error:
                 raise RequestError(f"--tasks {name}: {key} {pattern!r} is no regular expression: {error}") from error
-
-
-def _examples(own: int | None, asked: int | None) -> int:
-    """Return how many examples a task shows; one that says none by itself shows none, as in the harness."""
-    return own or 0 if asked is None or own == 0 else asked
 
 
 def _manager(names: Sequence[str], folder: Path | None) -> TaskManager:

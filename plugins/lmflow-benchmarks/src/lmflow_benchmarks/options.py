@@ -24,6 +24,10 @@ class QuestionOptions:
     system_instruction: str | None = option(None, help="System prompt of every question.")
     fewshot_seed: int = option(1234, help="Seed by which tasks choose examples; 1234 is the harness's own.", minimum=0)
 
+    def examples(self, own: int | None) -> int:
+        """Return how many examples a task shows that says ``own`` by itself; one that says 0 shows none in any case."""
+        return own or 0 if self.num_fewshot is None or own == 0 else self.num_fewshot
+
 
 @dataclass(frozen=True, kw_only=True)
 class HarnessOptions(QuestionOptions):

@@ -23,7 +23,7 @@ class Examples:
 
     def __init__(self, task: TaskFile, questions: Sequence[Row], options: TaskOptions) -> None:
         self._task = task
-        self._count = _count(task.num_fewshot, options.num_fewshot)
+        self._count = options.examples(task.num_fewshot)
         self._random = Random(options.fewshot_seed)
         self._mixed = task.examples is None
         self._rows: Sequence[Row] = ()
@@ -62,11 +62,6 @@ class Examples:
         drawn = self._random.sample(self._rows, min(self._count + 1, len(self._rows)))
         drawn = [row for row in drawn if row.value != question.value][: self._count]
         return drawn if len(drawn) == self._count else self._random.sample(others, self._count)
-
-
-def _count(own: int | None, asked: int | None) -> int:
-    """Return how many examples a task shows; one that says 0 by itself shows none, whatever is asked for."""
-    return own or 0 if asked is None or own == 0 else asked
 
 
 class Prompts:
