@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def _asked_of(folder: Path, name: str) -> tuple[list[str], list[str]]:
 
 
 def _in_terminal(model: Path, picture: Path, questions: Sequence[str]) -> list[str]:
-    """Ask all in one conversation, and return the last line of each answer."""
+    """Ask all in one conversation, and return the answers, each of which is a line."""
     command = [*_command("chat", model), "--image", str(picture)]
     typed = "".join(question + "\n" for question in questions)
     run = subprocess.run(command, input=typed, check=True, stdout=subprocess.PIPE, text=True)
@@ -97,6 +98,7 @@ def _ask_page(browser: Any, wait: Any, question: str) -> str:
     _found(browser, "#message textarea")[0].send_keys(question)
     _found(browser, "#send")[0].click()
     wait.until(lambda page: len(_found(page, _ANSWER)) > answered)
+    time.sleep(1)  # the first token is shown a moment before the status stops telling of the answer before
     wait.until(lambda page: "tokens/s" in _found(page, "#status textarea")[0].get_property("value"))
     return str(_found(browser, _ANSWER)[-1].text).strip()
 
