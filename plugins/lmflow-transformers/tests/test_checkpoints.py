@@ -320,8 +320,17 @@ def test_without_save_steps_the_best_alone_is_saved(tiny_model: Path, tmp_path: 
     assert _names(tmp_path / "c") == [f"checkpoint-{_best_step(report)}"]
 
 
+class _Spoil(TrainerCallback):
+    """Makes weights zero from step 14 on: every token is as likely then, and no gradient changes that."""
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **values: Any) -> None:
+        if state.global_step >= 13:
+            for parameter in values["model"].parameters():
+                parameter.data.zero_()
+
+
 def test_the_limit_spares_the_best_and_the_newest(tiny_model: Path, tmp_path: Path) -> None:
-    report, _ = _train(tiny_model, tmp_path / "c", **_BEST, epochs=5, save_steps=2, save_total_limit=2)
+    report, _ = _train(tiny_model, tmp_path / "c", _Spoil(), **_BEST, epochs=5, save_steps=2, save_total_limit=2)
     best = _best_step(report)
     assert best < 18
     assert _names(tmp_path / "c") == sorted({f"checkpoint-{best}", "checkpoint-20"})
@@ -332,8 +341,9 @@ def test_best_weights_that_are_lost_are_told_and_not_replaced_by_others(
 ) -> None:
     folder = tmp_path / "c"
 
-    class Interrupt(TrainerCallback):
-        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    class Interrupt(_Spoil):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **values: Any) -> None:
+            super().on_step_begin(args, state, control, **values)
             if state.global_step == 18:
                 os.kill(os.getpid(), signal.SIGINT)
 
