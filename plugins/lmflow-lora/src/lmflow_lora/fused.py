@@ -11,17 +11,18 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from peft.tuners import lora
+
+from lmflow_lora.library import peft
 
 
 def fuse_adapters(network: torch.nn.Module) -> None:
     """Let the plain adapters of a network compute as one operation; any other computes as peft has it."""
     for module in network.modules():
-        if type(module) is lora.Linear:
+        if type(module) is peft.tuners.lora.Linear:
             module.__class__ = FusedLinear
 
 
-class FusedLinear(lora.Linear):
+class FusedLinear(peft.tuners.lora.Linear):
     """peft's layer, but for the way its forward pass is computed in training."""
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 
 from lmflow_core.api import Destination, LoadPlan, ModelError, ParameterGroup, RequestError, TrainingCallback, printable
 from lmflow_lora.adapter_check import CONFIG, check_adapter
 from lmflow_lora.fused import fuse_adapters
+from lmflow_lora.library import peft
 from lmflow_lora.options import LoraOptions
 from lmflow_lora.whole import WHOLE, train_in_float32
 from lmflow_transformers.api import CausalModel, parameter_groups, refusals_as_os_errors
@@ -68,7 +68,7 @@ class LoraTuner:
         Raises:
             RequestError: none of the target modules is in the model, or its head would not train where it is new.
         """
-        if isinstance(model.network, PeftModel):
+        if isinstance(model.network, peft.PeftModel):
             self._fresh = False
             model.network.requires_grad_(False)
             _train_adapters(model.network)
@@ -77,7 +77,7 @@ class LoraTuner:
             return
         torch.manual_seed(seed)
         try:
-            model.network = get_peft_model(model.network, self._config(model))
+            model.network = peft.get_peft_model(model.network, self._config(model))
         except ValueError as error:
             raise RequestError(f"--lora-target-modules: {error}") from error
         if model.plan.task == _REGRESSION:
@@ -87,11 +87,11 @@ class LoraTuner:
             self._remember_start(model.network)
         _fuse(model)
 
-    def _config(self, model: CausalModel) -> LoraConfig:
+    def _config(self, model: CausalModel) -> peft.LoraConfig:
         options, task = self._options, model.plan.task
         whole = model.trained_whole()
         targets: Any = list(options.lora_target_modules)
-        return LoraConfig(
+        return peft.LoraConfig(
             task_type=_SEQ_CLS if task == _REGRESSION else "CAUSAL_LM",
             r=options.lora_r,
             lora_alpha=options.lora_alpha,
@@ -149,7 +149,7 @@ class LoraTuner:
         """
         check_adapter(folder)
         try:
-            model.network = PeftModel.from_pretrained(model.network, str(folder)).eval()
+            model.network = peft.PeftModel.from_pretrained(model.network, str(folder)).eval()
         except Exception as error:  # peft raises many kinds; all mean that the two do not go together
             reason = printable(" ".join(str(error).split()) or type(error).__name__, 300)
             raise ModelError(f"the adapter in {folder} does not fit {model.reference}: {reason}") from error
@@ -189,7 +189,7 @@ def _fuse(model: CausalModel) -> None:
         fuse_adapters(model.network)
 
 
-def _train_adapters(network: PeftModel) -> None:
+def _train_adapters(network: peft.PeftModel) -> None:
     for name, parameter in network.named_parameters():
         if "lora_" in name or WHOLE in name:
             parameter.requires_grad_(True)
@@ -201,7 +201,7 @@ def _without_adapters(model: CausalModel, whole: Sequence[str]) -> list[str]:
     return [name for name in names if not model.trains(name) or name.startswith(tuple(f"{each}." for each in whole))]
 
 
-def _check_head(network: PeftModel) -> None:
+def _check_head(network: peft.PeftModel) -> None:
     """Check that the head trains, which peft saves whole beside the adapters.
 
     Raises:

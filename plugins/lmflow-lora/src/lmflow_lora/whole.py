@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from peft import PeftModel
-from peft.utils import ModulesToSaveWrapper
+
+from lmflow_lora.library import peft
 
 # In the names of their parameters.
 WHOLE = "modules_to_save"
 
 
-def train_in_float32(network: PeftModel, *, within: bool) -> None:
+def train_in_float32(network: peft.PeftModel, *, within: bool) -> None:
     """Let them train in float32, as adapters do, in a network of any number format.
 
     Args:
@@ -21,7 +21,7 @@ def train_in_float32(network: PeftModel, *, within: bool) -> None:
             given its own format, and what it gives is not rounded.
     """
     for module in network.modules():
-        if isinstance(module, ModulesToSaveWrapper):
+        if isinstance(module, peft.utils.ModulesToSaveWrapper):
             for copy in module.modules_to_save.values():
                 around = {parameter.dtype for parameter in copy.parameters()} - {torch.float32}
                 copy.float()
