@@ -3,8 +3,7 @@
     python benchmarks/seeing_chat.py --folder runs/seeing --picture 0 --screenshot runs/seeing/page.png
 
 It asks what the test asked of that picture, and prints the right answer beside both that were given; the screenshot
-shows the first. Besides LMFlow it
-needs selenium, Chromium and its driver.
+shows the first. Besides LMFlow it needs selenium, Chromium and its driver.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ from selenium.webdriver.support.wait import WebDriverWait
 from lmflow_core.report.console import table
 from lmflow_core.testing.browser import MISSING, open_browser
 
-_SYSTEM = "Answer briefly."
 _SECONDS = 120
 _ANSWER = "#chat .bot .md"
-_FLAGS = ("--system", _SYSTEM, "--max-new-tokens", "8")
+# The system prompt is that of the training.
+_FLAGS = ("--system", "Answer briefly.", "--max-new-tokens", "8")
 
 
 def main() -> None:

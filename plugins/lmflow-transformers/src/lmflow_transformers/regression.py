@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification
 from lmflow_core.api import EncodedExample, EncodedSequence, ModelError, RequestError
 from lmflow_transformers.batches import Batch, collate
 from lmflow_transformers.comparing import alike
-from lmflow_transformers.likelihood.network import hidden_states
+from lmflow_transformers.likelihood.network import hidden_states, of_batch
 
 TASK = "regression"
 _CLASS = "ForSequenceClassification"
@@ -119,7 +119,7 @@ def _dtype(head: torch.nn.Module) -> torch.dtype:
 
 def _last_tokens(network: Any, batch: Batch) -> torch.Tensor:
     """Return the place of the last token of each sequence that pads nothing, or of its first where all do."""
-    ids = torch.cat([inputs["input_ids"][0] for inputs in batch.inputs])[: len(batch.targets)]
+    ids = of_batch(torch.cat([inputs["input_ids"][0] for inputs in batch.inputs]), batch)
     starts, places = batch.ends[:-1], torch.arange(len(ids), device=ids.device)
     token = network.config.get_text_config().pad_token_id
     if token is None:

@@ -22,11 +22,11 @@ def hidden_states(network: Any, batch: Batch, places: torch.Tensor | None = None
         places: the positions that are wanted, (T,), bool, or (n,), int64; None for all of them.
     """
     if places is None or len(batch.inputs) > 1:
-        hidden = _of_batch(torch.cat([_passed(network, inputs) for inputs in batch.inputs]), batch)
+        hidden = of_batch(torch.cat([_passed(network, inputs) for inputs in batch.inputs]), batch)
         return hidden if places is None else hidden[places]
     (inputs,) = batch.inputs
     with reading(network, places, inputs["input_ids"].shape[1]):
-        return _of_batch(_passed(network, inputs), batch)[places]
+        return of_batch(_passed(network, inputs), batch)[places]
 
 
 def _passed(network: Any, inputs: Inputs) -> torch.Tensor:
@@ -37,10 +37,10 @@ def _passed(network: Any, inputs: Inputs) -> torch.Tensor:
 def labelled_logits(network: Any, batch: Batch) -> torch.Tensor:
     """Return the network's own logits at the labelled positions, (labelled, vocabulary), float32."""
     passes = [network(use_cache=False, **inputs).logits[0] for inputs in batch.inputs]
-    return _of_batch(torch.cat(passes), batch)[batch.labelled].float()
+    return of_batch(torch.cat(passes), batch)[batch.labelled].float()
 
 
-def _of_batch(positions: torch.Tensor, batch: Batch) -> torch.Tensor:
+def of_batch(positions: torch.Tensor, batch: Batch) -> torch.Tensor:
     """Return what belongs to the tokens of a batch, without that of a sequence which only goes with it."""
     return positions if len(positions) == len(batch.targets) else positions[: len(batch.targets)]
 
